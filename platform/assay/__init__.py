@@ -1,0 +1,3 @@
+"""Assay: a distributed experiment platform for deep learning."""
+
+__version__ = "0.1.0"

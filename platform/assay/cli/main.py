@@ -1,0 +1,39 @@
+"""The command line. Each verb is a thin function: parse, call, print. Nothing heavy is imported for `--help`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from assay.cli import data
+
+app = typer.Typer(
+    name="assay",
+    help="Train, prove and promote models: every run tied to its data, its code and its rivals.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+
+
+@app.callback()
+def _options(debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors.")) -> None:
+    pass
+
+
+def main() -> None:
+    """The `assay` program: one line and an exit code for each error; a traceback only with `--debug`."""
+    from assay.errors import AssayError
+    from assay.settings import quiet
+
+    quiet()
+    try:
+        app()
+    except AssayError as error:
+        if "--debug" in sys.argv:
+            raise
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
+        sys.exit(error.exit_code)

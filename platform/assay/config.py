@@ -1,0 +1,310 @@
+"""The typed form of `params.yaml`: what to run. Frozen, complete, and free of torch.
+
+Unknown keys and wrong types are errors that name their path, what is allowed and the nearest name; all of
+them are reported at once. `resolved` turns a config back into plain data, for hashing and for the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from assay.errors import InputError, known
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Model = TypeVar("Model", bound=BaseModel)
+METRIC = r"^(train|val|test)/[a-z0-9_]+$"
+MetricName = Annotated[str, Field(pattern=METRIC)]
+
+
+class Frozen(BaseModel):
+    """The base of every config: immutable, closed to unknown keys, never infinite or NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class TaskConfig(Frozen):
+    """What a task lets the user choose. Each task's `config.py` extends it as `Config`."""
+
+    name: str
+
+
+class SourceConfig(Frozen):
+    """Where raw data comes from. Each importer extends it as `Source`."""
+
+    kind: str
+
+
+class SplitConfig(Frozen):
+    """The fractions of a stratified split; together they make 1."""
+
+    train: float = Field(0.7, gt=0, lt=1)
+    val: float = Field(0.1, gt=0, lt=1)
+    test: float = Field(0.2, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitConfig:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + test make {total:g}; they must make 1")
+        return self
+
+
+class DatasetConfig(Frozen):
+    """One block of `datasets:`."""
+
+    source: SerializeAsAny[SourceConfig]
+    split: SplitConfig = SplitConfig()
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _typed_source(cls, value: Any) -> Any:
+        from assay.data.importers import load_source
+
+        return _typed(value, "kind", load_source)
+
+
+class OptimizerConfig(Frozen):
+    """An optimizer and its schedule. The learning rate follows the schedule from `lr`, by step."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: float = Field(0.0, ge=0, lt=1, description="fraction of all steps")
+
+
+class TrainConfig(Frozen):
+    """How long, how wide and how precisely to train. `batch_size` counts the samples of all workers together."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=1)
+    workers: int = Field(1, ge=0, description="0 trains in this process, without Ray")
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = Field(1, ge=1, description="batches a step")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    checkpoint_seconds: float = Field(10.0, ge=0, description="the most work that a kill can cost")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TrainConfig:
+        if self.workers > 1 and self.batch_size % self.workers:
+            down = self.batch_size // self.workers * self.workers
+            near = down or self.workers
+            raise ValueError(f"batch_size {self.batch_size} does not divide by workers {self.workers}; try {near}")
+        return self
+
+
+class GateConfig(Frozen):
+    """What a model must show before it may be champion. `tolerance` is how far below the champion it may lie."""
+
+    min: dict[MetricName, float] = {}
+    max: dict[MetricName, float] = {}
+    tolerance: float = Field(0.0, ge=0)
+
+
+class ExperimentConfig(Frozen):
+    """One block of `experiments:`."""
+
+    task: SerializeAsAny[TaskConfig]
+    data: Name
+    seed: int = Field(0, ge=0, lt=2**31)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    gate: GateConfig = GateConfig()
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _typed_task(cls, value: Any) -> Any:
+        from assay.task import load_config
+
+        return _typed(value, "name", load_config)
+
+
+class Params(Frozen):
+    """All of `params.yaml`."""
+
+    datasets: dict[Name, DatasetConfig] = {}
+    experiments: dict[Name, ExperimentConfig] = {}
+
+    @model_validator(mode="after")
+    def _data_exist(self) -> Params:
+        missing = [
+            (f"experiments.{name}.data", known("dataset", e.data, list(self.datasets)))
+            for name, e in self.experiments.items()
+            if e.data not in self.datasets
+        ]
+        if missing:
+            raise _NestedError(missing)
+        return self
+
+    def experiment(self, name: str) -> ExperimentConfig:
+        if name not in self.experiments:
+            raise InputError(f"params.yaml: {known('experiment', name, list(self.experiments))}")
+        return self.experiments[name]
+
+    def dataset(self, name: str) -> DatasetConfig:
+        if name not in self.datasets:
+            raise InputError(f"params.yaml: {known('dataset', name, list(self.datasets))}")
+        return self.datasets[name]
+
+
+class _NestedError(ValueError):
+    """The errors of a block that another model checked; `lines` hold (path inside the block, what is wrong)."""
+
+    def __init__(self, lines: list[tuple[str, str]]):
+        super().__init__("; ".join(f"{path}: {text}" for path, text in lines))
+        self.lines = lines
+
+
+def _typed(value: Any, key: str, load: Callable[[str], type[BaseModel]]) -> Any:
+    """Validate `value` by the model that its own `key` names; its errors keep their paths."""
+    if isinstance(value, BaseModel):
+        return value
+    if not isinstance(value, Mapping) or not isinstance(value.get(key), str):
+        raise ValueError(f"must be a mapping with the key {key!r}, a name")
+    try:
+        model = load(value[key])
+    except InputError as error:
+        raise _NestedError([(key, str(error))]) from None
+    try:
+        return model.model_validate(dict(value))
+    except ValidationError as error:
+        raise _NestedError(_explain(error, model)) from None
+
+
+def resolved(config: BaseModel) -> dict[str, Any]:
+    """Plain data of a config, every default written out: what is recorded and hashed."""
+    data: dict[str, Any] = config.model_dump(mode="json")
+    return data
+
+
+def digest(data: Any) -> str:
+    """sha256 of plain data in canonical JSON, as 64 hexadecimal digits."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_params(path: Path) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or does not fit; one line for each thing that is wrong.
+    """
+    return parse_params(read_yaml(path), path.name)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run this inside an Assay project") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path.name}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise InputError(f"{path.name}: must be a mapping with the keys {', '.join(Params.model_fields)}")
+    return data
+
+
+def parse_params(data: Mapping[str, Any], origin: str) -> Params:
+    return _validate(Params, data, origin)
+
+
+def parse_experiment(data: Mapping[str, Any], origin: str) -> ExperimentConfig:
+    return _validate(ExperimentConfig, data, origin)
+
+
+def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConfig:
+    """Apply `key=value` pairs such as `optimizer.lr=0.01`; values are read as YAML and checked by type."""
+    from ruamel.yaml import YAML, YAMLError
+
+    data = resolved(config)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {assignment}: write it as key=value, such as optimizer.lr=0.01")
+        try:
+            value = YAML(typ="safe").load(text)
+        except YAMLError:
+            raise InputError(f"--set {assignment}: the value is not readable as YAML") from None
+        *parents, leaf = key.split(".")
+        node: Any = data
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+            if node is None:
+                break
+        if not isinstance(node, dict) or (leaf not in node and not _open_mapping(key)):
+            raise InputError(f"--set {key}: {known('key', key, _paths(data))}")
+        node[leaf] = value
+    return _validate(ExperimentConfig, data, "--set")
+
+
+def _open_mapping(key: str) -> bool:
+    return key.startswith(("gate.min.", "gate.max."))
+
+
+def _paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
+    paths: list[str] = []
+    for key, value in data.items():
+        paths += _paths(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
+    return paths
+
+
+def _validate(model: type[Model], data: Any, origin: str) -> Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{origin}: {path}: {text}" for path, text in _explain(error, model)]
+        raise InputError("\n".join(lines)) from None
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
+    """(path, what is wrong and what is allowed) for each thing that is wrong, in the order of the models."""
+    lines: list[tuple[str, str]] = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"] if part != "[key]")
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, _NestedError):
+            lines += [(".".join(filter(None, (path, inner))), text) for inner, text in cause.lines]
+        elif item["type"] == "extra_forbidden":
+            allowed = list(_model_at(model, item["loc"][:-1]).model_fields)
+            lines.append((path, known("key", str(item["loc"][-1]), allowed)))
+        elif cause is not None:
+            lines.append((path or "(whole)", str(cause)))
+        elif item["type"] == "missing":
+            lines.append((path, "missing"))
+        else:
+            given = "" if isinstance(item["input"], dict) else f", not {item['input']!r}"
+            lines.append((path, f"{item['msg'][0].lower()}{item['msg'][1:]}{given}"))
+    return lines
+
+
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that holds the key at `location`, found by walking the annotations."""
+    annotation: Any = model
+    for part in location:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            annotation = annotation.model_fields[str(part)].annotation
+        else:
+            annotation = get_args(annotation)[-1]
+    return cast("type[BaseModel]", annotation)

@@ -1,0 +1,33 @@
+"""The two kinds of failure that a user sees, and nothing else.
+
+Everything else that escapes is a defect of Assay and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class AssayError(Exception):
+    """A failure with a message made for the user: what is wrong, where, and how to mend it."""
+
+    exit_code = 1
+
+
+class InputError(AssayError):
+    """The input is wrong (a key, a file, a flag, the environment): nothing was started. Exit code 2."""
+
+    exit_code = 2
+
+
+class WorkError(AssayError):
+    """The input was fine and the work failed (a diverged loss, a dead worker, a closed gate). Exit code 1."""
+
+    exit_code = 1
+
+
+def known(kind: str, name: str, names: list[str]) -> str:
+    """One line for an unknown name: the nearest known one, and all of them."""
+    import difflib
+
+    nearest = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown {kind} {name!r}{hint} Known: {', '.join(sorted(names)) or 'none'}."

@@ -1,0 +1,79 @@
+"""Where things are: the project's folders and the addresses of services. Read from the environment only."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from assay.errors import InputError
+
+SILENCE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+"""Switches off what phones home, for this process and its children."""
+
+
+class Settings(BaseSettings):
+    """Environment variables, each with the prefix `ASSAY_`; unset ones mean "on this machine, below `.assay/`"."""
+
+    model_config = SettingsConfigDict(env_prefix="ASSAY_", frozen=True, extra="ignore")
+
+    project: Path | None = None
+    tracking_uri: str | None = Field(
+        None, validation_alias=AliasChoices("ASSAY_TRACKING_URI", "MLFLOW_TRACKING_URI")
+    )
+    artifact_uri: str | None = None
+    ray_address: str | None = None
+    storage: Path | None = None
+
+    @cached_property
+    def root(self) -> Path:
+        """The project: the folder with `params.yaml`, here or above."""
+        if self.project is not None:
+            return self.project.resolve()
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            if (folder / "params.yaml").is_file():
+                return folder
+        raise InputError(f"{here}: no params.yaml here or above; run this inside an Assay project")
+
+    @property
+    def state(self) -> Path:
+        """All local state, git-ignored."""
+        return self.root / ".assay"
+
+    @property
+    def params_file(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run: checkpoints, spool, progress. Shared by all workers."""
+        return (self.storage or self.state / "runs").resolve()
+
+    @property
+    def tracking(self) -> str:
+        return self.tracking_uri or f"sqlite:///{self.state / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> str:
+        return self.artifact_uri or (self.state / "artifacts").as_uri()
+
+    def dataset_folder(self, name: str) -> Path:
+        return self.root / "data" / name
+
+    def results_folder(self, experiment: str) -> Path:
+        return self.root / "results" / experiment
+
+
+def quiet() -> None:
+    """Apply `SILENCE` where the user has not decided otherwise. Called by entry points, never at import."""
+    for name, value in SILENCE.items():
+        os.environ.setdefault(name, value)
