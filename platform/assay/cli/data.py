@@ -2,11 +2,178 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+
+from assay.cli.output import AsJson, present, progress_bar, say
 
 app = typer.Typer(help="Datasets: import, version, inspect.", no_args_is_help=True)
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of params.yaml.")]
+_SHOWN = 20
+"""Rejected or converted files that people see without --json."""
 
-@app.command("list")
-def list_() -> None:
-    """List."""
+
+@app.command(epilog="Example: assay data prepare digits")
+def prepare(name: Name, as_json: AsJson = False) -> None:
+    """Pack the raw data of a dataset into data/NAME. `dvc repro data@NAME` calls this and records the version."""
+    from assay.config import load_params
+    from assay.data.dataset import prepare as prepare_dataset
+    from assay.data.version import folder_hash
+    from assay.settings import Settings
+
+    settings = Settings()
+    config = load_params(settings.params_file).dataset(name)
+    folder = settings.dataset_folder(name)
+    with progress_bar(name) as progress:
+        card = prepare_dataset(settings.root, name, config, folder, progress)
+    found, _ = folder_hash(folder, settings.state / "hashes.json")
+    result = {
+        "name": name,
+        "hash": found,
+        "samples": sum(card.samples.values()),
+        "splits": card.samples,
+        "classes": card.classes,
+        "rejected": card.rejected,
+        "converted": card.converted,
+        "warnings": card.warnings,
+    }
+    _report(result, as_json)
+
+
+@app.command(epilog="Example: assay data add pets raw/pets --kind image_folder")
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the dataset and its first experiment.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with one sub-folder of images a class.")],
+    kind: Annotated[str, typer.Option(help="How the folder is laid out; so far: image_folder.")] = "image_folder",
+    as_json: AsJson = False,
+) -> None:
+    """Check and pack a folder of images, record the version with DVC, and add it and an experiment to params.yaml."""
+    from assay.data.add import add_image_folder
+    from assay.errors import InputError, known
+    from assay.settings import Settings
+
+    if kind != "image_folder":
+        raise InputError(f"--kind: {known('kind of folder', kind, ['image_folder'])}")
+    root = Settings().root
+    with progress_bar(name) as progress:
+        result = add_image_folder(root, name, folder, progress)
+    _report(result, as_json)
+    if not result["changed"]:
+        say(f"{name}: unchanged since it was added; nothing was done")
+    elif result["experiment"]:
+        say(f"{name}: added to params.yaml; train it with `assay train {name}`")
+    else:
+        say(f"{name}: the new version is recorded")
+
+
+@app.command("list", epilog="Example: assay data list --json")
+def list_(as_json: AsJson = False) -> None:
+    """All datasets of params.yaml, with the version that dvc.lock records and what is in it."""
+    from assay.config import load_params
+    from assay.settings import Settings
+
+    settings = Settings()
+    params = load_params(settings.params_file)
+    rows = [_row(settings.root, name, params.datasets[name].source.kind) for name in sorted(params.datasets)]
+    present({"datasets": rows}, as_json, _render_list)
+
+
+@app.command(epilog="Example: assay data check digits")
+def check(name: Name, as_json: AsJson = False) -> None:
+    """Read everything again: the files against dvc.lock, each packed image, and whether the raw data changed."""
+    from assay.config import load_params
+    from assay.data.verify import check_dataset
+    from assay.settings import Settings
+
+    settings = Settings()
+    config = load_params(settings.params_file).dataset(name)
+    with progress_bar(name) as progress:
+        result = check_dataset(settings.root, name, config, settings.dataset_folder(name), progress)
+    _report(result, as_json)
+    if not result["ok"]:
+        raise typer.Exit(1)
+
+
+def _row(root: Path, name: str, kind: str) -> dict[str, Any]:
+    """One line of the list. `state` is ready, missing, unrecorded or changed (`detail` says how to mend it)."""
+    from assay.data.dataset import open_dataset, read_card
+    from assay.data.version import recorded_hash
+    from assay.errors import InputError
+
+    folder = root / "data" / name
+    recorded = recorded_hash(root, name)
+    row: dict[str, Any] = {"name": name, "kind": kind, "hash": recorded, "samples": None, "classes": None}
+    row |= {"rejected": None, "state": "ready", "detail": ""}
+    try:
+        card = open_dataset(root, name, folder).card
+    except InputError as error:
+        present_folder = folder.is_dir()
+        row["state"] = ("changed" if recorded else "unrecorded") if present_folder else "missing"
+        row["detail"] = str(error)
+        try:
+            card = read_card(folder, name)
+        except InputError:
+            return row
+    row |= {"samples": sum(card.samples.values()), "classes": card.classes, "rejected": card.rejected}
+    return row
+
+
+def _report(result: Mapping[str, Any], as_json: bool) -> None:
+    """A short table on standard output, then on standard error what needs attention, one thing a line."""
+    present(result, as_json, _summary)
+    if as_json:
+        return
+    lines = _some([f"problem: {line}" for line in result.get("problems", [])])
+    lines += [f"warning: {line}" for line in result["warnings"]]
+    lines += _some([f"rejected: {item['file']}: {item['reason']}" for item in result["rejected"]])
+    lines += _some([f"converted: {item['file']}: {item['change']}" for item in result.get("converted", [])])
+    for line in lines:
+        say(_printable(line))
+
+
+def _summary(result: Mapping[str, Any]) -> Any:
+    from rich.markup import escape
+
+    from assay.cli.output import table
+
+    splits = ", ".join(f"{split} {count}" for split, count in result.get("splits", {}).items())
+    classes = result["classes"]
+    shown = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+    rows = {
+        "dataset": result["name"],
+        "hash": result["hash"],
+        "samples": f"{result['samples']}{f' ({splits})' if splits else ''}",
+        "classes": escape(_printable(f"{len(classes)}: {shown}")),
+        "rejected": str(len(result["rejected"])),
+    }
+    if "ok" in result:
+        rows["check"] = "all is well" if result["ok"] else f"{len(result['problems'])} problems"
+    return table(rows)
+
+
+def _some(lines: list[str]) -> list[str]:
+    if len(lines) <= _SHOWN:
+        return lines
+    return [*lines[:_SHOWN], f"and {len(lines) - _SHOWN} more; --json lists all"]
+
+
+def _render_list(result: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    grid = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("dataset", "kind", "samples", "classes", "rejected", "hash", "state"):
+        grid.add_column(title, justify="left", overflow="fold")
+    for row in result["datasets"]:
+        counts = ["" if row[key] is None else str(len(row[key])) for key in ("classes", "rejected")]
+        samples = "" if row["samples"] is None else str(row["samples"])
+        grid.add_row(row["name"], row["kind"], samples, *counts, (row["hash"] or "")[:8], row["state"])
+    return grid
+
+
+def _printable(text: str) -> str:
+    """File names may hold line breaks and terminal codes; these are written as escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

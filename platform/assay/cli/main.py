@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from assay.cli import data
+from assay.cli import data, models
+from assay.cli import train as training
 
 app = typer.Typer(
     name="assay",
@@ -16,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
+for verb in (training.train, training.evaluate, models.register, models.promote, models.rollback, models.predict):
+    app.command()(verb)
 
 
 @app.callback()

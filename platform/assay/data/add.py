@@ -1,0 +1,242 @@
+"""`assay data add`: from a folder of images to a recorded version and an experiment that can be run, or to nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from assay.config import DatasetConfig, ExperimentConfig, Params, load_params, parse_params, read_yaml, resolved
+from assay.data.dataset import Card, build, divide, read_card, refuse_overlap, scan_source
+from assay.data.files import new_folder, swapped, write_atomic
+from assay.data.importers import Progress
+from assay.data.importers.image_folder import Source, folder_digest
+from assay.data.params_file import Block, add_block, set_values
+from assay.data.version import folder_hash, recorded_hash
+from assay.errors import InputError, WorkError
+
+_BOM = "\ufeff"
+
+
+def add_image_folder(root: Path, name: str, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Pack a folder of images, record the version with DVC, and add its blocks to `params.yaml`.
+
+    Adding an unchanged folder again changes nothing; a changed one becomes the new version. On any failure and on
+    Ctrl-C, `params.yaml`, `dvc.lock` and the dataset are what they were.
+
+    Returns `name, hash, samples, splits, classes, rejected, converted, warnings, changed` and `experiment`, the name of
+    the experiment that was added (None where it existed).
+
+    Raises:
+        InputError: the name, the project or the folder is unfit; nothing was written.
+        WorkError: DVC failed; all was put back.
+    """
+    params = _require_project(root, name)
+    raw = folder.resolve()
+    if not raw.is_dir():
+        raise InputError(f"{folder}: {'not a folder' if raw.exists() else 'no such folder'}")
+    target = root / "data" / name
+    refuse_overlap(raw, target.resolve(), name)
+    path = raw.relative_to(root.resolve()).as_posix() if raw.is_relative_to(root.resolve()) else str(raw)
+    with _alone(root):
+        old = params.datasets.get(name)
+        if old is not None and not isinstance(old.source, Source):
+            raise InputError(f"datasets.{name} exists and is of kind {old.source.kind!r}: choose another name")
+        if old is not None and _is_current(root, name, old, path, raw, target):
+            return _result(root, name, read_card(target, name), changed=False, experiment=None)
+        before = _state(root, name)
+        card, experiment = _import(root, name, path, old, params, progress)
+        return _result(root, name, card, changed=_state(root, name) != before, experiment=experiment)
+
+
+def _state(root: Path, name: str) -> tuple[bytes, str | None]:
+    return (root / "params.yaml").read_bytes(), recorded_hash(root, name)
+
+
+def _require_project(root: Path, name: str) -> Params:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
+        raise InputError(f"{name!r}: a name has small letters, digits, - and _, and begins with a letter or digit")
+    if not any((parent / ".git").exists() for parent in (root, *root.parents)):
+        raise InputError(f"{root}: not a git repository: run `git init`")
+    if not (root / ".dvc").is_dir():
+        raise InputError(f"{root}: no DVC repository: run `dvc init`")
+    if not (root / "dvc.yaml").is_file():
+        raise InputError(f"{root}: no dvc.yaml, which holds the stages: run `git checkout dvc.yaml`")
+    return load_params(root / "params.yaml")
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One `data add` at a time: two would put back each other's `params.yaml`."""
+    from filelock import FileLock, Timeout
+
+    (root / ".assay").mkdir(exist_ok=True)
+    try:
+        with FileLock(root / ".assay" / "add.lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError("another `assay data add` is running in this project: wait for it to end") from None
+
+
+def _is_current(root: Path, name: str, old: DatasetConfig, path: str, raw: Path, target: Path) -> bool:
+    """Whether the very same folder is already added, packed and recorded."""
+    assert isinstance(old.source, Source)
+    if old.source.path != path or not target.is_dir():
+        return False
+    recorded = recorded_hash(root, name)
+    if recorded is None or recorded != folder_hash(target, root / ".assay" / "hashes.json")[0]:
+        return False
+    return folder_digest(raw) == old.source.sha256
+
+
+def _import(
+    root: Path, name: str, path: str, old: DatasetConfig | None, params: Params, progress: Progress
+) -> tuple[Card, str | None]:
+    """Scan, pack, put in place, record; the card and the name of the new experiment."""
+    target = root / "data" / name
+    source = Source(path=path, sha256="")
+    config = old.model_copy(update={"source": source}) if old else DatasetConfig(source=source)
+    scan = scan_source(root, name, config, target, progress)
+    parts = divide(name, scan, config)
+    config = config.model_copy(update={"source": Source(path=path, sha256=scan.digest)})
+    params_file, lock_file = root / "params.yaml", root / "dvc.lock"
+    existed = target.parent.exists()
+    with ExitStack() as stack:
+        if not existed:
+            stack.push(lambda kind, *_: _remove_if_empty(target.parent) if kind else None)
+        fresh = stack.enter_context(new_folder(target))
+        card = build(name, config, scan, parts, fresh, progress)
+        experiment = None if name in params.experiments else name
+        before = params_file.read_bytes()
+        after = _edited(before, name, config, card, old, experiment)
+        parse_params(_parsed(after, root), "params.yaml")
+        stack.enter_context(swapped(fresh, target))
+        stack.enter_context(_restored(lock_file))
+        stack.enter_context(_restored(params_file))
+        write_atomic(params_file, after)
+        _record(root, name)
+        if recorded_hash(root, name) != folder_hash(target, root / ".assay" / "hashes.json")[0]:
+            raise WorkError(f"dvc.lock does not hold the version of {name!r} that was packed; all was put back")
+    return card, experiment
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _parsed(content: bytes, root: Path) -> dict[str, Any]:
+    """The new `params.yaml` as data, read the way every command will read it."""
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(dir=root / ".assay") as folder:
+        path = Path(folder) / "params.yaml"
+        path.write_bytes(content)
+        return read_yaml(path)
+
+
+@contextmanager
+def _restored(path: Path) -> Iterator[None]:
+    """Put a file back, byte by byte, if the block fails."""
+    before = path.read_bytes() if path.exists() else None
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            path.unlink(missing_ok=True)
+        elif not path.exists() or path.read_bytes() != before:
+            write_atomic(path, before)
+        raise
+
+
+def _edited(
+    content: bytes, name: str, config: DatasetConfig, card: Card, old: DatasetConfig | None, experiment: str | None
+) -> bytes:
+    """`params.yaml` with the dataset's block added or brought up to date, and a new experiment's block."""
+    text = content.decode("utf-8")
+    mark = _BOM if text.startswith(_BOM) else ""
+    text = text.removeprefix(_BOM)
+    data = resolved(config)
+    if old is None:
+        text = add_block(text, "datasets", name, Block(data))
+    else:
+        source = {key: data["source"][key] for key in ("path", "sha256")}
+        text = set_values(text, ("datasets", name, "source"), source)
+    if experiment is not None:
+        text = add_block(text, "experiments", experiment, experiment_block(name, card))
+    return (mark + text).encode("utf-8")
+
+
+def experiment_block(name: str, card: Card) -> Block:
+    """A first experiment for a classification of these images, small enough to run anywhere."""
+    share = max(card.counts["test"].values()) / card.samples["test"]
+    floor = math.floor(share * 100 + 1) / 100  # above the share, also where it has two digits by itself
+    data = {
+        "task": {"name": "classification", "architecture": "small_cnn", "image_size": image_size(card.short_side)},
+        "data": name,
+        "optimizer": {"name": "adamw", "lr": 3.0e-3, "weight_decay": 0.05, "schedule": "cosine", "warmup": 0.05},
+        "train": {"epochs": 20, "batch_size": batch_size(card.samples["train"]), "workers": 1},
+        "gate": {"min": {"test/accuracy": min(floor, 0.99)}},
+    }
+    ExperimentConfig.model_validate(data)
+    return Block(data, {"gate": f"the floor: always guessing the largest class reaches {share:.2f}; raise it"})
+
+
+def image_size(short_side: int) -> int:
+    """Pixels a side: a power of two from 32 to 128 that loses little; smaller images keep their own size."""
+    if short_side < 32:
+        return max(short_side, 8)
+    return int(min(2 ** int(math.log2(short_side)), 128))
+
+
+def batch_size(train_samples: int) -> int:
+    """At most 64, and at least four batches an epoch where there are samples for it."""
+    return int(min(64, max(2, 2 ** int(math.log2(max(train_samples / 4, 2))))))
+
+
+def _record(root: Path, name: str) -> None:
+    """Have DVC take the folder as the output of its stage. Raises `WorkError` with what DVC says."""
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "commit", "--quiet", "--force", f"data@{name}"]
+    process = subprocess.Popen(
+        command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        _end(process)
+        raise
+    if process.returncode != 0:
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        detail = lines[0] if lines else f"exit code {process.returncode}"
+        raise WorkError(f"DVC could not record data@{name}; all was put back. It says: {detail}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Stop DVC so that it still lets go of its locks; only then may anything be put back."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _result(root: Path, name: str, card: Card, changed: bool, experiment: str | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "hash": recorded_hash(root, name),
+        "samples": sum(card.samples.values()),
+        "splits": card.samples,
+        "classes": card.classes,
+        "rejected": card.rejected,
+        "converted": card.converted,
+        "warnings": card.warnings,
+        "changed": changed,
+        "experiment": experiment,
+    }

@@ -1,0 +1,267 @@
+"""Dataset versions: packed from raw data by `prepare`, opened by everything that trains or evaluates.
+
+A version is a folder `data/<name>` with `dataset.json` (the card) and the packed splits; it is identified by the
+hash that DVC gives the folder. Equal raw data, config and environment give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from assay.config import DatasetConfig, Frozen, SplitConfig
+from assay.data.files import new_folder, swapped, write_atomic
+from assay.data.images import Rejected, canonical, decode
+from assay.data.importers import Progress, Sample, Scan, SourceChanged, load_importer
+from assay.data.pack import LABELS, Packed, Packer
+from assay.data.split import SPLITS, class_counts, split_samples
+from assay.data.version import folder_hash, recorded_hash
+from assay.errors import InputError, known
+
+CARD = "dataset.json"
+_CHUNK = 32
+"""Images that are in memory at once while packing."""
+
+
+class Card(Frozen):
+    """What a dataset version is. Nothing in it depends on the machine or the time.
+
+    Attributes:
+        channels: 3 where any sample has colour, else 1; `mean` and `std` have as many values.
+        samples: how many each split has; `counts` says it by class.
+        min_size, max_size, median_size: [height, width] in pixels, each side by itself.
+        short_side: the median of the shorter sides, in pixels.
+        mean, std: of all pixels of the train split, in 0..1; `std` is that of the population.
+        source: the digest of the raw data.
+        files: md5 of each packed file, so that damage can be named without DVC's cache.
+    """
+
+    name: str
+    kind: str
+    classes: list[str]
+    channels: int
+    samples: dict[str, int]
+    counts: dict[str, dict[str, int]]
+    min_size: list[int]
+    max_size: list[int]
+    median_size: list[int]
+    short_side: int
+    mean: list[float]
+    std: list[float]
+    source: str
+    split: SplitConfig
+    seed: int
+    rejected: list[dict[str, str]]
+    converted: list[dict[str, str]]
+    warnings: list[str]
+    files: dict[str, str]
+
+
+@dataclass
+class Dataset:
+    """An opened, verified dataset version. `hash` is DVC's."""
+
+    folder: Path
+    card: Card
+    hash: str
+
+    def split(self, name: str) -> Packed:
+        """The samples of `train`, `val` or `test`."""
+        if name not in self.card.samples:
+            raise InputError(f"dataset {self.card.name!r}: {known('split', name, list(self.card.samples))}")
+        return Packed(self.folder, name)
+
+
+def prepare(root: Path, name: str, config: DatasetConfig, folder: Path, progress: Progress) -> Card:
+    """Make the version of a dataset that its config describes; `folder` has the old one or the new one, never half.
+
+    Raises:
+        InputError: the raw data are missing, changed, or unfit; nothing was written.
+    """
+    scan = scan_source(root, name, config, folder, progress)
+    parts = divide(name, scan, config)
+    with new_folder(folder) as fresh:
+        card = build(name, config, scan, parts, fresh, progress)
+        with swapped(fresh, folder):
+            pass
+    return card
+
+
+def scan_source(root: Path, name: str, config: DatasetConfig, folder: Path, progress: Progress) -> Scan:
+    """Check the raw data of a dataset. Errors name the dataset and how to mend it."""
+    path = getattr(config.source, "path", None)
+    if path is not None:
+        raw = (root / path).resolve()
+        if not raw.is_dir():
+            raise InputError(
+                f"datasets.{name}: the folder {path} is missing: restore it, "
+                f"or fetch the packed version with `dvc pull data@{name}`"
+            )
+        refuse_overlap(raw, folder.resolve(), name)
+    try:
+        scan: Scan = load_importer(config.source.kind).scan(config.source, root, progress)
+    except SourceChanged as error:
+        again = f"run `assay data add {name} {error.folder}` to take the new version"
+        raise InputError(f"datasets.{name}: {error}: {again}") from None
+    except InputError as error:
+        raise InputError(f"datasets.{name}: {error}") from None
+    return scan
+
+
+def refuse_overlap(raw: Path, folder: Path, name: str) -> None:
+    """Packing replaces `folder`: raw data must neither lie in it nor hold it."""
+    if raw.is_relative_to(folder) or folder.is_relative_to(raw):
+        raise InputError(
+            f"datasets.{name}: the folder {raw} overlaps {folder}, where the packed data go: "
+            "move the images elsewhere, such as raw/"
+        )
+
+
+def divide(name: str, scan: Scan, config: DatasetConfig) -> dict[str, list[Sample]]:
+    try:
+        return split_samples(scan.samples, scan.classes, config.split, config.seed)
+    except InputError as error:
+        raise InputError(f"datasets.{name}: {error}") from None
+
+
+def build(
+    name: str, config: DatasetConfig, scan: Scan, parts: dict[str, list[Sample]], folder: Path, progress: Progress
+) -> Card:
+    """Pack the samples into an empty `folder` and describe them. Raises `InputError` where raw data changed."""
+    facts = [sample.facts for sample in scan.samples]
+    channels = max(fact.channels for fact in facts)
+    histogram = np.zeros((channels, 256), dtype=np.int64)
+    done = 0
+    for split in SPLITS:
+        counted = channels if split == "train" else 0
+        with Packer(folder, split, LABELS) as packer:
+            for sample, content, counts in _contents(parts[split], counted):
+                size = {"width": sample.facts.width, "height": sample.facts.height}
+                packer.add({"name": sample.name, "image": content, "label": sample.label, **size})
+                if counts is not None:
+                    histogram += counts
+                done += 1
+                progress(done, len(scan.samples), "packed")
+    mean, std = _moments(histogram)
+    sides = ([fact.height for fact in facts], [fact.width for fact in facts])
+    card = Card(
+        name=name,
+        kind=config.source.kind,
+        classes=scan.classes,
+        channels=channels,
+        samples={split: len(parts[split]) for split in SPLITS},
+        counts={split: class_counts(parts[split], scan.classes) for split in SPLITS},
+        min_size=[min(side) for side in sides],
+        max_size=[max(side) for side in sides],
+        median_size=[statistics.median_low(side) for side in sides],
+        short_side=statistics.median_low(min(fact.height, fact.width) for fact in facts),
+        mean=mean,
+        std=std,
+        source=scan.digest,
+        split=config.split,
+        seed=config.seed,
+        rejected=scan.rejected,
+        converted=scan.converted,
+        warnings=scan.warnings,
+        files=folder_hash(folder, None)[1],
+    )
+    text = json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    write_atomic(folder / CARD, f"{text}\n".encode())
+    return card
+
+
+_Counts = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def _contents(samples: Sequence[Sample], channels: int) -> Iterator[tuple[Sample, bytes, _Counts | None]]:
+    """Each sample with its bytes to keep and its histogram [channels, 256] (None where `channels` is 0), in order."""
+    work = partial(_content, channels=channels)
+    pool = ThreadPoolExecutor(4)
+    try:
+        for start in range(0, len(samples), _CHUNK):
+            chunk = samples[start : start + _CHUNK]
+            for sample, (content, counts) in zip(chunk, pool.map(work, chunk), strict=True):
+                yield sample, content, counts
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _content(sample: Sample, channels: int) -> tuple[bytes, _Counts | None]:
+    try:
+        content = canonical(sample.read(), sample.facts)
+        if channels == 0:
+            return content, None
+        pixels = decode(content, channels).reshape(channels, -1)
+    except Rejected as error:
+        raise InputError(f"{sample.name}: {error}") from None
+    return content, np.stack([np.bincount(channel, minlength=256) for channel in pixels])
+
+
+def _moments(histogram: _Counts) -> tuple[list[float], list[float]]:
+    """Mean and population standard deviation in 0..1 of each channel, exact until the last division."""
+    mean, std = [], []
+    for counts in histogram.tolist():
+        total = sum(counts)
+        first = sum(value * count for value, count in enumerate(counts))
+        second = sum(value * value * count for value, count in enumerate(counts))
+        mean.append(first / total / 255)
+        std.append((total * second - first * first) ** 0.5 / total / 255)
+    return mean, std
+
+
+def read_card(folder: Path, name: str) -> Card:
+    """The card of a version. Raises `InputError` where it is missing or damaged."""
+    try:
+        return Card.model_validate_json((folder / CARD).read_bytes())
+    except FileNotFoundError:
+        raise InputError(_not_here(name)) from None
+    except (OSError, ValidationError) as error:
+        detail = f"{error.error_count()} faults" if isinstance(error, ValidationError) else error.strerror
+        raise InputError(f"dataset {name!r}: {CARD} is damaged ({detail}): {_mend(name)}") from None
+
+
+def open_dataset(root: Path, name: str, folder: Path) -> Dataset:
+    """Open the version that `dvc.lock` records, after comparing every file with it.
+
+    Raises:
+        InputError: it is not here, not recorded, or not what was recorded; one line with the mend.
+    """
+    if not folder.is_dir():
+        raise InputError(_not_here(name))
+    recorded = recorded_hash(root, name)
+    if recorded is None:
+        raise InputError(f"dataset {name!r} has no recorded version: run `dvc repro data@{name}`")
+    found, md5s = folder_hash(folder, root / ".assay" / "hashes.json")
+    card = read_card(folder, name)
+    if found != recorded:
+        raise InputError(difference(name, card, md5s))
+    return Dataset(folder, card, recorded)
+
+
+def difference(name: str, card: Card, md5s: dict[str, str]) -> str:
+    """One line for a folder that is not the recorded version: the first file that differs, and the mend."""
+    for file in sorted(card.files.keys() | (md5s.keys() - {CARD})):
+        if file not in md5s:
+            return f"dataset {name!r}: {file} is missing: {_mend(name)}"
+        if file not in card.files:
+            return f"dataset {name!r}: {file} does not belong to the version in dvc.lock: {_mend(name)}"
+        if md5s[file] != card.files[file]:
+            return f"dataset {name!r}: {file} is not the recorded one: {_mend(name)}"
+    return f"dataset {name!r}: {CARD} is not the recorded one: {_mend(name)}"
+
+
+def _mend(name: str) -> str:
+    return f"run `dvc checkout data@{name}` to go back or `dvc repro data@{name}` to make it anew"
+
+
+def _not_here(name: str) -> str:
+    return f"dataset {name!r} is not here: run `dvc repro data@{name}` or `dvc pull data@{name}`"

@@ -1,0 +1,278 @@
+"""Checks and decoding of image files that may be anything: damaged, hostile, or no image at all.
+
+`inspect` looks at everything and says why a file is unfit; `decode` is its fast sibling for content that passed.
+Both make the same pixels: upright, 8 bits, grey or RGB, without transparency. Nothing here has state.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_PIXELS = 64 * 2**20
+"""The largest picture that is decoded; checked before a pixel is."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+_PHOTOMETRIC = 262
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"RIFF": "WEBP",
+}
+
+
+class Rejected(Exception):  # noqa: N818
+    """The content is unfit; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What `inspect` found out. `width` and `height` are those of the upright picture, `mode` is that of the file."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    channels: int
+    conversions: tuple[str, ...]
+
+
+@dataclass
+class _Picture:
+    """A decoded picture (mode L or RGB, upright) and how it came about."""
+
+    image: Image.Image
+    format: str
+    mode: str
+    conversions: list[str] = field(default_factory=list)
+
+
+def inspect(content: bytes) -> ImageFacts:
+    """Decode `content` completely and describe it.
+
+    Raises:
+        Rejected: it is empty, truncated, damaged, no image, animated, too large, or has no faithful 8-bit form.
+    """
+    with _reasons(content):
+        if not content:
+            raise Rejected("empty file")
+        picture = _read(content)
+        _require_end(content, picture.format)
+    image = picture.image
+    channels = 1 if image.mode == "L" else 3
+    return ImageFacts(picture.format, picture.mode, image.width, image.height, channels, tuple(picture.conversions))
+
+
+def decode(content: bytes, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The pixels, uint8 [channels, height, width], contiguous and writable.
+
+    `channels` 3 repeats grey, 1 takes the luminance (ITU-R 601-2) of colour. Raises `Rejected`. Thread-safe.
+    """
+    with _reasons(content):
+        image = _read(content).image
+        if channels == 1:
+            return np.array(image if image.mode == "L" else image.convert("L"))[None]
+        pixels = np.asarray(image)
+        if pixels.ndim == 2:
+            return np.repeat(pixels[None], 3, axis=0)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def canonical(content: bytes, facts: ImageFacts) -> bytes:
+    """The bytes to keep: the original where nothing was converted, else a lossless PNG of the converted pixels."""
+    if not facts.conversions:
+        return content
+    with _reasons(content):
+        return encode_png(_read(content).image)
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """A PNG of the bare pixels: no metadata travels along."""
+    target = io.BytesIO()
+    bare = Image.frombytes(image.mode, image.size, image.tobytes())
+    bare.save(target, "PNG")
+    return target.getvalue()
+
+
+def _read(content: bytes) -> _Picture:
+    image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise Rejected(f"too many pixels: {image.width} x {image.height}; at most {MAX_PIXELS} are read")
+    if image.width == 0 or image.height == 0:
+        raise Rejected("no pixels")
+    conversions: list[str] = []
+    kind = image.format or ""
+    if kind == "MPO":  # what phones write: the picture is the first, previews and depth maps follow
+        kind = "JPEG"
+        conversions.append("first picture of several (MPO)")
+    elif getattr(image, "is_animated", False):
+        raise Rejected(f"animated or of several pages: {getattr(image, 'n_frames', 2)} frames")
+    mode = image.mode
+    tiles = getattr(image, "tile", None)
+    raw = str(tiles[0][3]) if tiles else ""
+    # Pillow turns a TIFF upright while loading and forgets the tag; elsewhere the tag may come after the pixels.
+    orientation = _orientation(image) if kind == "TIFF" else 1
+    image.load()
+    flat = _flatten(image, raw, conversions)
+    if kind != "TIFF":
+        orientation = _orientation(image)
+        if orientation in _UPRIGHT:
+            flat = flat.transpose(_UPRIGHT[orientation])
+    if orientation in _UPRIGHT:
+        conversions.append(f"turned upright (EXIF orientation {orientation})")
+    return _Picture(flat, kind, mode, conversions)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none. Unreadable EXIF beside sound pixels counts as none."""
+    if image.format in ("BMP", "GIF"):
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _flatten(image: Image.Image, raw: str, conversions: list[str]) -> Image.Image:
+    """Mode L or RGB without transparency; what was done is added to `conversions`. `raw`: the decoder's raw mode."""
+    mode = image.mode
+    if mode.startswith("I"):
+        return _grey_of_16_bits(image, raw, conversions)
+    reduced = ";16" in raw  # Pillow itself keeps the high bytes of 16-bit colour
+    if reduced:
+        conversions.append("16-bit to 8-bit colour")
+        if mode == "RGB":
+            image.info.pop("transparency", None)  # a 16-bit key colour, meaningless for the reduced values
+    if image.has_transparency_data:
+        return _over_white(image, conversions)
+    if mode in ("L", "RGB"):
+        return image
+    if mode == "P":
+        target = "L" if _grey_palette(image) else "RGB"
+        conversions.append(f"palette to {'grey' if target == 'L' else 'RGB'}")
+        return image.convert("RGB").getchannel(0) if target == "L" else image.convert("RGB")
+    if mode == "1":
+        conversions.append("1-bit to grey")
+        return image.convert("L")
+    if mode in ("CMYK", "YCbCr", "RGBX"):
+        conversions.append(f"{mode} to RGB")
+        return image.convert("RGB")
+    if mode == "F":
+        raise Rejected("floating-point values: they have no fixed range; convert them to 8 or 16 bits")
+    raise Rejected(f"colour mode {mode} is not supported")
+
+
+def _over_white(image: Image.Image, conversions: list[str]) -> Image.Image:
+    grey = image.mode in ("1", "L", "LA", "La") or (image.mode == "P" and _grey_palette(image))
+    if image.mode == "P":
+        conversions.append(f"palette to {'grey' if grey else 'RGB'}")
+    conversions.append("transparency put on white")
+    white = Image.new("RGBA", image.size, "white")
+    flat = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return flat.getchannel(0) if grey else flat
+
+
+def _grey_palette(image: Image.Image) -> bool:
+    colours = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
+
+
+def _grey_of_16_bits(image: Image.Image, raw: str, conversions: list[str]) -> Image.Image:
+    """8-bit grey of a mode I;16, I;16B or I image. Pillow's own conversion clips at 255 instead of scaling."""
+    values = np.asarray(image).astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise Rejected(f"32-bit values from {low} to {high}; at most 16 bits, 0 to 65535, have a known range")
+    if "I;12" in raw:
+        conversions.append("12-bit to 8-bit grey")
+        eight = values * 255 // 4095
+    else:
+        conversions.append("16-bit to 8-bit grey")
+        eight = values // 257
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PHOTOMETRIC) == 0:  # zero is white, which Pillow minds for 8 bits only
+        eight = 255 - eight
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        conversions.append("transparency put on white")
+        eight = np.where(values == transparent, 255, eight)
+    return Image.fromarray(eight.astype(np.uint8))
+
+
+def _require_end(content: bytes, kind: str) -> None:
+    """What decoders forgive: a PNG whose chunks do not match their sums, a JPEG without its end."""
+    if kind == "PNG":
+        Image.open(io.BytesIO(content), formats=("PNG",)).verify()
+    elif kind == "JPEG" and content.find(b"\xff\xd9", _first_scan(content)) < 0:
+        raise Rejected("truncated JPEG: the end is missing")
+
+
+def _first_scan(content: bytes) -> int:
+    """Where a JPEG's compressed data begin: behind all headers, whose thumbnail has an end marker of its own."""
+    position = 2
+    while position + 4 <= len(content):
+        if content[position] != 0xFF:
+            return position
+        marker = content[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        (length,) = struct.unpack_from(">H", content, position + 2)
+        if marker == 0xDA:
+            return position + 2 + int(length)
+        position += 2 + int(length)
+    return position
+
+
+@contextmanager
+def _reasons(content: bytes) -> Iterator[None]:
+    """Turn whatever a decoder throws into a reason. Decoders of hostile bytes throw nearly everything."""
+    try:
+        yield
+    except Rejected:
+        raise
+    except UnidentifiedImageError:
+        raise Rejected(_guess(content)) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Rejected(f"too many pixels; at most {MAX_PIXELS} are read") from None
+    except MemoryError:
+        raise Rejected("needs more memory to decode than there is") from None
+    except Exception as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise Rejected(f"damaged or truncated {_format_of(content) or 'image'}: {detail}") from None
+
+
+def _format_of(content: bytes) -> str | None:
+    return next((name for magic, name in _MAGIC.items() if content.startswith(magic)), None)
+
+
+def _guess(content: bytes) -> str:
+    """Why Pillow saw no image in the content."""
+    kind = _format_of(content)
+    if kind is not None:
+        return f"damaged or truncated {kind}: the header is not readable"
+    start = content[:512].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, not an image"
+    return f"not an image of a known format ({', '.join(FORMATS)})"

@@ -1,0 +1,178 @@
+"""Packed splits: a few Arrow IPC files instead of many small images, read by memory map.
+
+A split is `<split>-00000.arrow`, `<split>-00001.arrow`, ... with the columns `name`, `image` (an encoded image),
+`width`, `height` (pixels) and what the kind of data adds (`label`, boxes, ...). The bytes depend on the rows only.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from assay.errors import InputError
+
+BATCH_ROWS = 256
+BATCH_BYTES = 64 * 2**20
+SHARD_BYTES = 256 * 2**20
+
+_BASE = [
+    pa.field("name", pa.string()),
+    pa.field("image", pa.binary()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+]
+LABELS = pa.schema([pa.field("label", pa.int32())])
+"""What a classification adds."""
+
+
+class Packer:
+    """Writes one split row by row; holds one record batch at most. Use it in a `with` block."""
+
+    def __init__(self, folder: Path, split: str, extra: pa.Schema, shard_bytes: int = SHARD_BYTES):
+        self._folder = folder
+        self._split = split
+        self._schema = pa.schema([*_BASE, *extra])
+        self._shard_bytes = shard_bytes
+        self._rows: list[Mapping[str, Any]] = []
+        self._row_bytes = 0
+        self._shards = 0
+        self._written = 0
+        self._file: pa.NativeFile | None = None
+        self._writer: pa.RecordBatchFileWriter | None = None
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row with a value for every column; `image` is bytes."""
+        self._rows.append(row)
+        self._row_bytes += len(row["image"])
+        if len(self._rows) >= BATCH_ROWS or self._row_bytes >= BATCH_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        if self._shards == 0:
+            self._open()  # an empty split is a file without rows, not a missing file
+        self._finish()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        if self._writer is None or self._written >= self._shard_bytes:
+            self._finish()
+            self._open()
+        assert self._writer is not None
+        self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
+        self._written += self._row_bytes
+        self._rows, self._row_bytes = [], 0
+
+    def _open(self) -> None:
+        path = self._folder / f"{self._split}-{self._shards:05d}.arrow"
+        self._file = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._file, self._schema)
+        self._shards += 1
+        self._written = 0
+
+    def _finish(self) -> None:
+        if self._writer is None or self._file is None:
+            return
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._writer = self._file = None
+
+    def __enter__(self) -> Packer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif self._file is not None:
+            self._file.close()
+
+
+class Packed:
+    """Random access to a packed split. Safe to use from several threads; pickles as its place, not its content."""
+
+    def __init__(self, folder: Path, split: str):
+        """Map the files of a split. Raises `InputError` where there is none, or one is no Arrow file."""
+        self.folder = folder
+        self.split = split
+        self._maps: list[pa.MemoryMappedFile] = []
+        self._batches: list[pa.RecordBatch] = []
+        paths = sorted(folder.glob(f"{split}-*.arrow"))
+        if not paths:
+            raise InputError(f"{folder}: has no split {split!r}")
+        for path in paths:
+            self._map(path)
+        self._starts = [0]
+        for batch in self._batches:
+            self._starts.append(self._starts[-1] + batch.num_rows)
+
+    def _map(self, path: Path) -> None:
+        try:
+            mapped = pa.memory_map(str(path))
+            self._maps.append(mapped)
+            reader = pa.ipc.open_file(mapped)
+            self._schema = reader.schema
+            self._batches += [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (pa.ArrowInvalid, OSError) as error:
+            self.close()
+            detail = " ".join(str(error).split())
+            raise InputError(f"{path}: damaged ({detail}): run `dvc checkout {path.parent}`") from None
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self._schema.names)
+
+    def column(self, name: str) -> Any:
+        """All values of a column: a numpy array where they are plain numbers, else a `pa.ChunkedArray`."""
+        kind = self._schema.field(name).type
+        whole = pa.chunked_array([batch.column(name) for batch in self._batches], type=kind)
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            return np.asarray(whole.to_numpy())
+        return whole
+
+    def image(self, index: int) -> memoryview:
+        """The encoded image of a row, without a copy: it is valid as long as it is held."""
+        batch, row = self._find(index)
+        return memoryview(batch.column("image")[row].as_buffer())
+
+    def row(self, index: int) -> dict[str, Any]:
+        """All columns of a row but the image, as plain values."""
+        batch, row = self._find(index)
+        return {name: batch.column(name)[row].as_py() for name in self.columns if name != "image"}
+
+    def _find(self, index: int) -> tuple[pa.RecordBatch, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.split}: no sample {index} of {len(self)}")
+        batch = bisect.bisect_right(self._starts, index) - 1
+        return self._batches[batch], index - self._starts[batch]
+
+    def close(self) -> None:
+        """Let go of the files. Images that are still held stay valid."""
+        self._batches = []
+        self._starts = [0]
+        for mapped in self._maps:
+            mapped.close()
+        self._maps = []
+
+    def __enter__(self) -> Packed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Packed], tuple[Path, str]]:
+        return Packed, (self.folder, self.split)

@@ -1,0 +1,94 @@
+"""Shows a run while it trains: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from assay.train.folder import SPOOL, WARNINGS
+from assay.train.spool import read
+
+PLAIN_SECONDS = 2.0
+
+
+class Progress:
+    """Follows the spool and the warnings of one run."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._bar: Any = None
+
+    def say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False)
+        else:
+            self._say(line)
+
+    @contextmanager
+    def showing(self, folder: Path, total: int) -> Iterator[None]:
+        """Follow the run in `folder`, of `total` steps, whenever `tick` is called in this block."""
+        self.folder, self.total = folder, total
+        self.spool_offset = _size(folder / SPOOL)
+        self.warnings_offset = _size(folder / WARNINGS)
+        self.step = self.first_step = -1
+        self.latest: dict[str, float] = {}
+        self.began = self.printed = time.monotonic()
+        if not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[what]}"), console=Console(stderr=True)) as self._bar:
+            self._task = self._bar.add_task("", total=total, what="waiting for the workers")
+            try:
+                yield
+            finally:
+                bar, self._bar = self._bar, None
+                bar.refresh()
+
+    def tick(self) -> None:
+        """Show what is new."""
+        self._warn()
+        spool = self.folder / SPOOL
+        if not spool.exists():
+            return
+        before = self.step
+        for record, self.spool_offset in read(spool, self.spool_offset):
+            self.latest.update(record.metrics)
+            self.step = max(self.step, record.step)
+        if self.step == before:
+            return
+        now = time.monotonic()
+        if before < 0:
+            self.first_step, self.began = self.step, now
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.step, what=self._what())
+        elif now - self.printed >= PLAIN_SECONDS or self.step >= self.total:
+            self.printed = now
+            rate = (self.step - self.first_step) / max(now - self.began, 1e-9)
+            left = f"{(self.total - self.step) / rate:.0f} s left" if rate else "starting"
+            self._say(f"step {self.step} of {self.total}  {rate:.0f} steps/s  {left}  {self._what()}")
+
+    def _what(self) -> str:
+        shown = [(name, value) for name, value in self.latest.items() if name.startswith(("train/", "val/"))]
+        return "  ".join(f"{name} {value:.4f}" for name, value in shown[:4])
+
+    def _warn(self) -> None:
+        path = self.folder / WARNINGS
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self.warnings_offset)
+            for line in file:
+                self.warnings_offset += len(line)
+                self.say(f"warning: {line.decode(errors='replace').rstrip()}")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

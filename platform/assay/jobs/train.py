@@ -1,0 +1,177 @@
+"""`assay train`: from a name in `params.yaml` to a finished run. The composition root; the steps are elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.config import ExperimentConfig, load_params, override, parse_experiment, resolved
+from assay.data.dataset import Dataset, open_dataset
+from assay.errors import AssayError, InputError
+from assay.jobs import outputs
+from assay.jobs.progress import Progress
+from assay.settings import Settings
+from assay.tracking.provenance import PREFIX, code_sha256, collect, fingerprint, git_state
+from assay.tracking.recorder import Recorder
+from assay.tracking.runs import Claim, claim, reap
+from assay.tracking.tracker import RECORD, Tracker
+from assay.train.folder import CHECKPOINTS
+from assay.train.launch import launch, slots
+from assay.train.plan import Plan, check_fit, plan
+from assay.train.worker import Job
+
+Say = Callable[[str], None]
+
+
+class Interrupted(AssayError):
+    """Stopped by a signal, saved, and to be continued by the same command."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. `assignments` are `--set` pairs."""
+
+    experiment: str
+    assignments: tuple[str, ...] = ()
+    resume: str | None = None
+    new: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """True for the run that `dvc repro` makes: as params.yaml says. Only this one writes to `results/`."""
+        return not (self.assignments or self.resume or self.new)
+
+
+def train(request: Request, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Train, continue or find the run of an experiment; returns its record.
+
+    Raises:
+        InputError: anything that can be known to be wrong before training.
+        WorkError: the training failed; the run says FAILED and why.
+        Interrupted: a signal stopped it; the run says KILLED and can be continued.
+    """
+    tracker = Tracker(settings)
+    config = _config(request, settings, tracker)
+    _require_repository(settings.root)
+    dataset = open_dataset(settings.root, config.data, settings.dataset_folder(config.data))
+    check_fit(config, dataset.card.samples)
+    if (done := _finished(request, config, dataset, tracker)) is not None:
+        progress.say(f"nothing to train: run {done['run_id']} has these very inputs")
+        return _written(request, done, settings, tracker)
+    chosen = plan(config.train, slots(settings))
+    provenance = collect(settings.root, request.experiment, config, dataset, chosen.machine())
+    for run_id in reap(settings, tracker):
+        progress.say(f"run {run_id} had died; marked KILLED")
+    with claim(settings, tracker, request.experiment, provenance, request.resume, request.new) as held:
+        if held.finished:  # by another process, while this one planned
+            record = _record_of(held.run_id, tracker)
+        else:
+            job = Job(
+                held.run_id, resolved(config), str(dataset.folder), dataset.hash, str(held.folder),
+                chosen.threads, chosen.gpu,
+            )  # fmt: skip
+            record = _execute(job, chosen, held, config, dataset, settings, tracker, progress)
+        return _written(request, record, settings, tracker)
+
+
+def _finished(request: Request, config: ExperimentConfig, dataset: Dataset, tracker: Tracker) -> dict[str, Any] | None:
+    """The record of the finished run with these inputs, unless another is asked for."""
+    if request.new:
+        return None
+    same = fingerprint(config, dataset.hash, code_sha256(config.task.name))
+    run = tracker.get(request.resume) if request.resume else tracker.find(request.experiment, same)
+    return _record_of(run.info.run_id, tracker) if run is not None and run.info.status == "FINISHED" else None
+
+
+def _record_of(run_id: str, tracker: Tracker) -> dict[str, Any]:
+    return {**tracker.record(run_id), "trained_steps": 0}
+
+
+def _written(request: Request, record: dict[str, Any], settings: Settings, tracker: Tracker) -> dict[str, Any]:
+    if request.plain:
+        outputs.write(settings.results_folder(request.experiment), record, tracker)
+    return record
+
+
+def _require_repository(root: Path) -> None:
+    git_state(root)
+    if not (root / ".dvc").is_dir():
+        raise InputError(f"{root}: no DVC repository: run `dvc init`, so that datasets have versions")
+
+
+def _config(request: Request, settings: Settings, tracker: Tracker) -> ExperimentConfig:
+    """The experiment's block with its overrides; of a resumed run, what it was started with."""
+    config = override(load_params(settings.params_file).experiment(request.experiment), list(request.assignments))
+    if request.resume is None:
+        return config
+    run = tracker.get(request.resume)
+    if run.data.tags.get(PREFIX + "experiment") != request.experiment:
+        raise InputError(f"--resume {request.resume}: that run is not one of experiment {request.experiment!r}")
+    if request.assignments:
+        raise InputError("--resume continues a run as it was started: leave out --set and --workers")
+    import json
+
+    plain = json.loads(tracker.read_bytes(request.resume, "provenance/config.json"))
+    return parse_experiment(plain, f"run {request.resume}")
+
+
+def _execute(
+    job: Job, chosen: Plan, held: Claim, config: ExperimentConfig, dataset: Dataset, settings: Settings, tracker: Tracker,
+    progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    started = time.monotonic()
+    recorder = Recorder(tracker, held.run_id, held.folder, progress.say)
+    try:
+        with progress.showing(held.folder, outputs.total_steps(config, dataset)):
+            outcome = launch(job, chosen, settings, progress.tick, progress.say)
+        recorder.close()
+        if not outcome["finished"]:
+            raise Interrupted(
+                f"stopped at step {outcome['steps']}, saved; the same command continues run {held.run_id}"
+            )
+        record = _record(held, outcome, config, dataset, time.monotonic() - started)
+        _keep(held, record, tracker)
+    except BaseException as error:
+        status = "FAILED" if isinstance(error, Exception) and not isinstance(error, Interrupted) else "KILLED"
+        tracker.set_status(held.run_id, status, str(error) or type(error).__name__)
+        raise
+    tracker.set_status(held.run_id, "FINISHED")
+    shutil.rmtree(held.folder / CHECKPOINTS)
+    return record
+
+
+def _record(
+    held: Claim, outcome: Mapping[str, Any], config: ExperimentConfig, dataset: Dataset, seconds: float
+) -> dict[str, Any]:
+    return {
+        "run_id": held.run_id,
+        "status": "FINISHED",
+        "metrics": outcome["metrics"],
+        "steps": outcome["steps"],
+        "trained_steps": outcome["trained_steps"],
+        "seconds": round(seconds, 2),
+        "weights_sha256": outcome["weights_sha256"],
+        "dataset": {"name": config.data, "hash": dataset.hash},
+        "resumed_from": outcome["resumed_from"],
+    }
+
+
+def _keep(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> None:
+    """Hand the weights, the curves and the record to MLflow; the record last, for it says that all is there."""
+    import json
+
+    newest = max((held.folder / CHECKPOINTS).glob("step-*"))
+    weights = held.folder / outputs.WEIGHTS
+    shutil.copyfile(newest / "best.safetensors", weights)
+    tracker.log_file(held.run_id, "weights", weights)
+    weights.unlink()
+    for name, content in outputs.curves(held.folder):
+        tracker.log_bytes(held.run_id, f"pictures/{name}", content)
+    tracker.client.set_tag(held.run_id, PREFIX + "weights_sha256", record["weights_sha256"])
+    tracker.log_text(held.run_id, RECORD, json.dumps(record, indent=2))

@@ -1,0 +1,76 @@
+"""The gate: whether a model may carry the `champion` alias. A pure decision, every check with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from assay.config import GateConfig
+from assay.task import Headline
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was held against the model."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reasons(self) -> list[str]:
+        """The checks that failed; all of them where none did."""
+        failed = [check.detail for check in self.checks if not check.passed]
+        return failed or [check.detail for check in self.checks]
+
+
+def decide(
+    gate: GateConfig,
+    headline: Headline,
+    metrics: Mapping[str, float],
+    missing: list[str],
+    rival: Mapping[str, float] | None,
+) -> Decision:
+    """Hold a candidate against its record, its floors and ceilings, and the champion.
+
+    Args:
+        metrics: the candidate's, `test/…` among them.
+        missing: what its provenance lacks.
+        rival: the champion's metrics on the same test split; None where there is no champion to compare with.
+    """
+    checks = [
+        Check("provenance", not missing, f"provenance: {'lacks ' + ', '.join(missing) if missing else 'complete'}")
+    ]
+    checks += [_bound(name, metrics.get(name), bound, True) for name, bound in gate.min.items()]
+    checks += [_bound(name, metrics.get(name), bound, False) for name, bound in gate.max.items()]
+    name = f"test/{headline.metric}"
+    if name not in metrics:
+        checks.append(Check(name, False, f"{name}: not measured; run `assay evaluate` first"))
+    elif rival is not None and name in rival:
+        checks.append(_rival(name, metrics[name], rival[name], headline, gate.tolerance))
+    return Decision(tuple(checks))
+
+
+def _bound(name: str, value: float | None, bound: float, floor: bool) -> Check:
+    if value is None:
+        return Check(name, False, f"{name}: not measured, the gate asks for it")
+    passed = value >= bound if floor else value <= bound
+    sign = (">=" if passed else "<") if floor else ("<=" if passed else ">")
+    return Check(name, passed, f"{name}: {value:.4f} {sign} {bound:g}")
+
+
+def _rival(name: str, value: float, champion: float, headline: Headline, tolerance: float) -> Check:
+    """At least as good as the champion, up to the tolerance: equals pass, so that fresh data reach production."""
+    worse_by = champion - value if headline.maximize else value - champion
+    passed = worse_by <= tolerance
+    allowed = f" (tolerance {tolerance:g})" if tolerance else ""
+    return Check("champion", passed, f"{name}: {value:.4f} against the champion's {champion:.4f}{allowed}")

@@ -1,0 +1,148 @@
+"""What a run must carry to be explained and repeated: code, data, config, environment, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from assay.config import ExperimentConfig, digest, resolved
+from assay.data.dataset import Dataset
+from assay.errors import InputError
+
+PREFIX = "assay."
+REQUIRED = (
+    "experiment", "commit", "dirty", "diff_sha256", "dataset", "dataset_hash", "classes_sha256", "config_sha256", "code_sha256", "seed",
+    "environment_sha256", "python", "world_size", "threads", "device", "fingerprint",
+)  # fmt: skip
+"""The tags without which a run cannot be registered."""
+
+_SECRET = re.compile(
+    r"(?i)((?:password|passwd|secret|token|api_?key|access_key)\w*[\"']?\s*[:=]\s*[\"']?)([^\s\"']{6,})"
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Tags by name (without prefix), and the texts that are kept beside them."""
+
+    tags: Mapping[str, str]
+    config: Mapping[str, Any]
+    diff: str
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+def collect(
+    root: Path, experiment: str, config: ExperimentConfig, dataset: Dataset, machine: Mapping[str, str]
+) -> Provenance:
+    """Everything of a run that is about to start.
+
+    Args:
+        machine: `world_size`, `threads` and `device`.
+
+    Raises:
+        InputError: the project is no git repository, or has no commit.
+    """
+    plain = resolved(config)
+    commit, diff = git_state(root)
+    packages = installed()
+    code = code_sha256(config.task.name)
+    tags = {
+        "experiment": experiment,
+        "commit": commit,
+        "dirty": str(bool(diff)).lower(),
+        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest(),
+        "dataset": config.data,
+        "dataset_hash": dataset.hash,
+        "classes_sha256": digest(dataset.card.classes),
+        "config_sha256": digest(plain),
+        "code_sha256": code,
+        "seed": str(config.seed),
+        "environment_sha256": digest(packages),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "fingerprint": fingerprint(config, dataset.hash, code),
+        **machine,
+    }
+    return Provenance(tags, plain, redact(diff), packages)
+
+
+def fingerprint(config: ExperimentConfig, dataset_hash: str, code: str) -> str:
+    """One hash of all that the weights follow from: config (the gate has no say in them), data and training code."""
+    plain = resolved(config)
+    plain.pop("gate")
+    return digest({"config": plain, "dataset": dataset_hash, "code": code})
+
+
+def missing(tags: Mapping[str, str]) -> list[str]:
+    """The required tags that a run lacks."""
+    return [name for name in REQUIRED if not tags.get(PREFIX + name)]
+
+
+def git_state(root: Path) -> tuple[str, str]:
+    """The commit, and the difference of the working tree from it: tracked files, and new ones that are not ignored.
+
+    `dvc.lock` is left out: it is DVC's own record of the data, which is carried separately.
+    """
+    if _git(root, "rev-parse", "--is-inside-work-tree") is None:
+        raise InputError(f"{root}: not a git repository: run `git init` and commit, so that runs can be traced to code")
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        raise InputError(f"{root}: the git repository has no commit yet: commit, so that runs can be traced to code")
+    others = ":(exclude)dvc.lock"
+    diff = _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", ".", others) or ""
+    new = (_git(root, "ls-files", "--others", "--exclude-standard", "--", ".", others) or "").splitlines()
+    for name in sorted(new):
+        diff += _new_file(root, name)
+    return commit.strip(), diff
+
+
+def _new_file(root: Path, name: str) -> str:
+    """An untracked file: its text if it is source code, otherwise its hash alone."""
+    path = root / name
+    if not path.is_file():
+        return f"+++ {name}: no regular file\n"
+    if path.suffix in {".py", ".yaml", ".yml", ".toml"} and path.stat().st_size < 200_000:
+        return f"+++ {name}\n{path.read_text(errors='replace')}\n"
+    with path.open("rb") as file:
+        return f"+++ {name}: sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, errors="replace")
+    except FileNotFoundError:
+        raise InputError("git is not installed: install it, so that runs can be traced to code") from None
+    return done.stdout if done.returncode == 0 else None
+
+
+def redact(text: str) -> str:
+    """The text with the values of what looks like a secret taken out."""
+    return _SECRET.sub(r"\1[redacted]", text)
+
+
+def installed() -> dict[str, str]:
+    """Every installed package and its version."""
+    return dict(sorted((d.metadata["Name"].lower(), d.version) for d in importlib.metadata.distributions()))
+
+
+def code_sha256(task: str) -> str:
+    """The hash of the code that weights follow from: the contract, the training package and the task's folder."""
+    import importlib.util
+
+    package = Path(__file__).parents[1]
+    files = [package / "task.py", *sorted((package / "train").rglob("*.py"))]
+    found = importlib.util.find_spec(task if "." in task else f"assay.tasks.{task}")
+    assert found is not None
+    for folder in found.submodule_search_locations or ():
+        files += sorted(Path(folder).rglob("*.py"))
+    total = hashlib.sha256()
+    for path in files:
+        total.update(path.name.encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()

@@ -1,0 +1,87 @@
+"""Ships the spool of a run to MLflow in batches, off the training path: exactly once, also after an outage or a kill.
+
+The offset behind the last shipped line is kept beside the spool. A batch that was sent but whose offset was not yet
+written is sent again with the same timestamps, and MLflow's SQL store keeps one of equal points.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from assay.errors import WorkError
+from assay.tracking.tracker import BATCH, Tracker
+from assay.train.folder import SHIPPED, SPOOL
+from assay.train.spool import read
+
+
+class Recorder:
+    """A thread that ships one run's spool every second until `close`."""
+
+    def __init__(self, tracker: Tracker, run_id: str, folder: Path, warn: Callable[[str], None]) -> None:
+        self.tracker = tracker
+        self.run_id = run_id
+        self.folder = folder
+        self.warn = warn
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        wait, warned = 1.0, False
+        while not self._stop.wait(wait):
+            try:
+                ship(self.tracker, self.run_id, self.folder)
+                wait, warned = 1.0, False
+            except Exception as error:  # whatever the store's client raises: training goes on, the spool keeps all
+                wait = min(2 * wait, 30.0)
+                if not warned:
+                    self.warn(f"the tracking store does not answer ({_line(error)}); metrics wait in {self.folder}")
+                warned = True
+
+    def close(self) -> None:
+        """Ship what is left. Raises `WorkError` if the store does not answer; the spool then waits for the next run."""
+        self._stop.set()
+        self._thread.join()
+        try:
+            ship(self.tracker, self.run_id, self.folder)
+        except Exception as error:
+            raise WorkError(
+                f"the tracking store does not answer ({_line(error)}); the metrics are safe in {self.folder} and are "
+                "shipped by the next `assay train`"
+            ) from error
+
+
+def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
+    """Send the lines that were not sent yet; returns how many metrics that were."""
+    from mlflow.entities import Metric
+
+    spool, marker = folder / SPOOL, folder / SHIPPED
+    if not spool.exists():
+        return 0
+    offset = int(json.loads(marker.read_text())) if marker.exists() else 0
+    sent = 0
+    batch: list[Metric] = []
+    for record, end in read(spool, offset):
+        points = [Metric(name, value, record.time, record.step) for name, value in record.metrics.items()]
+        if len(batch) + len(points) > BATCH:
+            sent += _send(tracker, run_id, batch, marker, offset)
+            batch = []
+        batch += points
+        offset = end
+    return sent + (_send(tracker, run_id, batch, marker, offset) if batch else 0)
+
+
+def _send(tracker: Tracker, run_id: str, batch: list, marker: Path, offset: int) -> int:  # type: ignore[type-arg]
+    tracker.client.log_batch(run_id, metrics=batch)
+    temporary = marker.with_suffix(".tmp")
+    temporary.write_text(json.dumps(offset))
+    os.replace(temporary, marker)
+    return len(batch)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,132 @@
+"""The model registry: versions with a safe format and a signature, the `champion` alias, and the way back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.errors import InputError, WorkError
+from assay.tracking.provenance import PREFIX
+from assay.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from assay.task import Export
+
+CHAMPION = "champion"
+PREVIOUS = PREFIX + "previous_champion"
+REQUIREMENTS = ("torch", "numpy", "mlflow")
+"""What serving a registered model takes; the versions are those that made it."""
+
+
+class Registry:
+    """The registered models of a tracking store."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.client = tracker.client
+
+    def find(self, model: str, run_id: str) -> ModelVersion | None:
+        """The version that a run was registered as."""
+        versions = self.client.search_model_versions(f"name = '{model}'")
+        return next((version for version in versions if version.run_id == run_id), None)
+
+    def get(self, model: str, version: str | None) -> ModelVersion:
+        """A version, the newest where none is named. Raises `InputError` for unknown ones, with the known."""
+        versions = {str(v.version): v for v in self.client.search_model_versions(f"name = '{model}'")}
+        if not versions:
+            names = ", ".join(sorted(m.name for m in self.client.search_registered_models())) or "none"
+            raise InputError(f"no registered model {model!r}. Known: {names}.")
+        number = version or max(versions, key=int)
+        if number not in versions:
+            raise InputError(f"model {model!r} has no version {number}. Known: {', '.join(sorted(versions, key=int))}.")
+        return versions[number]
+
+    def champion(self, model: str) -> ModelVersion | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version_by_alias(model, CHAMPION)
+        except MlflowException:
+            return None
+
+    def add(self, model: str, run_id: str, task: str, export: Export) -> ModelVersion:
+        """Save the exported network with its run and make it a version; the alias stays where it is."""
+        from mlflow.exceptions import MlflowException
+
+        with tempfile.TemporaryDirectory() as folder:
+            save_model(Path(folder) / "model", run_id, task, export)
+            self.client.log_artifacts(run_id, str(Path(folder) / "model"), "model")
+        try:
+            self.client.create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"{self.tracker.get(run_id).info.artifact_uri}/model"
+        return self.client.create_model_version(model, source, run_id)
+
+    def crown(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
+        """Give the alias to a version, remembering who had it."""
+        old = self.champion(version.name)
+        if old is not None and old.version == version.version:
+            return
+        self._tag(version, PREVIOUS, str(old.version) if old is not None else "")
+        self._tag(version, PREFIX + "promoted_at", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        self._tag(version, PREFIX + "gate", json.dumps(report)[:5000])
+        self.client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+
+    def reject(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
+        self._tag(version, PREFIX + "gate", json.dumps(report)[:5000])
+
+    def rollback(self, model: str) -> tuple[ModelVersion, ModelVersion]:
+        """Give the alias back to the champion before; returns (restored, demoted)."""
+        self.get(model, None)
+        current = self.champion(model)
+        if current is None:
+            raise InputError(f"model {model!r} has no champion to roll back from")
+        previous = current.tags.get(PREVIOUS)
+        if not previous:
+            raise InputError(f"version {current.version} is the first champion of model {model!r}: none was before it")
+        restored = self.get(model, previous)
+        self.client.set_registered_model_alias(model, CHAMPION, previous)
+        self._tag(current, PREFIX + "rolled_back_at", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        return restored, current
+
+    def _tag(self, version: ModelVersion, name: str, value: str) -> None:
+        self.client.set_model_version_tag(version.name, str(version.version), name, value)
+
+
+def save_model(path: Path, run_id: str, task: str, export: Export) -> None:
+    """An MLflow model in the pickle-free `pt2` format, proved to answer as the network does."""
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    module, example = export.module.eval(), export.example
+    with torch.no_grad():
+        expected = module(torch.from_numpy(example)).numpy()
+    shape = tuple(-1 if axis in export.dynamic else size for axis, size in enumerate(example.shape))
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(example.dtype, shape)]),
+        outputs=Schema([TensorSpec(expected.dtype, (-1, *expected.shape[1:]))]),
+    )
+    mlflow.pytorch.save_model(
+        module,
+        str(path),
+        signature=signature,
+        input_example=example,
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+        metadata={"assay": {"task": task, "run_id": run_id, "facts": dict(export.facts)}},
+        serialization_format="pt2",
+    )
+    answer = mlflow.pyfunc.load_model(str(path)).predict(example)
+    if not np.array_equal(np.asarray(answer), expected):
+        raise WorkError(f"the exported model of run {run_id} does not answer as the trained one: it was not registered")

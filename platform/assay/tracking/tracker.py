@@ -1,0 +1,177 @@
+"""MLflow, spoken to with explicit run ids only: no active run, no autologging."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from assay.errors import InputError, WorkError
+from assay.settings import Settings
+from assay.tracking.provenance import PREFIX, Provenance
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+RECORD = "record.json"
+BATCH = 1000  # metrics that MLflow takes in one call
+
+
+class Tracker:
+    """The runs of a project."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """The client; the first use of a new database makes its schema, one process at a time."""
+        import logging
+
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self.settings.state.mkdir(exist_ok=True)
+        mlflow.set_tracking_uri(self.settings.tracking)
+        client = mlflow.MlflowClient(self.settings.tracking)
+        try:
+            with FileLock(self.settings.state / "mlflow.lock"):
+                client.search_experiments(max_results=1)
+        except MlflowException as error:
+            line = " ".join(str(error).split())[:300]
+            raise WorkError(f"the tracking store {_shown(self.settings.tracking)} does not answer: {line}") from None
+        return client
+
+    def create(self, experiment: str, provenance: Provenance) -> str:
+        """A new run with its parameters, tags and inputs; returns its id."""
+        from mlflow.entities import Metric, Param, RunTag  # noqa: F401
+
+        run = self.client.create_run(
+            self._experiment_id(experiment),
+            run_name=f"{experiment}-{provenance.tags['fingerprint'][:8]}",
+            tags={PREFIX + name: value for name, value in provenance.tags.items()}
+            | {"mlflow.source.git.commit": provenance.tags["commit"], "assay.kind": "run"},
+        )
+        run_id: str = run.info.run_id
+        params = [Param(name, str(value)) for name, value in flatten(provenance.config).items()]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100])
+        self._log_dataset(run_id, provenance)
+        self.log_text(run_id, "provenance/config.json", json.dumps(provenance.config, indent=2))
+        self.log_text(run_id, "provenance/packages.json", json.dumps(dict(provenance.packages), indent=2))
+        if provenance.diff:
+            self.log_text(run_id, "provenance/working-tree.diff", provenance.diff)
+        return run_id
+
+    def find(self, experiment: str, fingerprint: str) -> Run | None:
+        """The run of these very inputs: a finished one, else the newest unfinished one."""
+        found = self.client.get_experiment_by_name(experiment)
+        if found is None:
+            return None
+        runs = self.client.search_runs(
+            [found.experiment_id],
+            f"tags.`{PREFIX}fingerprint` = '{fingerprint}'",
+            order_by=["attributes.start_time DESC"],
+        )
+        finished = [run for run in runs if run.info.status == "FINISHED"]
+        return (finished or list(runs) or [None])[0]
+
+    def get(self, run_id: str) -> Run:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException:
+            raise InputError(f"no run {run_id!r} in {_shown(self.settings.tracking)}") from None
+
+    def unfinished(self) -> list[Run]:
+        """The runs that say RUNNING."""
+        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        return list(self.client.search_runs(experiments, "attributes.status = 'RUNNING'"))
+
+    def set_status(self, run_id: str, status: str, reason: str = "") -> None:
+        """RUNNING, FINISHED, FAILED or KILLED, with the reason as a tag that the UI shows."""
+        if status == "RUNNING":
+            self.client.update_run(run_id, status)
+        else:
+            self.client.set_terminated(run_id, status)
+        self.client.set_tag(run_id, PREFIX + "reason", reason[:5000])
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        self.client.log_batch(run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
+
+    def log_text(self, run_id: str, name: str, text: str) -> None:
+        self.log_bytes(run_id, name, text.encode())
+
+    def log_bytes(self, run_id: str, name: str, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            path.write_bytes(content)
+            self.log_file(run_id, str(Path(name).parent), path)
+
+    def log_file(self, run_id: str, folder: str, path: Path) -> None:
+        self.client.log_artifact(run_id, str(path), None if folder == "." else folder)
+
+    def read_bytes(self, run_id: str, name: str) -> bytes:
+        """An artifact of a run. Raises `InputError` if the run has none of that name."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.fetch(run_id, name, Path(folder)).read_bytes()
+
+    def fetch(self, run_id: str, name: str, folder: Path) -> Path:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self.client.download_artifacts(run_id, name, str(folder)))
+        except (MlflowException, OSError):
+            raise InputError(f"run {run_id} has no {name}: it did not finish; train it to the end") from None
+
+    def record(self, run_id: str) -> dict[str, Any]:
+        """What `assay train` printed when the run finished."""
+        record: dict[str, Any] = json.loads(self.read_bytes(run_id, RECORD))
+        return record
+
+    def _experiment_id(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                raise InputError(f"the MLflow experiment {name!r} was deleted: restore it, or rename the experiment")
+            experiment_id: str = found.experiment_id
+            return experiment_id
+        local = self.settings.tracking.startswith("sqlite") or self.settings.artifact_uri
+        location = f"{self.settings.artifacts}/{name}" if local else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    def _log_dataset(self, run_id: str, provenance: Provenance) -> None:
+        """Tie the run to its data where MLflow's UI shows it."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        name, version = provenance.tags["dataset"], provenance.tags["dataset_hash"]
+        source = json.dumps({"dvc": f"data/{name}", "hash": version})
+        entry = Dataset(name=name, digest=version[:36], source_type="dvc", source=source)
+        self.client.log_inputs(run_id, datasets=[DatasetInput(entry, tags=[])])
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as dotted names: the names that `--set` takes and MLflow shows."""
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _shown(uri: str) -> str:
+    """An address without its password."""
+    head, at, tail = uri.rpartition("@")
+    return f"{head.split('://')[0]}://…@{tail}" if at else uri

@@ -1,0 +1,26 @@
+"""`python -m assay.tracking.watchdog PROJECT RUN`: waits for its parent to end, and reaps the run if it was killed.
+
+It reads its standard input, a pipe whose other end the parent holds. "done" means a clean end; the end of the pipe
+without it means that the parent died. Until then it is a bare interpreter that costs a few megabytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    if sys.stdin.buffer.read():
+        return
+    from assay.settings import Settings, quiet
+    from assay.tracking.runs import reap
+    from assay.tracking.tracker import Tracker
+
+    quiet()
+    settings = Settings(project=Path(sys.argv[1]))
+    reap(settings, Tracker(settings))
+
+
+if __name__ == "__main__":
+    main()

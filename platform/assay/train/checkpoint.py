@@ -1,0 +1,150 @@
+"""Checkpoints: safetensors and JSON under a manifest of hashes. Nothing is ever unpickled.
+
+A checkpoint is a folder `step-<number>`, written under a temporary name, synced and renamed: it is whole or absent.
+The two newest are kept; one that does not match its manifest is named and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+MANIFEST = "manifest.json"
+KEPT = 2
+Weights = dict[str, Tensor]
+
+
+class Damaged(Exception):
+    """A checkpoint that is incomplete or does not match its manifest; says which file."""
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.warn = warn
+
+    def save(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Write a tree of plain data and tensors, and drop the oldest beyond two.
+
+        Args:
+            state: a mapping of parts; each becomes one file of tensors, all plain data one `state.json`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"step-{step:010d}"
+        temporary = self.folder / f".{target.name}.{os.getpid()}"
+        for torn in self.folder.glob(".step-*"):  # left by a kill
+            shutil.rmtree(torn, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            _write(temporary, state)
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _sync(self.folder)
+        for old in self.steps()[:-KEPT]:
+            shutil.rmtree(self.folder / f"step-{old:010d}", ignore_errors=True)
+        return target
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints here, oldest first."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest whole checkpoint, with its step. Damaged ones are named through `warn` and passed over."""
+        for step in reversed(self.steps()):
+            try:
+                return step, read(self.folder / f"step-{step:010d}")
+            except Damaged as error:
+                self.warn(f"{error}; using the checkpoint before it")
+        return None
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The tree of one checkpoint, every file checked against the manifest. Raises `Damaged`."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        for name, expected in manifest.items():
+            if Path(name).name != name or _sha256(folder / name) != expected:
+                raise Damaged(f"{folder / name} does not match its manifest")
+        skeleton = json.loads((folder / "state.json").read_bytes())
+        tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors") if path.name in manifest}
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise Damaged(f"{folder} is damaged ({error})") from None
+    return {part: _join(tree, tensors.get(part, {})) for part, tree in skeleton.items()}
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """One hash of all weights: names, types, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return total.hexdigest()
+
+
+def _write(folder: Path, state: Mapping[str, Any]) -> None:
+    skeleton = {}
+    for part, tree in state.items():
+        tensors: Weights = {}
+        skeleton[part] = _split(tree, tensors, "")
+        if tensors:
+            save_file(tensors, folder / f"{part}.safetensors")
+    (folder / "state.json").write_text(json.dumps(skeleton))
+    files = sorted(path for path in folder.iterdir())
+    (folder / MANIFEST).write_text(json.dumps({path.name: _sha256(path) for path in files}))
+    for path in [*files, folder / MANIFEST, folder]:
+        _sync(path)
+
+
+def _split(tree: Any, tensors: Weights, path: str) -> Any:
+    """Plain data with a reference in place of each tensor; mappings become lists of pairs, for keys may be numbers."""
+    if isinstance(tree, Tensor):
+        tensors[path] = tree.detach().cpu().contiguous().clone()
+        return {"tensor": path}
+    if isinstance(tree, Mapping):
+        return {
+            "map": [[key, _split(value, tensors, f"{path}/{key}" if path else str(key))] for key, value in tree.items()]
+        }
+    if isinstance(tree, (list, tuple)):
+        return {"list": [_split(value, tensors, f"{path}/{i}" if path else str(i)) for i, value in enumerate(tree)]}
+    return {"value": tree}
+
+
+def _join(node: dict[str, Any], tensors: Weights) -> Any:
+    ((kind, value),) = node.items()
+    if kind == "tensor":
+        if value not in tensors:
+            raise Damaged(f"the tensor {value} is missing")
+        return tensors[value]
+    if kind == "map":
+        return {key: _join(child, tensors) for key, child in value}
+    if kind == "list":
+        return [_join(child, tensors) for child in value]
+    return value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

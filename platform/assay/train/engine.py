@@ -1,0 +1,117 @@
+"""The one place for mixed precision, clipping, accumulation and the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from assay.config import OptimizerConfig, TrainConfig
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig, lr: float | None = None
+) -> torch.optim.Optimizer:
+    """The configured optimizer; `lr` replaces the configured rate where a task trains a part faster or slower."""
+    rate = config.lr if lr is None else lr
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=rate, betas=config.betas, weight_decay=config.weight_decay)
+
+
+def schedule(config: OptimizerConfig, step: int, total: int) -> float:
+    """The factor on the learning rate at a step: a linear warm-up, then constant or half a cosine to zero."""
+    warmup = config.warmup * total
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
+
+
+class StepEngine:
+    """The `Engine` of a run. Stateless but for the loss scale of fp16: the rate is a function of the step."""
+
+    def __init__(
+        self,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        train: TrainConfig,
+        optimizer: OptimizerConfig,
+        device: torch.device,
+        total_steps: int,
+    ) -> None:
+        self.optimizers = optimizers
+        self.train = train
+        self.optimizer = optimizer
+        self.device = device
+        self.total_steps = total_steps
+        self.scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
+        self._rates = {name: [group["lr"] for group in o.param_groups] for name, o in optimizers.items()}
+        self._boundary = True
+
+    def begin(self, step: int) -> None:
+        """Set the learning rates of this step, and whether it ends an accumulation."""
+        factor = schedule(self.optimizer, step, self.total_steps)
+        for name, optimizer in self.optimizers.items():
+            for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
+                group["lr"] = rate * factor
+        self._boundary = (step + 1) % self.train.accumulate == 0 or step + 1 == self.total_steps
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(
+            self.device.type, dtype=DTYPES[self.train.precision], enabled=self.train.precision != "fp32"
+        )
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss / self.train.accumulate).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        if not self._boundary:
+            return
+        if self.train.clip is not None:
+            self.scaler.unscale_(optimizer)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.train.clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+    def optimize(self, loss: Tensor) -> None:
+        (optimizer,) = self.optimizers.values()
+        self.backward(loss)
+        self.step(optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizers and loss scale, and the gradients of an accumulation that is under way."""
+        return {
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "scaler": self.scaler.state_dict(),
+            "gradients": {
+                name: [p.grad for group in optimizer.param_groups for p in group["params"]]
+                for name, optimizer in self.optimizers.items()
+            }
+            if not self._boundary
+            else {},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+            gradients = state["gradients"].get(name, [])
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for parameter, gradient in zip(parameters, gradients, strict=False):
+                parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        self.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,191 @@
+"""Runs a job's workers, here or on Ray, while the main thread keeps the signals and the progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from assay.errors import AssayError, InputError, WorkError
+from assay.settings import Settings
+from assay.train.folder import FAILURE, OUTCOME, STOP
+from assay.train.plan import Plan, Slots, local_slots
+from assay.train.worker import Job, work_here, work_in_ray
+
+ATTEMPTS = 3  # of a job whose workers die; a job that fails is not tried again
+TICK_SECONDS = 0.2
+SOCKET_PATH = 107  # bytes that Linux allows, of which Ray adds about 65 to its folder
+
+RAY_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # the default of 2 s is paid at the start and the end of each job
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def launch(
+    job: Job, plan: Plan, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train to the end or to a stop, calling `tick` several times a second.
+
+    Returns:
+        The outcome that rank 0 wrote.
+
+    Raises:
+        WorkError: the training failed, or its workers died too often.
+    """
+    folder = Path(job.folder)
+    for name in (STOP, OUTCOME, FAILURE):
+        (folder / name).unlink(missing_ok=True)
+    if plan.workers == 0:
+        _run(lambda: work_here(job), folder, tick, say)
+    else:
+        with ray_running(settings, say):
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    _run(lambda: _fit(job, plan, settings), folder, tick, say)
+                    break
+                except WorkError:
+                    raise
+                except Exception as error:
+                    if attempt == ATTEMPTS:
+                        raise WorkError(f"the workers died {ATTEMPTS} times; the last time: {_last(error)}") from error
+                    say(f"a worker died ({_last(error)}); going on from the last checkpoint")
+    return _read(folder / OUTCOME)
+
+
+@contextmanager
+def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
+    """A Ray of our own on loopback, or the cluster at `settings.ray_address`."""
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    common = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    if settings.ray_address:
+        try:
+            ray.init(settings.ray_address, **common)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"ASSAY_RAY_ADDRESS {settings.ray_address}: no Ray there ({_last(error)})") from None
+    else:
+        say("starting Ray on this machine")
+        ray.init(
+            address="local",
+            num_cpus=local_slots().cpus,
+            include_dashboard=False,
+            _temp_dir=str(_ray_folder(settings)),
+            _node_ip_address="127.0.0.1",
+            **common,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def slots(settings: Settings) -> Slots:
+    """What there is to train on: this machine's cores and GPUs, or the cluster's."""
+    if not settings.ray_address:
+        return local_slots()
+    with ray_running(settings, lambda _: None):
+        import ray
+
+        resources = ray.cluster_resources()
+    name = next((key.split(":")[1] for key in resources if key.startswith("accelerator_type:")), "gpu")
+    return Slots(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), name)
+
+
+def _fit(job: Job, plan: Plan, settings: Settings) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources: dict[str, float] = {"CPU": plan.threads, **({"GPU": 1} if plan.gpu else {})}
+    trainer = TorchTrainer(
+        work_in_ray,
+        train_loop_config=job.plain(),
+        torch_config=TorchConfig(backend="nccl" if plan.gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu, resources_per_worker=resources),
+        run_config=RunConfig(name=job.run_id, storage_path=str(settings.runs)),
+    )
+    trainer.fit()
+
+
+def _run(target: Callable[[], None], folder: Path, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Run the target in a thread; the first Ctrl-C or SIGTERM asks it to save and end, the second leaves at once."""
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            target()
+        except BaseException as error:  # handed to the main thread, which raises it
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name="training", daemon=True)
+    with _signals(folder, say):
+        thread.start()
+        while thread.is_alive():
+            thread.join(TICK_SECONDS)
+            tick()
+    tick()
+    if failure:
+        _raise(failure[0], folder)
+
+
+def _raise(error: BaseException, folder: Path) -> None:
+    """What went wrong, from the worker that wrote it down; otherwise the error as it came: a worker died."""
+    if isinstance(error, AssayError):
+        raise error
+    if (folder / FAILURE).exists():
+        told = _read(folder / FAILURE)
+        more = "" if told["expected"] else f" (the traceback is in {folder / FAILURE})"
+        raise WorkError(f"{told['message']}{more}") from error
+    raise error
+
+
+@contextmanager
+def _signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: object) -> None:
+        if (folder / STOP).exists():
+            raise KeyboardInterrupt
+        (folder / STOP).touch()
+        say(f"{signal.Signals(number).name}: saving a checkpoint and stopping; once more to leave at once")
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _ray_folder(settings: Settings) -> Path:
+    """Below the project where Ray's socket names still fit, else below the system's temporary folder."""
+    inside = settings.state / "ray"
+    if len(str(inside)) + 65 <= SOCKET_PATH:
+        return inside
+    return Path(tempfile.gettempdir()) / f"assay-ray-{os.getuid()}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text())
+    return data
+
+
+def _last(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1].strip()[:200]

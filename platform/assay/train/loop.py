@@ -1,0 +1,239 @@
+"""The closed training loop: plain torch, any task. It knows no tracker, no scheduler and no task by name.
+
+The state of a run is (epoch, batch, step, weights, optimizers, best weights, open sums); all randomness is a function
+of these, so a run that is killed and resumed from any checkpoint ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from assay.config import ExperimentConfig
+from assay.errors import WorkError
+from assay.task import Picture, Source, Task
+from assay.train.checkpoint import Weights, weights_sha256
+from assay.train.context import LocalContext
+from assay.train.engine import StepEngine
+from assay.train.loader import Loader, evaluation_batches
+from assay.train.metrics import Sums, Window, check_finite
+from assay.train.randomness import key
+
+RECORDS_PER_EPOCH = 10
+LONGEST_WINDOW = 50  # steps between two records, at most
+PULSE_SECONDS = 0.5  # how often the workers agree on whether to stop or to save
+
+
+@dataclass
+class Position:
+    """Where a run is, and the best it has seen."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best_value: float | None = None
+    best_step: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    best_weights: Weights = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `weights` are the best by the headline metric on the validation split."""
+
+    finished: bool
+    steps: int
+    trained_steps: int
+    resumed_from: int | None
+    metrics: Mapping[str, float]
+    weights: Weights
+    weights_sha256: str
+
+
+def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, context: LocalContext) -> Outcome:
+    """Train to the end, or until a stop is asked for; resume from the newest checkpoint if there is one.
+
+    Args:
+        sources: the splits `train` and `val`.
+
+    Raises:
+        WorkError: a metric became NaN or infinite.
+    """
+    loader = _loader(sources["train"], config, context)
+    total = loader.steps * config.train.epochs
+    engine = StepEngine(task.optimizers, config.train, config.optimizer, context.device, total)
+    window = Window(context.device)
+    position, resumed_from = _resume(task, engine, window, context)
+    pulse = _Pulse(context, config.train.checkpoint_seconds)
+    record_every = min(LONGEST_WINDOW, max(1, loader.steps // RECORDS_PER_EPOCH))
+    first = position.step
+
+    def save() -> None:
+        window.fold(context)
+        _save(task, engine, window, position, context)
+
+    stopped = False
+    while position.epoch < config.train.epochs and not stopped:
+        task.train(True)
+        started, first_batch = time.perf_counter(), position.batch
+        for batch in loader.epoch(position.epoch, position.batch):
+            torch.manual_seed(key(config.seed, "step", position.step, context.rank))
+            engine.begin(position.step)
+            window.add(task.train_step(_to(batch, context.device), engine))
+            position.batch += 1
+            position.step += 1
+            if position.step % record_every == 0:
+                _record(window.take(context), "train", position.step, context)
+            if pulse.due():
+                stopped, to_save = pulse.agree()
+                if stopped or (to_save and position.batch < loader.steps):
+                    save()
+                if stopped:
+                    break
+        if position.batch < loader.steps:
+            break
+        seconds = time.perf_counter() - started
+        speed = (loader.steps - first_batch) * loader.batch_size / max(seconds, 1e-9)
+        _record(window.take(context), "train", position.step, context)
+        _evaluate_epoch(task, sources["val"], config, context, position)
+        context.report(position.step, {"time/epoch_seconds": seconds, "time/samples_per_second": speed})
+        position.epoch, position.batch = position.epoch + 1, 0
+        pulse.touch()
+        stop_now, to_save = pulse.agree()
+        stopped = stop_now and position.epoch < config.train.epochs
+        if stopped or to_save or position.epoch == config.train.epochs:
+            save()
+    return _outcome(position, config, first, resumed_from)
+
+
+def evaluate(
+    task: Task, source: Source, split: str, batch_size: int, context: LocalContext
+) -> tuple[dict[str, float], list[Picture]]:
+    """Metrics `<split>/<name>` over every sample of a split, and the task's pictures of it."""
+    task.train(False)
+    sums = Sums()
+    with torch.inference_mode():
+        for batch in evaluation_batches(source, batch_size, context.rank, context.world_size, _ahead(source, context)):
+            task.eval_step(_to(batch, context.device), sums)
+    means, counts = sums.reduce(context)
+    metrics = {f"{split}/{name}": value for name, value in {**means, **task.summarize(counts)}.items()}
+    return metrics, list(task.pictures(counts)) if context.rank == 0 else []
+
+
+class _Pulse:
+    """Agreement among workers on when to stop and when to save: rank 0 decides by its clock, all follow at one step.
+
+    The next time to agree is itself agreed on as a number of steps, so no step pays for it.
+    """
+
+    def __init__(self, context: LocalContext, checkpoint_seconds: float) -> None:
+        self.context = context
+        self.checkpoint_seconds = checkpoint_seconds
+        self.saved = self.agreed = time.monotonic()
+        self.steps = 0
+        self.interval = 1
+
+    def due(self) -> bool:
+        self.steps += 1
+        return self.steps >= self.interval
+
+    def touch(self) -> None:
+        """Count an agreement outside the steps."""
+        self.steps = max(self.steps, 1)
+
+    def agree(self) -> tuple[bool, bool]:
+        """(stop, save), the same on every worker."""
+        now = time.monotonic()
+        stop, save, interval = 0.0, 0.0, 0.0
+        if self.context.rank == 0:
+            stop = float(self.context.stop_requested())
+            save = float(now - self.saved >= self.checkpoint_seconds)
+            per_step = max(now - self.agreed, 1e-6) / self.steps
+            interval = float(max(1, min(round(PULSE_SECONDS / per_step), 2 * self.interval)))
+        decision = torch.tensor([stop, save, interval], device=self.context.device)
+        stop, save, interval = self.context.all_reduce(decision).tolist()
+        self.interval, self.steps, self.agreed = int(interval), 0, now
+        if stop or save:
+            self.saved = now
+        return bool(stop), bool(save)
+
+
+def _loader(source: Source, config: ExperimentConfig, context: LocalContext) -> Loader:
+    return Loader(
+        source, config.train.batch_size, config.seed, context.rank, context.world_size, _ahead(source, context)
+    )
+
+
+def _ahead(source: Source, context: LocalContext) -> int:
+    """Threads that load ahead: none where the samples are in memory."""
+    return 0 if getattr(source, "in_memory", False) else context.threads + 1
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {name: _to(value, device) for name, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(_to(value, device) for value in batch)
+    return batch
+
+
+def _record(means: Mapping[str, float], split: str, step: int, context: LocalContext) -> None:
+    metrics = {f"{split}/{name}": value for name, value in means.items()}
+    check_finite(metrics, step)
+    context.report(step, metrics)
+
+
+def _evaluate_epoch(
+    task: Task, source: Source, config: ExperimentConfig, context: LocalContext, position: Position
+) -> None:
+    for module in task.modules.values():
+        context.synchronize_buffers(module)
+    metrics, _ = evaluate(task, source, "val", config.train.batch_size, context)
+    check_finite(metrics, position.step)
+    headline = f"val/{task.headline.metric}"
+    if headline not in metrics:
+        raise WorkError(f"the task reports no {headline}, its headline; it reports {', '.join(metrics)}")
+    if task.headline.better(metrics[headline], position.best_value):
+        position.best_value, position.best_step = metrics[headline], position.step
+        position.best_metrics = metrics
+        position.best_weights = {name: t.detach().cpu().clone() for name, t in task.state_dict().items()}
+    context.report(position.step, metrics)
+
+
+def _save(task: Task, engine: StepEngine, window: Window, position: Position, context: LocalContext) -> None:
+    if context.rank:
+        return
+    context.flush()
+    state = {"weights": task.state_dict(), "engine": engine.state_dict(), "best": position.best_weights}
+    plain = {name: value for name, value in vars(position).items() if name != "best_weights"}
+    context.checkpoints.save(position.step, {**state, "position": plain, "window": window.state()})
+
+
+def _resume(task: Task, engine: StepEngine, window: Window, context: LocalContext) -> tuple[Position, int | None]:
+    found = context.checkpoints.load()
+    if found is None:
+        return Position(), None
+    step, state = found
+    task.load_state_dict(state["weights"])
+    engine.load_state_dict(state["engine"])
+    window.restore(state["window"], context.rank)
+    return Position(**state["position"], best_weights=state["best"]), step
+
+
+def _outcome(position: Position, config: ExperimentConfig, first: int, resumed_from: int | None) -> Outcome:
+    return Outcome(
+        finished=position.epoch == config.train.epochs,
+        steps=position.step,
+        trained_steps=position.step - first,
+        resumed_from=resumed_from,
+        metrics=position.best_metrics,
+        weights=position.best_weights,
+        weights_sha256=weights_sha256(position.best_weights),
+    )

@@ -1,0 +1,73 @@
+"""Which workers a run gets: how many, on what device, with how many threads. Decided, and refused, before the start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from assay.config import ExperimentConfig, TrainConfig
+from assay.errors import InputError
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What the machine or the cluster offers."""
+
+    cpus: int
+    gpus: int
+    gpu_name: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`workers` 0 trains in this process, without Ray."""
+
+    workers: int
+    device: str
+    threads: int
+
+    @property
+    def gpu(self) -> bool:
+        return self.device != "cpu"
+
+    def machine(self) -> Mapping[str, str]:
+        """What provenance records of it."""
+        return {"world_size": str(max(self.workers, 1)), "threads": str(self.threads), "device": self.device}
+
+
+def local_slots() -> Slots:
+    """The CPU cores that this process may use, and the GPUs."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return Slots(len(os.sched_getaffinity(0)), gpus, torch.cuda.get_device_name(0) if gpus else "")
+
+
+def plan(config: TrainConfig, slots: Slots) -> Plan:
+    """Choose GPUs where there is one for each worker, CPU cores otherwise.
+
+    Raises:
+        InputError: more workers than slots, or a precision that the device does not have.
+    """
+    ranks = max(config.workers, 1)
+    use_gpu = config.device == "gpu" or (config.device == "auto" and slots.gpus >= ranks)
+    kind, have = ("GPU", slots.gpus) if use_gpu else ("CPU core", slots.cpus)
+    if ranks > have:
+        plural = "" if have == 1 else "s"
+        raise InputError(
+            f"train.workers: {ranks} workers need {ranks} {kind}s, and there {'is' if have == 1 else 'are'} {have} "
+            f"{kind}{plural}: use --workers {have}" + ("" if have else ", or train.device: cpu")
+        )
+    if config.precision == "fp16" and not use_gpu:
+        raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
+    device = slots.gpu_name or "gpu" if use_gpu else "cpu"
+    return Plan(config.workers, device, max(1, slots.cpus // ranks))
+
+
+def check_fit(config: ExperimentConfig, samples: Mapping[str, int]) -> None:
+    """Refuse a split that cannot feed every worker. `samples` counts each split."""
+    ranks = max(config.train.workers, 1)
+    for split in ("train", "val"):
+        if samples.get(split, 0) < ranks:
+            raise InputError(f"datasets.{config.data}: {samples.get(split, 0)} {split} samples for {ranks} workers")

@@ -1,0 +1,101 @@
+"""What each worker runs: build the task from plain data, train, and leave the outcome in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import AssayError
+from assay.train.folder import FAILURE, OUTCOME
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs, as plain data: it travels between processes and machines.
+
+    Attributes:
+        config: a resolved `ExperimentConfig`.
+        dataset: folder of the dataset version, and its `hash`.
+        folder: the run's folder, shared by all workers.
+    """
+
+    run_id: str
+    config: Mapping[str, Any]
+    dataset: str
+    dataset_hash: str
+    folder: str
+    threads: int
+    gpu: bool
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def work_in_ray(plain: dict[str, Any]) -> None:
+    """The train function of a Ray Train worker."""
+    from assay.train.ray_context import RayContext
+
+    job = Job(**plain)
+    _guarded(job, lambda: RayContext(Path(job.folder), job.threads))
+
+
+def work_here(job: Job) -> None:
+    """Train in this process."""
+    import torch
+
+    from assay.train.context import LocalContext
+
+    device = torch.device("cuda" if job.gpu else "cpu")
+    _guarded(job, lambda: LocalContext(Path(job.folder), device, job.threads))
+
+
+def _guarded(job: Job, make_context: Any) -> None:
+    """Run, and write down why it failed where it did: the driver tells a failure from a death by this file."""
+    try:
+        _work(job, make_context())
+    except Exception as error:
+        failure = {
+            "message": str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}",
+            "expected": isinstance(error, AssayError),
+            "traceback": traceback.format_exc(),
+        }
+        write_json(Path(job.folder) / FAILURE, failure)
+        raise
+
+
+def _work(job: Job, context: Any) -> None:
+    import torch
+
+    from assay.config import parse_experiment
+    from assay.data.dataset import Dataset, read_card
+    from assay.task import load_task
+    from assay.train.loop import train
+    from assay.train.randomness import key
+
+    torch.set_num_threads(job.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    config = parse_experiment(job.config, "config")
+    folder = Path(job.dataset)
+    dataset = Dataset(folder, read_card(folder, config.data), job.dataset_hash)
+    task_class, source = load_task(config.task.name)
+    torch.manual_seed(key(config.seed, "init"))
+    sources = {split: source(config.task, dataset, split) for split in ("train", "val")}
+    task = task_class.build(config, dataset, context)
+    outcome = train(task, sources, config, context)
+    context.close()
+    if context.rank == 0:
+        plain = {name: value for name, value in vars(outcome).items() if name != "weights"}
+        write_json(context.folder / OUTCOME, plain)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(data, indent=2) + "\n")
+    os.replace(temporary, path)
