@@ -14,10 +14,11 @@ from assay.errors import InputError
 SILENCE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
-"""Switches off what phones home, for this process and its children."""
+"""Switches off what phones home, and bars for single files, for this process and its children."""
 
 
 class Settings(BaseSettings):

@@ -16,6 +16,8 @@ from tests.support.bad_images import bad_contents, chunk, encoded, noise, png, r
 
 from assay.data.images import Rejected, canonical, decode, inspect
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # decoders grumble about damaged tags
+
 PHOTOS = Path(skimage.__file__).parent / "data"
 RNG = np.random.default_rng(1)
 

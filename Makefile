@@ -1,0 +1,36 @@
+# The one vocabulary of this project. CI and hooks only call it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help setup demo test lint bench clean
+
+help:           ## Show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/.installed  ## Make the virtual environment with the pinned dependencies
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing the pinned dependencies into $(VENV) (about 7 GB, some minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup     ## From the digits to a champion model: data, training, evaluation, registration
+	$(BIN)/python -m pipelines train-and-promote digits
+
+test: setup lint  ## Lint, then every test
+	$(BIN)/python -m pytest
+
+lint: setup     ## Style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup    ## Side-by-side measurements, one JSON line a figure
+	$(BIN)/python -m benchmarks
+
+clean:          ## Remove local state: runs, models, results, packed data (not the virtual environment)
+	rm -rf .assay data results

@@ -1,0 +1,75 @@
+"""`python -m pipelines train-and-promote EXPERIMENT`: a flow from the command line, with nothing running before."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _flows() -> None:
+    """The flows of this project."""
+
+
+@app.command("train-and-promote")
+def train_and_promote(experiment: str) -> None:
+    """Data, training, evaluation and registration of an experiment; what is unchanged is skipped."""
+    from assay.config import load_params
+    from assay.settings import Settings, quiet
+
+    settings = Settings()
+    dataset = load_params(settings.params_file).experiment(experiment).data
+    quiet()
+    os.environ.setdefault("PREFECT_HOME", str(settings.state / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+    started = time.monotonic()
+    from pipelines.train_and_promote import train_and_promote as flow
+
+    summary = flow(str(settings.root), experiment, dataset)
+    show(experiment, summary, time.monotonic() - started)
+
+
+def show(experiment: str, summary: dict[str, Any], seconds: float) -> None:
+    """The end of the story in one table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    train, model, trained = summary["train"], summary["model"], f"train@{experiment}" in summary["ran"]
+    rows = {name: f"{value:.4f}" for name, value in summary["metrics"].items()}
+    rows |= {
+        "model": f"{model['model']} version {model['version']}" + (f", alias {model['alias']}" if model["alias"] else ""),
+        "gate": f"{model['decision']}: {'; '.join(model['reasons'])}",
+        "dataset": f"{train['dataset']['name']} {train['dataset']['hash']}",
+        "run": train["run_id"],
+        "weights": f"sha256 {train['weights_sha256']}",
+        "seconds": f"{seconds:.1f}",
+        "look next": "assay ui",
+    }
+    if not trained:
+        rows["new"] = "nothing: every stage was unchanged (0 training steps, 0 new runs, 0 new versions)"
+    grid = Table(title=experiment, show_header=False, title_justify="left")
+    for name, value in rows.items():
+        grid.add_row(name, value)
+    Console().print(grid)
+
+
+def main() -> None:
+    """One line and an exit code for each error, as the `assay` program does."""
+    from assay.errors import AssayError
+    from pipelines.stages import StageFailed
+
+    try:
+        app()
+    except (AssayError, StageFailed) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+if __name__ == "__main__":
+    main()

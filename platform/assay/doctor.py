@@ -1,0 +1,456 @@
+"""What may keep a project from working on this machine, each with its mend.
+
+Only the standard library and `packaging` are imported at the top, so that the doctor can name whatever else is
+missing. The rules are pure functions of what was found; the probes find it. A check that is fine but has a `fix`
+is a warning.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from assay.errors import AssayError
+
+if TYPE_CHECKING:
+    from assay.settings import Settings
+
+PYTHONS = SpecifierSet(">=3.11,<3.13")
+UI_PORT = 5000
+GB = 2**30
+NET_SECONDS = 3.0
+_MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "ruamel-yaml": "ruamel.yaml"}
+"""Import names that do not follow from the name of the package."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `fix` is the mend of a failure or, where `ok`, what would be better."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class KnownBad:
+    """Versions that do not work together: what happens, and the mend."""
+
+    versions: Mapping[str, str]
+    symptom: str
+    fix: str
+
+
+KNOWN_BAD = (
+    KnownBad(
+        {"prefect": "==3.8.8", "fastapi": ">0.150.0"},
+        "flows fail with \"Body() got an unexpected keyword argument 'min_items'\"",
+        "pip install -c constraints.txt fastapi",
+    ),
+    KnownBad(
+        {"torchvision": "==0.29.1", "torch": "!=2.14.1"},
+        "importing torchvision fails on `torchvision::nms`",
+        "pip install -c constraints.txt torch torchvision",
+    ),
+)
+
+
+def diagnose(port: int = UI_PORT) -> dict[str, Any]:
+    """Run every check on this machine and the project here: `{ok, checks}`."""
+    checks = list(_all_checks(port))
+    return {"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}
+
+
+def _all_checks(port: int) -> Iterator[Check]:
+    yield check_python(sys.version.split()[0])
+    settings, root, project = find_project()
+    yield project
+    versions, constraints = installed_versions(), read_constraints(root)
+    yield from check_packages(direct_requirements(), versions, constraints, module_found)
+    yield from check_combinations(versions)
+    yield check_git(root)
+    yield check_dvc(root)
+    yield check_program(shutil.which("assay"), Path(sys.executable).parent)
+    yield _guarded("params.yaml", lambda: check_params(root / "params.yaml"))
+    state = settings.state if settings else root / ".assay"
+    yield check_folder("state folder", state)
+    if settings is not None and settings.storage:
+        yield check_folder("run storage", settings.runs)
+    yield check_shared_memory(*shared_memory())
+    yield Check("hardware", True, hardware())
+    tracking = settings.tracking if settings else f"sqlite:///{state / 'mlflow.db'}"
+    yield _guarded("tracking store", lambda: check_tracking(tracking))
+    yield _guarded("ui port", lambda: check_port(port))
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    """A check that may need a package which is not there."""
+    try:
+        return check()
+    except ImportError as error:
+        return Check(name, False, f"not checked: {error}", _install("assay's packages"))
+
+
+def _install(what: str) -> str:
+    return f"pip install -c constraints.txt {'-e .' if what.startswith('assay') else what}"
+
+
+# --- packages -------------------------------------------------------------------------------------------------
+
+
+def check_python(version: str) -> Check:
+    if PYTHONS.contains(version, prereleases=True):
+        return Check("python", True, version)
+    return Check("python", False, f"{version}; Assay is known to work on {PYTHONS}", "make an environment with 3.11")
+
+
+def check_packages(
+    requirements: Sequence[Requirement],
+    versions: Mapping[str, str],
+    constraints: Mapping[str, str],
+    found: Callable[[str], bool],
+) -> Iterator[Check]:
+    """Each direct dependency: there, with its extras, importable, and of the version known to work.
+
+    `versions` and `constraints` map canonical names to versions; `found` says whether a package's module is there.
+    """
+    if not requirements:
+        yield Check("package assay", False, "not installed as a package", _install("assay"))
+    if not constraints:
+        yield Check("constraints.txt", True, "not found: versions are not compared", "run this in Assay's checkout")
+    for requirement in requirements:
+        yield _check_package(requirement, versions, constraints, found)
+
+
+def _check_package(
+    requirement: Requirement, versions: Mapping[str, str], constraints: Mapping[str, str], found: Callable[[str], bool]
+) -> Check:
+    name, key, spelt = f"package {requirement.name}", canonicalize_name(requirement.name), str(requirement)
+    fix = _install(f'"{spelt}"' if requirement.extras else spelt)
+    if key not in versions:
+        return Check(name, False, "not installed", fix)
+    version, known = versions[key], constraints.get(key, "")
+    if not found(key):
+        return Check(name, False, f"{version} is recorded, but its module is missing", f"{fix} --force-reinstall")
+    missing = [part for part in extra_parts(requirement) if part not in versions]
+    if missing:
+        return Check(name, False, f"{spelt} is incomplete: {', '.join(missing)} missing", fix)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Check(name, False, f"{version}; needed is {requirement.specifier}", fix)
+    if known and not _same(version, known):
+        return Check(name, True, f"{version}, not {known} of constraints.txt: not known to work", fix)
+    return Check(name, True, version)
+
+
+def check_combinations(versions: Mapping[str, str], table: Sequence[KnownBad] = KNOWN_BAD) -> Iterator[Check]:
+    """One failed check for each known-bad set of versions; one good one if there is none."""
+    found = [bad for bad in table if all(_fits(versions.get(name), spec) for name, spec in bad.versions.items())]
+    for bad in found:
+        together = " with ".join(f"{name} {versions[name]}" for name in bad.versions)
+        yield Check("combination " + "+".join(bad.versions), False, f"{together}: {bad.symptom}", bad.fix)
+    torch, vision = versions.get("torch", ""), versions.get("torchvision", "")
+    builds = [version.partition("+")[2] for version in (torch, vision)]
+    if torch and vision and builds[0] != builds[1]:
+        detail = f"torch {torch} with torchvision {vision}: not of the same build; importing torchvision fails"
+        yield Check("combination torch builds", False, detail, "install both from the same index")
+    elif not found:
+        yield Check("combinations", True, "no versions that are known to break each other")
+
+
+def _fits(version: str | None, specifier: str) -> bool:
+    return version is not None and SpecifierSet(specifier).contains(version, prereleases=True)
+
+
+def _same(version: str, known: str) -> bool:
+    """Equal as versions; the build (`+cpu`) does not count."""
+    try:
+        return Version(version).public == Version(known).public
+    except InvalidVersion:
+        return version == known
+
+
+def installed_versions() -> dict[str, str]:
+    """Every installed package, by canonical name."""
+    versions: dict[str, str] = {}
+    for item in importlib.metadata.distributions():
+        with suppress(Exception):  # a damaged record: the package counts as missing
+            versions.setdefault(canonicalize_name(item.metadata["Name"]), item.version)
+    return {name: version for name, version in versions.items() if version}
+
+
+def direct_requirements() -> list[Requirement]:
+    """What the `assay` distribution itself needs, without its development extras."""
+    return _requirements("assay", frozenset({""}))
+
+
+def extra_parts(requirement: Requirement) -> list[str]:
+    """Canonical names of what the extras of a requirement add, such as `ray[default]`."""
+    if not requirement.extras:
+        return []
+    wanted = _requirements(requirement.name, frozenset(requirement.extras))
+    return sorted({canonicalize_name(part.name) for part in wanted})
+
+
+def _requirements(name: str, extras: frozenset[str]) -> list[Requirement]:
+    try:
+        lines = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    parsed: list[Requirement] = []
+    for line in lines:
+        with suppress(InvalidRequirement):
+            parsed.append(Requirement(line))
+    return [
+        item
+        for item in parsed
+        if not item.marker and "" in extras or item.marker and any(item.marker.evaluate({"extra": e}) for e in extras)
+    ]
+
+
+def module_found(name: str) -> bool:
+    """Whether a package's module can be found, without importing it."""
+    if _find(_MODULES.get(name, name.replace("-", "_"))):
+        return True
+    files = importlib.metadata.distribution(name).files or []
+    tops = {file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py"}
+    return any(_find(top) for top in tops if top.isidentifier())
+
+
+def _find(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def read_constraints(root: Path) -> dict[str, str]:
+    """The pins of the project's constraints.txt, else of the checkout that Assay runs from."""
+    for folder in (root, Path(__file__).parents[2]):
+        with suppress(OSError):
+            return parse_constraints((folder / "constraints.txt").read_text(encoding="utf-8"))
+    return {}
+
+
+def parse_constraints(text: str) -> dict[str, str]:
+    pins = (line.split("#")[0].split(";")[0].split("==") for line in text.splitlines() if "==" in line.split("#")[0])
+    return {canonicalize_name(name.strip()): version.strip() for name, version, *_ in pins}
+
+
+# --- the project ----------------------------------------------------------------------------------------------
+
+
+def find_project() -> tuple[Settings | None, Path, Check]:
+    """The settings and the project's folder; without a project, the current folder stands in."""
+    try:
+        from assay.settings import Settings
+
+        settings = Settings()
+        root = settings.root
+    except ImportError as error:
+        return None, Path(os.environ.get("ASSAY_PROJECT") or Path.cwd()), _missing_settings(error)
+    except (AssayError, ValueError) as error:
+        line = " ".join(str(error).split())
+        return None, Path.cwd(), Check("project", False, line, "cd into the project, or set ASSAY_PROJECT")
+    return settings, root, Check("project", True, str(root))
+
+
+def _missing_settings(error: ImportError) -> Check:
+    return Check("project", False, f"settings not readable: {error}", _install("assay's packages"))
+
+
+def check_params(file: Path) -> Check:
+    """`params.yaml`: every line that is wrong."""
+    from assay.config import load_params
+
+    try:
+        params = load_params(file)
+    except AssayError as error:
+        return Check("params.yaml", False, str(error), "correct these lines")
+    names = f"{len(params.datasets)} datasets, {len(params.experiments)} experiments"
+    return Check("params.yaml", True, names)
+
+
+def check_git(root: Path) -> Check:
+    start = 'git init && git add -A && git commit -m "Start"'
+    if shutil.which("git") is None:
+        return Check("git", False, "the program git is not on PATH", "install git")
+    code, _ = _output(["git", "-C", str(root), "rev-parse", "--git-dir"])
+    if code:
+        return Check("git", False, f"{root} is in no git repository: runs could not name their code", start)
+    code, commit = _output(["git", "-C", str(root), "rev-parse", "--verify", "--short", "HEAD"])
+    if code:
+        return Check("git", False, "the repository has no commit: runs could not name their code", start)
+    return Check("git", True, f"commit {commit.strip()}")
+
+
+def check_dvc(root: Path) -> Check:
+    """A DVC repository here or above, whose settings do not phone home."""
+    import configparser
+
+    home = next((folder / ".dvc" for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), None)
+    if home is None or not (home / "config").is_file():
+        detail = f"{root} is no DVC repository" if home is None else f"{home} has no config"
+        return Check("dvc", False, detail, "dvc init && dvc config core.analytics false")
+    config = configparser.ConfigParser(interpolation=None)
+    try:
+        config.read(home / "config", encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        return Check("dvc", False, f"{home / 'config'}: {' '.join(str(error).split())}", "correct the file")
+    if config.get("core", "analytics", fallback="true").lower() != "false":
+        return Check("dvc", True, f"{home}; it reports usage to its makers", "dvc config core.analytics false")
+    return Check("dvc", True, str(home))
+
+
+def check_program(found: str | None, environment: Path) -> Check:
+    """`dvc repro` runs the stages by the name `assay`; it must be the one of this environment."""
+    activate = f'export PATH="{environment}:$PATH"'
+    if found is None:
+        return Check("assay on PATH", False, "not found: `dvc repro` starts its stages by that name", activate)
+    if Path(found).parent.resolve() != environment.resolve():
+        return Check("assay on PATH", True, f"{found} belongs to another environment", activate)
+    return Check("assay on PATH", True, found)
+
+
+# --- the machine ----------------------------------------------------------------------------------------------
+
+
+def check_folder(name: str, folder: Path) -> Check:
+    """A folder that can be written, or made, on a disk with room. Nothing is left behind."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Check(name, False, f"{folder}: not writable: {error.strerror}", f"make {there} a writable folder")
+    return check_space(name, folder, free)
+
+
+def check_space(name: str, folder: Path, free: int) -> Check:
+    detail = f"{folder}, {free / GB:.1f} GB free"
+    fix = f"free space on the disk of {folder}" if free < 5 * GB else ""
+    return Check(name, free >= GB, detail, fix)
+
+
+def shared_memory() -> tuple[int | None, int]:
+    """(free bytes of /dev/shm, bytes of memory)."""
+    memory = 0
+    with suppress(ValueError, OSError, AttributeError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return shutil.disk_usage("/dev/shm").free, memory  # noqa: S108 - the system's own folder
+    except OSError:
+        return None, memory
+
+
+def check_shared_memory(free: int | None, memory: int) -> Check:
+    """Ray keeps objects in /dev/shm, up to 30 % of memory; where there is less it falls back to the slow disk."""
+    if free is None:
+        return Check("shared memory", True, "no /dev/shm on this system")
+    detail, wanted = f"/dev/shm has {free / GB:.1f} GB free", 0.3 * memory
+    if free >= wanted:
+        return Check("shared memory", True, detail)
+    fix = f"give the container --shm-size={wanted / GB:.0f}g"
+    return Check("shared memory", True, f"{detail}; Ray wants {wanted / GB:.1f} GB, else it uses the disk", fix)
+
+
+def hardware() -> str:
+    """Usable cores and the GPUs that the driver names."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus: list[str] = []
+    if shutil.which("nvidia-smi"):
+        code, text = _output(["nvidia-smi", "-L"])
+        gpus = [re.sub(r" \(UUID.*", "", line) for line in text.splitlines() if line.startswith("GPU")] * (code == 0)
+    return f"{cores} CPU cores, {', '.join(gpus) or 'no GPU'}"
+
+
+def _output(command: list[str]) -> tuple[int, str]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout
+
+
+# --- services -------------------------------------------------------------------------------------------------
+
+
+def check_tracking(uri: str) -> Check:
+    """The store of the runs: a database file that can be written, or a server that answers within 3 seconds."""
+    from assay.services import http_status, sqlite_file, without_password
+
+    database = sqlite_file(uri)
+    if database is not None:
+        return _check_database(database)
+    shown, fix = without_password(uri), "start that server, or correct ASSAY_TRACKING_URI"
+    if uri.startswith(("http://", "https://")):
+        status = http_status(uri.rstrip("/") + "/health", seconds=NET_SECONDS)
+        if status is None or status >= 500:
+            said = "does not answer" if status is None else f"answers with HTTP {status}"
+            return Check("tracking store", False, f"{shown} {said}", fix)
+    elif not _listens(uri):
+        return Check("tracking store", False, f"{shown} does not answer", fix)
+    return Check("tracking store", True, f"{shown} answers")
+
+
+def _check_database(file: Path) -> Check:
+    import sqlite3
+
+    if not file.exists():
+        return check_folder("tracking store", file.parent) if not file.parent.exists() else _new_database(file)
+    if not os.access(file, os.W_OK) or not os.access(file.parent, os.W_OK):
+        return Check("tracking store", False, f"{file}: not writable", f"chmod u+w {file.parent} {file}")
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=NET_SECONDS)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        return Check("tracking store", False, f"{file}: not readable as a database: {error}", "restore it from a copy")
+    return Check("tracking store", True, str(file))
+
+
+def _new_database(file: Path) -> Check:
+    found = check_folder("tracking store", file.parent)
+    return Check(found.name, found.ok, f"{file}: made by the first run" if found.ok else found.detail, found.fix)
+
+
+def _listens(uri: str) -> bool:
+    """Whether the server of a database address takes connections."""
+    import socket
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(uri)
+    port = parts.port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(parts.scheme.split("+")[0])
+    if not parts.hostname or not port:
+        return False
+    try:
+        with socket.create_connection((parts.hostname, port), timeout=NET_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def check_port(port: int) -> Check:
+    """The port of `assay ui`. A taken one is no failure: another may be chosen."""
+    from assay.services import port_owner
+
+    owner = port_owner(port)
+    if owner is None:
+        return Check("ui port", True, f"{port} is free")
+    return Check("ui port", True, f"{port} is taken by {owner}", f"assay ui --port {port + 1}")

@@ -1,0 +1,63 @@
+"""Packed splits: what goes in comes out, the same rows make the same bytes, and nothing is copied."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay.data.pack import LABELS, Packed, Packer
+from assay.errors import InputError
+
+
+def write(folder: Path, rows: int, shard_bytes: int = 2**28) -> list[bytes]:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    images = [rng.bytes(int(rng.integers(1, 300))) for _ in range(rows)]
+    with Packer(folder, "train", LABELS, shard_bytes) as packer:
+        for index, image in enumerate(images):
+            packer.add({"name": f"n{index}", "image": image, "width": index, "height": 2, "label": index % 7})
+    return images
+
+
+@pytest.mark.parametrize(("rows", "shards"), [(0, 1), (1, 1), (256, 1), (1000, 4)])
+def test_rows_come_back(tmp_path: Path, rows: int, shards: int) -> None:
+    images = write(tmp_path / "a", rows, shard_bytes=1)
+    with Packed(tmp_path / "a", "train") as packed:
+        assert len(list((tmp_path / "a").iterdir())) == shards
+        assert len(packed) == rows
+        assert [bytes(packed.image(index)) for index in range(rows)] == images
+        assert packed.column("label").tolist() == [index % 7 for index in range(rows)]
+        assert packed.column("label").dtype == np.int32
+        assert packed.column("name").to_pylist() == [f"n{index}" for index in range(rows)]
+        with pytest.raises(IndexError):
+            packed.image(rows)
+
+
+def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
+    write(tmp_path / "a", 700)
+    write(tmp_path / "b", 700)
+    name = "train-00000.arrow"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_images_outlive_the_reader_and_readers_pickle(tmp_path: Path) -> None:
+    images = write(tmp_path / "a", 300)
+    packed = Packed(tmp_path / "a", "train")
+    view = packed.image(299)
+    again = pickle.loads(pickle.dumps(packed))
+    packed.close()
+    assert bytes(view) == images[299] == bytes(again.image(299))
+    again.close()
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "a", 10)
+    with pytest.raises(InputError, match="no split 'val'"):
+        Packed(tmp_path / "a", "val")
+    path = tmp_path / "a" / "train-00000.arrow"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"train-00000\.arrow: damaged"):
+        Packed(tmp_path / "a", "train")
