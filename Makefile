@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup     ## From the digits to a champion model: data, training, evaluation, registration
-	$(BIN)/python -m pipelines train-and-promote digits
+	@$(BIN)/python -m pipelines train-and-promote digits
 
 test: setup lint  ## Lint, then every test
 	$(BIN)/python -m pytest

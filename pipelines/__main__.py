@@ -26,8 +26,11 @@ def train_and_promote(experiment: str) -> None:
     settings = Settings()
     dataset = load_params(settings.params_file).experiment(experiment).data
     quiet()
-    os.environ.setdefault("PREFECT_HOME", str(settings.state / "prefect"))
+    home = settings.state / "prefect"
+    home.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
+    os.environ.setdefault("PREFECT_HOME", str(home))
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     started = time.monotonic()
     from pipelines.train_and_promote import train_and_promote as flow
 
@@ -43,7 +46,8 @@ def show(experiment: str, summary: dict[str, Any], seconds: float) -> None:
     train, model, trained = summary["train"], summary["model"], f"train@{experiment}" in summary["ran"]
     rows = {name: f"{value:.4f}" for name, value in summary["metrics"].items()}
     rows |= {
-        "model": f"{model['model']} version {model['version']}" + (f", alias {model['alias']}" if model["alias"] else ""),
+        "model": f"{model['model']} version {model['version']}"
+        + (f", alias {model['alias']}" if model["alias"] else ""),
         "gate": f"{model['decision']}: {'; '.join(model['reasons'])}",
         "dataset": f"{train['dataset']['name']} {train['dataset']['hash']}",
         "run": train["run_id"],

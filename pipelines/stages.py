@@ -24,12 +24,13 @@ def reproduce(root: str, stage: str) -> bool:
     """Bring one stage up to date; True if it ran, False if it was unchanged."""
     lock = Path(root) / "dvc.lock"
     before = lock.read_bytes() if lock.exists() else b""
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
+    get_run_logger().info("%s", stage)
+    command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage]
     code = run(command, root)
     if code:
         raise StageFailed(f"{stage} ended with exit code {code}; its message is above")
     ran = not lock.exists() or lock.read_bytes() != before
-    get_run_logger().info("%s %s", stage, "is up to date" if ran else "was unchanged")
+    get_run_logger().info("%s %s", stage, "ran" if ran else "is unchanged")
     return ran
 
 

@@ -211,7 +211,8 @@ def load_params(path: Path) -> Params:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
@@ -236,7 +237,8 @@ def parse_experiment(data: Mapping[str, Any], origin: str) -> ExperimentConfig:
 
 def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConfig:
     """Apply `key=value` pairs such as `optimizer.lr=0.01`; values are read as YAML and checked by type."""
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     data = resolved(config)
     for assignment in assignments:

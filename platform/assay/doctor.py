@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ PYTHONS = SpecifierSet(">=3.11,<3.13")
 UI_PORT = 5000
 GB = 2**30
 NET_SECONDS = 3.0
+_INSTALL = "pip install -c constraints.txt"
+_INSTALL_ALL = f"{_INSTALL} -e ."
 _MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "ruamel-yaml": "ruamel.yaml"}
 """Import names that do not follow from the name of the package."""
 
@@ -62,12 +64,12 @@ KNOWN_BAD = (
     KnownBad(
         {"prefect": "==3.8.8", "fastapi": ">0.150.0"},
         "flows fail with \"Body() got an unexpected keyword argument 'min_items'\"",
-        "pip install -c constraints.txt fastapi",
+        f"{_INSTALL} fastapi",
     ),
     KnownBad(
         {"torchvision": "==0.29.1", "torch": "!=2.14.1"},
         "importing torchvision fails on `torchvision::nms`",
-        "pip install -c constraints.txt torch torchvision",
+        f"{_INSTALL} torch torchvision",
     ),
 )
 
@@ -88,7 +90,8 @@ def _all_checks(port: int) -> Iterator[Check]:
     yield check_git(root)
     yield check_dvc(root)
     yield check_program(shutil.which("assay"), Path(sys.executable).parent)
-    yield _guarded("params.yaml", lambda: check_params(root / "params.yaml"))
+    if project.ok or (root / "params.yaml").exists():
+        yield _guarded("params.yaml", lambda: check_params(root / "params.yaml"))
     state = settings.state if settings else root / ".assay"
     yield check_folder("state folder", state)
     if settings is not None and settings.storage:
@@ -105,14 +108,7 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
     except ImportError as error:
-        return Check(name, False, f"not checked: {error}", _install("assay's packages"))
-
-
-def _install(what: str) -> str:
-    return f"pip install -c constraints.txt {'-e .' if what.startswith('assay') else what}"
-
-
-# --- packages -------------------------------------------------------------------------------------------------
+        return Check(name, False, f"not checked: {error}", _INSTALL_ALL)
 
 
 def check_python(version: str) -> Check:
@@ -132,7 +128,7 @@ def check_packages(
     `versions` and `constraints` map canonical names to versions; `found` says whether a package's module is there.
     """
     if not requirements:
-        yield Check("package assay", False, "not installed as a package", _install("assay"))
+        yield Check("package assay", False, "not installed as a package", _INSTALL_ALL)
     if not constraints:
         yield Check("constraints.txt", True, "not found: versions are not compared", "run this in Assay's checkout")
     for requirement in requirements:
@@ -143,7 +139,7 @@ def _check_package(
     requirement: Requirement, versions: Mapping[str, str], constraints: Mapping[str, str], found: Callable[[str], bool]
 ) -> Check:
     name, key, spelt = f"package {requirement.name}", canonicalize_name(requirement.name), str(requirement)
-    fix = _install(f'"{spelt}"' if requirement.extras else spelt)
+    fix = f"{_INSTALL} '{spelt}'"
     if key not in versions:
         return Check(name, False, "not installed", fix)
     version, known = versions[key], constraints.get(key, "")
@@ -253,9 +249,6 @@ def parse_constraints(text: str) -> dict[str, str]:
     return {canonicalize_name(name.strip()): version.strip() for name, version, *_ in pins}
 
 
-# --- the project ----------------------------------------------------------------------------------------------
-
-
 def find_project() -> tuple[Settings | None, Path, Check]:
     """The settings and the project's folder; without a project, the current folder stands in."""
     try:
@@ -264,15 +257,12 @@ def find_project() -> tuple[Settings | None, Path, Check]:
         settings = Settings()
         root = settings.root
     except ImportError as error:
-        return None, Path(os.environ.get("ASSAY_PROJECT") or Path.cwd()), _missing_settings(error)
-    except (AssayError, ValueError) as error:
+        here = Path(os.environ.get("ASSAY_PROJECT") or Path.cwd())
+        return None, here, Check("project", False, f"settings not readable: {error}", _INSTALL_ALL)
+    except (AssayError, ValueError) as error:  # no project here, or a setting that does not fit
         line = " ".join(str(error).split())
         return None, Path.cwd(), Check("project", False, line, "cd into the project, or set ASSAY_PROJECT")
     return settings, root, Check("project", True, str(root))
-
-
-def _missing_settings(error: ImportError) -> Check:
-    return Check("project", False, f"settings not readable: {error}", _install("assay's packages"))
 
 
 def check_params(file: Path) -> Check:
@@ -328,9 +318,6 @@ def check_program(found: str | None, environment: Path) -> Check:
     return Check("assay on PATH", True, found)
 
 
-# --- the machine ----------------------------------------------------------------------------------------------
-
-
 def check_folder(name: str, folder: Path) -> Check:
     """A folder that can be written, or made, on a disk with room. Nothing is left behind."""
     there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
@@ -361,14 +348,14 @@ def shared_memory() -> tuple[int | None, int]:
 
 
 def check_shared_memory(free: int | None, memory: int) -> Check:
-    """Ray keeps objects in /dev/shm, up to 30 % of memory; where there is less it falls back to the slow disk."""
+    """Ray keeps objects there, up to 30 % of memory."""
     if free is None:
-        return Check("shared memory", True, "no /dev/shm on this system")
-    detail, wanted = f"/dev/shm has {free / GB:.1f} GB free", 0.3 * memory
+        return Check("shared memory", True, "this system has no such folder")
+    wanted = 0.3 * memory
     if free >= wanted:
-        return Check("shared memory", True, detail)
-    fix = f"give the container --shm-size={wanted / GB:.0f}g"
-    return Check("shared memory", True, f"{detail}; Ray wants {wanted / GB:.1f} GB, else it uses the disk", fix)
+        return Check("shared memory", True, f"{free / GB:.1f} GB free")
+    detail = f"{free / GB:.1f} GB free; Ray wants {wanted / GB:.1f} GB, else it uses the slower disk"
+    return Check("shared memory", True, detail, f"give the container --shm-size={max(wanted / GB, 1):.0f}g")
 
 
 def hardware() -> str:
@@ -389,61 +376,15 @@ def _output(command: list[str]) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-# --- services -------------------------------------------------------------------------------------------------
-
-
 def check_tracking(uri: str) -> Check:
-    """The store of the runs: a database file that can be written, or a server that answers within 3 seconds."""
-    from assay.services import http_status, sqlite_file, without_password
+    """The store of the runs: a database that can be written, or a server that answers within 3 seconds."""
+    from assay.services import sqlite_file, store_error, without_password
 
-    database = sqlite_file(uri)
-    if database is not None:
-        return _check_database(database)
-    shown, fix = without_password(uri), "start that server, or correct ASSAY_TRACKING_URI"
-    if uri.startswith(("http://", "https://")):
-        status = http_status(uri.rstrip("/") + "/health", seconds=NET_SECONDS)
-        if status is None or status >= 500:
-            said = "does not answer" if status is None else f"answers with HTTP {status}"
-            return Check("tracking store", False, f"{shown} {said}", fix)
-    elif not _listens(uri):
-        return Check("tracking store", False, f"{shown} does not answer", fix)
-    return Check("tracking store", True, f"{shown} answers")
-
-
-def _check_database(file: Path) -> Check:
-    import sqlite3
-
-    if not file.exists():
-        return check_folder("tracking store", file.parent) if not file.parent.exists() else _new_database(file)
-    if not os.access(file, os.W_OK) or not os.access(file.parent, os.W_OK):
-        return Check("tracking store", False, f"{file}: not writable", f"chmod u+w {file.parent} {file}")
-    try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=NET_SECONDS)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
-        return Check("tracking store", False, f"{file}: not readable as a database: {error}", "restore it from a copy")
-    return Check("tracking store", True, str(file))
-
-
-def _new_database(file: Path) -> Check:
-    found = check_folder("tracking store", file.parent)
-    return Check(found.name, found.ok, f"{file}: made by the first run" if found.ok else found.detail, found.fix)
-
-
-def _listens(uri: str) -> bool:
-    """Whether the server of a database address takes connections."""
-    import socket
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(uri)
-    port = parts.port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(parts.scheme.split("+")[0])
-    if not parts.hostname or not port:
-        return False
-    try:
-        with socket.create_connection((parts.hostname, port), timeout=NET_SECONDS):
-            return True
-    except OSError:
-        return False
+    shown = str(sqlite_file(uri) or without_password(uri))
+    error = store_error(uri, NET_SECONDS)
+    if error:
+        return Check("tracking store", False, f"{shown}: {error}", "mend or start it, or correct ASSAY_TRACKING_URI")
+    return Check("tracking store", True, shown)
 
 
 def check_port(port: int) -> Check:

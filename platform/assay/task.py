@@ -38,7 +38,7 @@ Batch = Any
 
 @dataclass(frozen=True)
 class Headline:
-    """The one metric by which checkpoints are chosen, trials compared and gates held: `val/<metric>`, `test/<metric>`."""
+    """The one metric by which checkpoints are chosen, trials compared and gates held, on `val/` and on `test/`."""
 
     metric: str
     maximize: bool = True
@@ -150,11 +150,11 @@ class Task(ABC):
     def eval_step(self, batch: Batch, metrics: Metrics) -> None:
         """Add the batch's sums and counts. Called in evaluation mode, without gradients."""
 
-    def summarize(self, counts: Mapping[str, Tensor]) -> Mapping[str, float]:
+    def summarize(self, counts: Mapping[str, Tensor]) -> Mapping[str, float]:  # noqa: ARG002
         """Metrics that are no means, from the counts of the whole split."""
         return {}
 
-    def pictures(self, counts: Mapping[str, Tensor]) -> Iterable[Picture]:
+    def pictures(self, counts: Mapping[str, Tensor]) -> Iterable[Picture]:  # noqa: ARG002
         """What a person wants to see after an evaluation."""
         return ()
 

@@ -16,7 +16,7 @@ from assay.config import DatasetConfig, ExperimentConfig, Params, load_params, p
 from assay.data.dataset import Card, build, divide, read_card, refuse_overlap, scan_source
 from assay.data.files import new_folder, swapped, write_atomic
 from assay.data.importers import Progress
-from assay.data.importers.image_folder import Source, folder_digest
+from assay.data.importers.image_folder import Source, class_folders, display, folder_digest
 from assay.data.params_file import Block, add_block, set_values
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, WorkError
@@ -92,6 +92,8 @@ def _is_current(root: Path, name: str, old: DatasetConfig, path: str, raw: Path,
     recorded = recorded_hash(root, name)
     if recorded is None or recorded != folder_hash(target, root / ".assay" / "hashes.json")[0]:
         return False
+    if [display(folder) for folder in class_folders(raw)] != read_card(target, name).classes:
+        return False  # the digest knows files only, and a new empty folder is a class without images
     return folder_digest(raw) == old.source.sha256
 
 
@@ -202,7 +204,7 @@ def batch_size(train_samples: int) -> int:
 
 def _record(root: Path, name: str) -> None:
     """Have DVC take the folder as the output of its stage. Raises `WorkError` with what DVC says."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "commit", "--quiet", "--force", f"data@{name}"]
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "commit", "--force", f"data@{name}"]
     process = subprocess.Popen(
         command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -213,7 +215,8 @@ def _record(root: Path, name: str) -> None:
         raise
     if process.returncode != 0:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
-        detail = lines[0] if lines else f"exit code {process.returncode}"
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines
+        detail = errors[0] if errors else f"exit code {process.returncode}"
         raise WorkError(f"DVC could not record data@{name}; all was put back. It says: {detail}")
 
 

@@ -127,7 +127,7 @@ class Packed:
         except (pa.ArrowInvalid, OSError) as error:
             self.close()
             detail = " ".join(str(error).split())
-            raise InputError(f"{path}: damaged ({detail}): run `dvc checkout {path.parent}`") from None
+            raise InputError(f"{path}: damaged ({detail}): run `dvc checkout data@{path.parent.name}`") from None
 
     def __len__(self) -> int:
         return self._starts[-1]

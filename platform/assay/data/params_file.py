@@ -29,10 +29,12 @@ def add_block(text: str, section: str, name: str, block: Block) -> str:
         InputError: the name is taken, or the file has a form in which a block cannot be added safely.
     """
     old = _load(text)
-    if name in (old.get(section) or {}):
+    there = old.get(section) or {}
+    if not isinstance(there, dict):
+        raise InputError(f"params.yaml: {section}: must be a mapping of names to blocks")
+    if name in there:
         raise InputError(f"params.yaml: {section}.{name} exists already")
-    wanted = copy.deepcopy(old)
-    wanted[section] = {**(old.get(section) or {}), name: dict(block.data)}
+    wanted = {**copy.deepcopy(old), section: {**there, name: dict(block.data)}}
     new = _insert(text, section, name, block)
     if new is None or not _means(new, wanted):
         inner = flow({name: block.data})[1:-1]

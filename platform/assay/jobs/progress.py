@@ -59,7 +59,8 @@ class Progress:
         if not spool.exists():
             return
         before = self.step
-        for record, self.spool_offset in read(spool, self.spool_offset):
+        for record, end in read(spool, self.spool_offset):
+            self.spool_offset = end
             self.latest.update(record.metrics)
             self.step = max(self.step, record.step)
         if self.step == before:

@@ -57,10 +57,10 @@ def register(target: str, settings: Settings) -> dict[str, Any]:
 
 
 def promote(model: str, number: str | None, settings: Settings) -> dict[str, Any]:
-    """Hold a version (the newest unless `number` says otherwise) against the gate, and make it champion if it passes."""
+    """Hold a version (the newest unless `number` says otherwise) against the gate; if it passes, it is champion."""
     registry = Registry(Tracker(settings))
     version = registry.get(model, number)
-    return _judge(version, registry.tracker.get(version.run_id), registry, settings)
+    return _judge(version, registry.tracker.get(_run_id(version)), registry, settings)
 
 
 def rollback(model: str, settings: Settings) -> dict[str, Any]:
@@ -92,19 +92,26 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, settings: Settin
 def _rival(
     champion: ModelVersion | None, run: Run, registry: Registry, settings: Settings
 ) -> tuple[dict[str, float] | None, list[str]]:
-    """The champion's metrics on the candidate's test split: recorded ones where the data are the same, else measured."""
+    """The champion's metrics on the candidate's test split: recorded where the data are the same, else measured."""
     if champion is None:
         return None, ["no champion to compare with"]
     tracker = registry.tracker
-    other = tracker.get(champion.run_id)
+    other = tracker.get(_run_id(champion))
     if other.data.tags[PREFIX + "dataset_hash"] == run.data.tags[PREFIX + "dataset_hash"]:
         return _metrics(other), []
-    config, dataset = recorded_config(champion.run_id, tracker), _dataset(settings, run)
+    config, dataset = recorded_config(other.info.run_id, tracker), _dataset(settings, run)
     same_task = config.task.name == recorded_config(run.info.run_id, tracker).task.name
     if not same_task or other.data.tags[CLASSES] != run.data.tags[CLASSES]:
         return None, ["not compared with the champion: it was trained for another task or other classes"]
-    metrics, _ = measure(champion.run_id, config, dataset, "test", tracker)
+    metrics, _ = measure(other.info.run_id, config, dataset, "test", tracker)
     return metrics, ["the champion was measured anew on this dataset version"]
+
+
+def _run_id(version: ModelVersion) -> str:
+    if not version.run_id:
+        raise InputError(f"version {version.version} of {version.name!r} has no run: it was not registered by Assay")
+    run_id: str = version.run_id
+    return run_id
 
 
 def _dataset(settings: Settings, run: Run) -> Dataset:

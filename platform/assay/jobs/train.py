@@ -122,9 +122,16 @@ def _config(request: Request, settings: Settings, tracker: Tracker) -> Experimen
 
 
 def _execute(
-    job: Job, chosen: Plan, held: Claim, config: ExperimentConfig, dataset: Dataset, settings: Settings, tracker: Tracker,
+    job: Job,
+    chosen: Plan,
+    held: Claim,
+    config: ExperimentConfig,
+    dataset: Dataset,
+    settings: Settings,
+    tracker: Tracker,
     progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
+    """Train under the recorder, hand the results to MLflow, and leave the run with the status that it earned."""
     started = time.monotonic()
     recorder = Recorder(tracker, held.run_id, held.folder, progress.say)
     try:

@@ -18,9 +18,23 @@ from assay.errors import InputError
 
 PREFIX = "assay."
 REQUIRED = (
-    "experiment", "commit", "dirty", "diff_sha256", "dataset", "dataset_hash", "classes_sha256", "config_sha256", "code_sha256", "seed",
-    "environment_sha256", "python", "world_size", "threads", "device", "fingerprint",
-)  # fmt: skip
+    "experiment",
+    "commit",
+    "dirty",
+    "diff_sha256",
+    "dataset",
+    "dataset_hash",
+    "classes_sha256",
+    "config_sha256",
+    "code_sha256",
+    "seed",
+    "environment_sha256",
+    "python",
+    "world_size",
+    "threads",
+    "device",
+    "fingerprint",
+)
 """The tags without which a run cannot be registered."""
 
 _SECRET = re.compile(

@@ -7,7 +7,6 @@ written is sent again with the same timestamps, and MLflow's SQL store keeps one
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +78,7 @@ def _send(tracker: Tracker, run_id: str, batch: list, marker: Path, offset: int)
     tracker.client.log_batch(run_id, metrics=batch)
     temporary = marker.with_suffix(".tmp")
     temporary.write_text(json.dumps(offset))
-    os.replace(temporary, marker)
+    temporary.replace(marker)
     return len(batch)
 
 

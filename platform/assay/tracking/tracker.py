@@ -83,7 +83,7 @@ class Tracker:
             order_by=["attributes.start_time DESC"],
         )
         finished = [run for run in runs if run.info.status == "FINISHED"]
-        return (finished or list(runs) or [None])[0]
+        return next(iter(finished or runs), None)
 
     def get(self, run_id: str) -> Run:
         from mlflow.exceptions import MlflowException

@@ -72,7 +72,7 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
     if ray.is_initialized():
         yield
         return
-    common = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if settings.ray_address:
         try:
             ray.init(settings.ray_address, **common)
@@ -101,7 +101,7 @@ def slots(settings: Settings) -> Slots:
     with ray_running(settings, lambda _: None):
         import ray
 
-        resources = ray.cluster_resources()
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     name = next((key.split(":")[1] for key in resources if key.startswith("accelerator_type:")), "gpu")
     return Slots(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), name)
 

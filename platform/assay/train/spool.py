@@ -30,7 +30,8 @@ class Spool:
         self.seen: dict[str, int] = {}
         end = 0
         if path.exists():
-            for record, end in read(path, 0):
+            for record, whole in read(path, 0):
+                end = whole
                 self.seen.update(dict.fromkeys(record.metrics, record.step))
         self._file = path.open("ab")
         self._file.truncate(end)

@@ -98,4 +98,4 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(data, indent=2) + "\n")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.bad_images import CLASSES, make_folder
 
 from assay.config import DatasetConfig, SplitConfig
 from assay.data.dataset import Card, open_dataset, prepare
@@ -22,6 +21,7 @@ from assay.data.split import split_samples
 from assay.data.verify import check_dataset
 from assay.data.version import folder_hash
 from assay.errors import InputError
+from tests.support.bad_images import CLASSES, make_folder
 
 
 def config(folder: Path, **more: Any) -> DatasetConfig:
@@ -100,6 +100,8 @@ def test_splits_keep_copies_together_and_ignore_order_and_names() -> None:
     renamed = [replace(s, name=f"x{i}") for i, s in enumerate(reversed(samples))]
     again = split_samples(renamed, ["a", "b"], SplitConfig(), 0)
     assert {s.sha256: split for split, part in again.items() for s in part} == where
+    other = split_samples(samples, ["a", "b"], SplitConfig(), 1)
+    assert {s.sha256: split for split, part in other.items() for s in part} != where
 
 
 @pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.2), (0.02, 0.02, 0.96), (0.98, 0.01, 0.01)])

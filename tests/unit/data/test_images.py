@@ -12,9 +12,9 @@ import skimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
-from tests.support.bad_images import bad_contents, chunk, encoded, noise, png, rotated_jpeg
 
 from assay.data.images import Rejected, canonical, decode, inspect
+from tests.support.bad_images import bad_contents, chunk, encoded, noise, png, rotated_jpeg
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # decoders grumble about damaged tags
 

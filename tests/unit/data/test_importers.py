@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.bad_images import CLASSES, encoded, make_folder, noise
 
 from assay.data.importers import Scan, SourceChanged, digits
 from assay.data.importers.image_folder import Source, folder_digest, scan
 from assay.errors import InputError
+from tests.support.bad_images import CLASSES, encoded, make_folder, noise
 
 RNG = np.random.default_rng(5)
 

@@ -71,6 +71,12 @@ def test_every_byte_stays(text: str) -> None:
         assert new.count("\n") == new.count("\r\n")
 
 
+def test_a_comment_at_the_end_of_a_section_stays_with_what_it_follows() -> None:
+    text = "datasets:\n  a: 1\n  # about a\n\n# the next section\nexperiments: {}\n"
+    new = add_block(text, "datasets", "new", Block({"b": 1}))
+    assert new == text.replace("# about a\n", "# about a\n  new:\n    b: 1\n")
+
+
 @pytest.mark.parametrize(
     ("text", "rest"),
     [
@@ -91,7 +97,6 @@ def test_an_empty_section_makes_room(text: str, rest: str) -> None:
         "{datasets: {}}",
         "datasets: &x\n  a: 1\nexperiments: *x\n",
         "datasets:\n  a: |+\n    kept blank lines\n\n\nx: 1\n",
-        "datasets: [1]\n",
         "x: 1\n...\n",
     ],
 )
@@ -100,16 +105,17 @@ def test_a_form_that_is_beyond_us_is_left_alone(text: str) -> None:
         add_block(text, "datasets", "new", BLOCK)
 
 
-def test_a_taken_name_is_an_error() -> None:
+def test_a_taken_name_and_a_section_of_another_kind_are_errors() -> None:
+    with pytest.raises(InputError, match="must be a mapping of names"):
+        add_block("datasets: [1]\n", "datasets", "new", BLOCK)
     with pytest.raises(InputError, match="exists already"):
         add_block("datasets:\n  new: 1\n", "datasets", "new", BLOCK)
 
 
 def test_values_change_in_place() -> None:
-    text = 'datasets:\n  a:\n    source: {path: "x y", kind: k, sha256: 00}   # why\n    # more\n  b: {source: {path: q}}\n'
-    text = text.replace("00}", "'00'}")
+    text = 'datasets:\n  a:\n    source: {path: "x y", kind: k, sha256: "00"}   # why\n    # more\n  b: {c: d}\n'
     new = set_values(text, ("datasets", "a", "source"), {"path": "z", "sha256": "ab12"})
-    assert new == text.replace('"x y"', "z").replace("'00'", "ab12")
+    assert new == text.replace('"x y"', "z").replace('"00"', "ab12")
     block = "datasets:\r\n  a:\r\n    source:\r\n      path: x # one\r\n      sha256: y # two\r\n"
     new = set_values(block, ("datasets", "a", "source"), {"path": "long path", "sha256": "0"})
     assert new == block.replace("path: x", 'path: "long path"').replace("sha256: y", 'sha256: "0"')

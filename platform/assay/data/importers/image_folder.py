@@ -65,7 +65,8 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:
     identity = _digest(files)
     if source.sha256 and identity != source.sha256:
         raise SourceChanged(source.path, source.sha256, identity)
-    classes = _classes(folder, source.path)
+    classes = class_folders(folder)
+    _require_classes(classes, source.path)
     files = _reject_contradictions(files)
     good = [file for file in files if file.reason is None and file.facts is not None]
     _require_good(files, good, classes, source.path)
@@ -182,13 +183,16 @@ def _digest(files: list[_File]) -> str:
     return total.hexdigest()
 
 
-def _classes(folder: Path, shown: str) -> list[str]:
-    names = sorted(e.name for e in os.scandir(folder) if e.is_dir(follow_symlinks=False) and e.name[0] != ".")
+def class_folders(folder: Path) -> list[str]:
+    """The names of the folders that are classes, sorted: all real ones that are not hidden."""
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir(follow_symlinks=False) and e.name[0] != ".")
+
+
+def _require_classes(names: list[str], shown: str) -> None:
     if not names:
         raise InputError(f"{shown}: no class folders; put the images of each class into a folder of its own")
     if len(names) == 1:
         raise InputError(f"{shown}: only one class ({display(names[0])}); a classification needs at least two")
-    return names
 
 
 def _reject_contradictions(files: list[_File]) -> list[_File]:

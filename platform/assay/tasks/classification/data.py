@@ -36,17 +36,14 @@ class Images:
 
     def load(self, indices: NDArray[np.int64], draw: Draw | None) -> dict[str, Tensor]:
         rows = torch.from_numpy(indices)
-        if self.pixels is not None:
-            images = self.pixels[rows]
-        else:
-            images = torch.stack([self._decode(int(i)) for i in indices])
+        images = torch.stack([self._decode(i) for i in indices]) if self.pixels is None else self.pixels[rows]
         if draw is not None and self.augment != AugmentConfig():
             images = augmented(images, self.augment, draw)
         return {"image": images, "label": self.labels[rows]}
 
-    def _decode(self, index: int) -> Tensor:
+    def _decode(self, index: int | np.int64) -> Tensor:
         """uint8 [C, S, S]."""
-        image = torch.from_numpy(decode(bytes(self.packed.image(index)), self.channels))
+        image = torch.from_numpy(decode(bytes(self.packed.image(int(index))), self.channels))
         return resize(image[None], self.size)[0].to(torch.uint8)
 
     def _decode_all(self) -> Tensor:

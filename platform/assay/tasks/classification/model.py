@@ -72,7 +72,8 @@ def resize(images: Tensor, size: int) -> Tensor:
     Training and serving share it to the bit.
     """
     resized = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return resized.round().clamp(0, 255)
+    pixels: Tensor = resized.round().clamp(0, 255)
+    return pixels
 
 
 def _block(into: int, out: int) -> nn.Module:

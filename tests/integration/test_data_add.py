@@ -1,0 +1,178 @@
+"""`assay data add` in a real git and DVC project: all of it, or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from assay.config import load_params
+from assay.data import add as add_module
+from assay.data.dataset import open_dataset
+from tests.support.bad_images import make_folder
+
+REPOSITORY = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def run(project: Path, *command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def add(project: Path, *arguments: str, code: int = 0) -> dict[str, object]:
+    done = run(project, "assay", "data", "add", *arguments, "--json", code=code)
+    result: dict[str, object] = json.loads(done.stdout) if code == 0 else {"error": done.stderr}
+    return result
+
+
+def state(project: Path) -> dict[str, bytes]:
+    """Everything that `add` may touch, byte by byte."""
+    files = [project / "params.yaml", project / "dvc.lock", *sorted((project / "data").rglob("*"))]
+    return {str(path.relative_to(project)): path.read_bytes() for path in files if path.is_file()}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    path = tmp_path / "project"
+    (path / ".dvc").mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        shutil.copyfile(REPOSITORY / name, path / name)
+    (path / "platform").symlink_to(REPOSITORY / "platform")
+    run(path, "git", "init", "-q", ".")
+    return path
+
+
+def test_a_folder_becomes_a_version_and_an_experiment(project: Path) -> None:
+    before = (project / "params.yaml").read_text()
+    bad = make_folder(project / "raw", 72, 10)
+    result = add(project, "fruit", "raw")
+    assert result["changed"] is True
+    assert result["samples"] == 72
+    assert sorted(item["file"] for item in result["rejected"]) == bad  # type: ignore[attr-defined]
+    after = (project / "params.yaml").read_text()
+    assert set(before.splitlines()) <= set(after.splitlines())
+    params = load_params(project / "params.yaml")
+    experiment = params.experiment("fruit")
+    assert experiment.task.model_dump()["image_size"] == 24
+    assert (experiment.train.batch_size, experiment.train.epochs) == (8, 20)
+    assert experiment.gate.min == {"test/accuracy": 0.34}
+    assert "always guessing" in after
+    assert "up to date" in run(project, "dvc", "status", "data@fruit").stdout
+    folder = project / "data" / "fruit"
+    assert open_dataset(project, "fruit", folder).hash == result["hash"]
+    everything = state(project)
+    assert "didn't change" in run(project, "dvc", "repro", "data@fruit").stdout
+    again = add(project, "fruit", "raw")
+    assert again["changed"] is False
+    assert again["hash"] == result["hash"]
+    assert state(project) == everything
+
+    # Made anew by DVC itself, the version is the same one.
+    run(project, "dvc", "repro", "--force", "data@fruit")
+    assert state(project) == everything
+
+    listed = json.loads(run(project, "assay", "data", "list", "--json").stdout)["datasets"]
+    assert [(row["name"], row["state"]) for row in listed] == [("digits", "missing"), ("fruit", "ready")]
+    assert json.loads(run(project, "assay", "data", "check", "fruit", "--json").stdout)["ok"] is True
+
+    # New content: the block is updated in place, comments and the experiment stay.
+    edited = (project / "params.yaml").read_text().replace("    data: fruit\n", "    data: fruit   # mine\n")
+    (project / "params.yaml").write_text(edited)
+    make_folder(project / "more", 24, 0, seed=9)
+    for file in (project / "more" / "apple").iterdir():
+        shutil.copyfile(file, project / "raw" / "apple" / f"new-{file.name}")
+    assert "changed since it was added" in run(project, "assay", "data", "prepare", "fruit", code=2).stderr
+    newer = add(project, "fruit", "raw")
+    assert newer["changed"] is True
+    assert newer["hash"] != result["hash"]
+    old_lines, new_lines = edited.splitlines(), (project / "params.yaml").read_text().splitlines()
+    different = [(a, b) for a, b in zip(old_lines, new_lines, strict=True) if a != b]
+    assert len(different) == 1
+    assert "sha256" in different[0][1]
+    assert "up to date" in run(project, "dvc", "status", "data@fruit").stdout
+
+
+def test_any_failure_leaves_everything_as_it_was(project: Path) -> None:
+    make_folder(project / "raw", 48, 4)
+    add(project, "fruit", "raw")
+    before = state(project)
+    (project / "raw" / "void").mkdir()
+    assert "'void' has no good image" in str(add(project, "fruit", "raw", code=2)["error"])
+    assert "'void' has no good image" in str(add(project, "other", "raw", code=2)["error"])
+    (project / "one" / "only").mkdir(parents=True)
+    assert "only one class" in str(add(project, "one", "one", code=2)["error"])
+    assert "overlaps" in str(add(project, "x", ".", code=2)["error"])
+    assert "a name has small letters" in str(add(project, "No Name", "raw", code=2)["error"])
+    assert "another name" in str(add(project, "digits", "raw", code=2)["error"])
+    (project / "raw" / "void").rmdir()
+    shutil.copyfile(project / "raw" / "apple" / "good-0000.png", project / "raw" / "apple" / "copy.png")
+    broken = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    assert "all was put back. It says: " in str(add(project, "fruit", "raw", code=1)["error"])
+    (project / "dvc.yaml").write_text(broken)
+    assert state(project) == before
+    assert "up to date" in run(project, "dvc", "status", "data@fruit").stdout
+
+
+def test_outside_of_a_project_it_says_what_is_missing(project: Path, tmp_path: Path) -> None:
+    make_folder(tmp_path / "raw", 48, 0)
+    shutil.rmtree(project / ".dvc")
+    assert "no DVC repository: run `dvc init`" in str(add(project, "fruit", "../raw", code=2)["error"])
+    shutil.rmtree(project / ".git")
+    assert "not a git repository: run `git init`" in str(add(project, "fruit", "../raw", code=2)["error"])
+    assert not (project / "data").exists()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_interrupt_after_dvc_recorded_is_taken_back(
+    project: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    make_folder(project / "raw", 48, 0)
+    if known:
+        add(project, "fruit", "raw")
+        shutil.copyfile(project / "raw" / "apple" / "good-0000.png", project / "raw" / "apple" / "copy.png")
+    before = state(project)
+    seen: list[bool] = []
+    record = add_module._record
+
+    def interrupted(root: Path, name: str) -> None:
+        record(root, name)
+        seen.append(state(project) != before)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(add_module, "_record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        add_module.add_image_folder(project, "fruit", project / "raw", lambda *_: None)
+    assert seen == [True]
+    assert state(project) == before
+    assert not list(project.glob("data/.*"))
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.6, 0.9, 1.2])
+def test_an_interrupt_leaves_everything_as_it_was(project: Path, delay: float) -> None:
+    make_folder(project / "raw", 96, 10)
+    before = state(project)
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    command = ["assay", "data", "add", "fruit", "raw", "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True, **pipes)  # type: ignore[call-overload]
+    time.sleep(delay)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
+    process.communicate(timeout=30)
+    if state(project) != before:  # it was too late: then everything is there
+        assert "fruit" in load_params(project / "params.yaml").datasets
+        open_dataset(project, "fruit", project / "data" / "fruit")
+    assert not list(project.glob("data/.*"))
+    assert add(project, "fruit", "raw")["samples"] == 96
