@@ -222,11 +222,12 @@ def _requirements(name: str, extras: frozenset[str]) -> list[Requirement]:
 
 def module_found(name: str) -> bool:
     """Whether a package's module can be found, without importing it."""
-    if _find(_MODULES.get(name, name.replace("-", "_"))):
+    module = _MODULES.get(name, name.replace("-", "_"))
+    if _find(module):
         return True
     files = importlib.metadata.distribution(name).files or []
     tops = {file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py"}
-    return any(_find(top) for top in tops if top.isidentifier())
+    return module.split(".")[0] not in tops and any(_find(top) for top in tops if top.isidentifier())
 
 
 def _find(module: str) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assay.errors import InputError
 from assay.settings import Settings
 from assay.task import load_task
-from assay.tracking.registry import CHAMPION, Registry
+from assay.tracking.registry import CHAMPION, Registry, run_of
 from assay.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 Progress = Callable[[int, int, str], None]
 
@@ -24,10 +28,11 @@ def predict(model: str, paths: Sequence[Path], settings: Settings, progress: Pro
     import mlflow.pyfunc
     import numpy as np
 
-    registry = Registry(Tracker(settings))
-    uri = _uri(model, registry)
+    tracker = Tracker(settings)
+    version = find(model, Registry(tracker))
     files = list(_files(paths))
-    loaded = mlflow.pyfunc.load_model(uri)
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = mlflow.pyfunc.load_model(str(tracker.fetch(run_of(version), "model", Path(folder))))
     facts = (loaded.metadata.metadata or {}).get("assay")
     if facts is None:
         raise InputError(f"{model}: this model was not registered by Assay")
@@ -42,29 +47,30 @@ def predict(model: str, paths: Sequence[Path], settings: Settings, progress: Pro
             (answer,) = task_class.describe(np.asarray(loaded.predict(batch)), facts["facts"])
             predictions.append({"file": str(path), **answer})
         progress(number, len(files), path.name)
-    return {"model": uri, "run_id": facts["run_id"], "predictions": predictions, "rejected": rejected}
+    return {
+        "model": version.name,
+        "version": str(version.version),
+        "run_id": facts["run_id"],
+        "predictions": predictions,
+        "rejected": rejected,
+    }
 
 
-def _uri(model: str, registry: Registry) -> str:
-    """The model's address, its existence checked."""
+def find(model: str, registry: Registry) -> ModelVersion:
+    """The version that an address means. Raises `InputError` for what is not there, with what is."""
     from mlflow.exceptions import MlflowException
 
     name = model.removeprefix("models:/")
-    if "@" in name:
-        name, _, alias = name.partition("@")
-        registry.get(name, None)
-        try:
-            registry.client.get_model_version_by_alias(name, alias)
-        except MlflowException:
-            raise InputError(f"model {name!r} has no alias {alias!r}: see `assay ui`, or name a version") from None
-        return f"models:/{name}@{alias}"
     if "/" in name:
         name, _, number = name.partition("/")
-        return f"models:/{name}/{registry.get(name, number).version}"
+        return registry.get(name, number)
+    name, _, alias = name.partition("@")
     registry.get(name, None)
-    if registry.champion(name) is None:
-        raise InputError(f"model {name!r} has no champion: promote a version, or name one as models:/{name}/1")
-    return f"models:/{name}@{CHAMPION}"
+    try:
+        return registry.client.get_model_version_by_alias(name, alias or CHAMPION)
+    except MlflowException:
+        mend = f"promote a version, or name one as models:/{name}/1"
+        raise InputError(f"model {name!r} has no {alias or CHAMPION!r}: {mend}") from None
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:

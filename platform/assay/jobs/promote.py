@@ -15,7 +15,7 @@ from assay.settings import Settings
 from assay.task import load_task
 from assay.tracking.gates import Decision, decide
 from assay.tracking.provenance import PREFIX, missing
-from assay.tracking.registry import CHAMPION, Registry
+from assay.tracking.registry import CHAMPION, Registry, run_of
 from assay.tracking.tracker import Tracker
 from assay.train.worker import write_json
 
@@ -60,7 +60,7 @@ def promote(model: str, number: str | None, settings: Settings) -> dict[str, Any
     """Hold a version (the newest unless `number` says otherwise) against the gate; if it passes, it is champion."""
     registry = Registry(Tracker(settings))
     version = registry.get(model, number)
-    return _judge(version, registry.tracker.get(_run_id(version)), registry, settings)
+    return _judge(version, registry.tracker.get(run_of(version)), registry, settings)
 
 
 def rollback(model: str, settings: Settings) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _rival(
     if champion is None:
         return None, ["no champion to compare with"]
     tracker = registry.tracker
-    other = tracker.get(_run_id(champion))
+    other = tracker.get(run_of(champion))
     if other.data.tags[PREFIX + "dataset_hash"] == run.data.tags[PREFIX + "dataset_hash"]:
         return _metrics(other), []
     config, dataset = recorded_config(other.info.run_id, tracker), _dataset(settings, run)
@@ -105,13 +105,6 @@ def _rival(
         return None, ["not compared with the champion: it was trained for another task or other classes"]
     metrics, _ = measure(other.info.run_id, config, dataset, "test", tracker)
     return metrics, ["the champion was measured anew on this dataset version"]
-
-
-def _run_id(version: ModelVersion) -> str:
-    if not version.run_id:
-        raise InputError(f"version {version.version} of {version.name!r} has no run: it was not registered by Assay")
-    run_id: str = version.run_id
-    return run_id
 
 
 def _dataset(settings: Settings, run: Run) -> Dataset:

@@ -102,6 +102,14 @@ class Registry:
         self.client.set_model_version_tag(version.name, str(version.version), name, value)
 
 
+def run_of(version: ModelVersion) -> str:
+    """The run that a version was made by."""
+    if not version.run_id:
+        raise InputError(f"version {version.version} of {version.name!r} has no run: it was not registered by Assay")
+    run_id: str = version.run_id
+    return run_id
+
+
 def save_model(path: Path, run_id: str, task: str, export: Export) -> None:
     """An MLflow model in the pickle-free `pt2` format, proved to answer as the network does."""
     import mlflow.pytorch

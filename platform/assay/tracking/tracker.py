@@ -41,7 +41,6 @@ class Tracker:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self.settings.state.mkdir(exist_ok=True)
-        mlflow.set_tracking_uri(self.settings.tracking)
         client = mlflow.MlflowClient(self.settings.tracking)
         try:
             with FileLock(self.settings.state / "mlflow.lock"):

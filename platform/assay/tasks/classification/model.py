@@ -63,7 +63,8 @@ class Served(nn.Module):
         self.image_size = image_size
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(resize(images, self.image_size)).softmax(dim=1)
+        probabilities: Tensor = self.classifier(resize(images, self.image_size)).softmax(dim=1)
+        return probabilities
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -1,0 +1,107 @@
+"""Real parts in small form: a git and DVC project with its digits, made once and copied for each test that asks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.jobs.progress import Progress
+from assay.jobs.train import Request, train
+from assay.settings import Settings, quiet
+
+REPOSITORY = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+COPIED = ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "constraints.txt")
+QUICK = ("train.epochs=3", "train.workers=0", "train.checkpoint_seconds=0")
+"""A short training in this process, with a checkpoint whenever there can be one."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A temporary Assay project and ways to use it."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(project=self.root)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        paths = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+        return {**os.environ, **paths, "ASSAY_PROJECT": str(self.root), "PREFECT_HOME": str(self.root / ".prefect")}
+
+    def run(self, *command: str, code: int | None = 0, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        """Run a program in the project; `code` is the exit code to insist on."""
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=timeout
+        )
+        assert code is None or done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def assay(self, *arguments: str, code: int = 0, timeout: float = 240) -> dict[str, Any]:
+        """An `assay` verb with --json; its object."""
+        done = self.run(str(BIN / "assay"), *arguments, "--json", code=code, timeout=timeout)
+        return json.loads(done.stdout) if done.stdout.strip() else {}
+
+    def refused(self, *arguments: str, code: int = 2) -> str:
+        """An `assay` verb that must fail with plain lines and no traceback; its standard error."""
+        done = self.run(str(BIN / "assay"), *arguments, code=code)
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+        return done.stderr
+
+    def train(self, experiment: str = "digits", *assignments: str, **more: Any) -> dict[str, Any]:
+        """Train in this process (on the shared Ray, if workers are asked for)."""
+        return train(Request(experiment, assignments, **more), self.settings, Progress(lambda _: None))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> None:
+    quiet()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project that the others are copies of, its digits prepared and recorded by DVC."""
+    project = Project(tmp_path_factory.mktemp("template"))
+    for name in COPIED:
+        (project.root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, project.root / name)
+    for name in ("platform", "pipelines"):
+        shutil.copytree(REPOSITORY / name, project.root / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
+    project.run("git", "init", "-q")
+    project.run("git", "add", "-A")
+    project.run(*git, "commit", "-qm", "start")
+    project.run("dvc", "repro", "-q", "data@digits")
+    project.run("git", "add", "-A")
+    project.run(*git, "commit", "-qm", "data")
+    return project
+
+
+@pytest.fixture
+def project(template: Project, tmp_path: Path) -> Project:
+    shutil.copytree(template.root, tmp_path / "p", symlinks=True)
+    return Project(tmp_path / "p")
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[None]:
+    """One Ray for all tests of the run that train on workers."""
+    from assay.train.launch import ray_running
+
+    with ray_running(Settings(project=REPOSITORY), lambda _: None):
+        yield
+
+
+Spawn = Callable[..., subprocess.Popen[str]]
