@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        paths = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+        here = os.pathsep.join((str(REPOSITORY / "platform"), str(REPOSITORY)))
+        paths = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": here}
         return {**os.environ, **paths, "ASSAY_PROJECT": str(self.root), "PREFECT_HOME": str(self.root / ".prefect")}
 
     def run(self, *command: str, code: int | None = 0, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -78,7 +79,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
         (project.root / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, project.root / name)
     for name in ("platform", "pipelines"):
-        shutil.copytree(REPOSITORY / name, project.root / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(
+            REPOSITORY / name, project.root / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
     git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
     project.run("git", "init", "-q")
     project.run("git", "add", "-A")
@@ -102,6 +105,3 @@ def shared_ray() -> Iterator[None]:
 
     with ray_running(Settings(project=REPOSITORY), lambda _: None):
         yield
-
-
-Spawn = Callable[..., subprocess.Popen[str]]

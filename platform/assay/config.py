@@ -27,6 +27,7 @@ from assay.errors import InputError, known
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Model = TypeVar("Model", bound=BaseModel)
 METRIC = r"^(train|val|test)/[a-z0-9_]+$"
+Decay = Annotated[float, Field(ge=0, lt=1)]
 MetricName = Annotated[str, Field(pattern=METRIC)]
 
 
@@ -85,7 +86,7 @@ class OptimizerConfig(Frozen):
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: float = Field(0.0, ge=0, lt=1, description="fraction of all steps")
 
@@ -218,7 +219,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run this inside an Assay project") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError) as error:  # ValueError: bytes that are no text, a date that does not exist
         raise InputError(f"{path.name}: not readable as YAML: {' '.join(str(error).split())}") from None
     if data is None:
         return {}
@@ -247,7 +248,7 @@ def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConf
             raise InputError(f"--set {assignment}: write it as key=value, such as optimizer.lr=0.01")
         try:
             value = YAML(typ="safe").load(text)
-        except YAMLError:
+        except (YAMLError, ValueError):
             raise InputError(f"--set {assignment}: the value is not readable as YAML") from None
         *parents, leaf = key.split(".")
         node: Any = data

@@ -29,5 +29,5 @@ def known(kind: str, name: str, names: list[str]) -> str:
     import difflib
 
     nearest = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(sorted(names)) or 'none'}."

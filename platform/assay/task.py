@@ -211,9 +211,12 @@ def load_task(name: str) -> tuple[type[Task], Any]:
 
 def _import(name: str, part: str) -> ModuleType:
     package = name if "." in name else f"assay.tasks.{name}"
+    path = f"{package}.{part}"
+    if not all(path.split(".")):  # an empty step would make it a relative import
+        raise InputError(known("task", name, task_names()))
     try:
-        return importlib.import_module(f"{package}.{part}")
+        return importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if error.name is not None and f"{package}.{part}".startswith(error.name):
+        if error.name is not None and f"{path}.".startswith(f"{error.name}."):
             raise InputError(known("task", name, task_names())) from None
-        raise
+        raise  # the task is there, and something that it imports is not

@@ -8,6 +8,8 @@ import typer
 
 from assay.cli import data, models
 from assay.cli import train as training
+from assay.cli.doctor import doctor
+from assay.cli.ui import ui
 
 app = typer.Typer(
     name="assay",
@@ -17,7 +19,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
-for verb in (training.train, training.evaluate, models.register, models.promote, models.rollback, models.predict):
+for verb in (
+    doctor,
+    training.train,
+    training.evaluate,
+    models.register,
+    models.promote,
+    models.rollback,
+    models.predict,
+    ui,
+):
     app.command()(verb)
 
 
@@ -29,9 +40,12 @@ def _options(debug: bool = typer.Option(False, "--debug", help="Show tracebacks 
 def main() -> None:
     """The `assay` program: one line and an exit code for each error; a traceback only with `--debug`."""
     from assay.errors import AssayError
-    from assay.settings import quiet
-
-    quiet()
+    try:
+        from assay.settings import quiet
+    except ModuleNotFoundError as error:
+        typer.echo(f"warning: {error.name} is not installed; `assay doctor` says what is missing", err=True)
+    else:
+        quiet()
     try:
         app()
     except AssayError as error:

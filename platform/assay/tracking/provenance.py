@@ -111,8 +111,8 @@ def git_state(root: Path) -> tuple[str, str]:
         raise InputError(f"{root}: the git repository has no commit yet: commit, so that runs can be traced to code")
     others = ":(exclude)dvc.lock"
     diff = _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", ".", others) or ""
-    new = (_git(root, "ls-files", "--others", "--exclude-standard", "--", ".", others) or "").splitlines()
-    for name in sorted(new):
+    new = (_git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", ".", others) or "").split("\0")
+    for name in sorted(filter(None, new)):
         diff += _new_file(root, name)
     return commit.strip(), diff
 

@@ -54,8 +54,10 @@ class Checkpoints:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         _sync(self.folder)
-        for old in self.steps()[:-KEPT]:
-            shutil.rmtree(self.folder / f"step-{old:010d}", ignore_errors=True)
+        steps = self.steps()
+        kept = [number for number in steps if number <= step][-KEPT:]  # a run went on before newer ones: they are damaged
+        for other in set(steps) - set(kept):
+            shutil.rmtree(self.folder / f"step-{other:010d}", ignore_errors=True)
         return target
 
     def steps(self) -> list[int]:
@@ -76,7 +78,7 @@ def read(folder: Path) -> dict[str, Any]:
     """The tree of one checkpoint, every file checked against the manifest. Raises `Damaged`."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        for name, expected in manifest.items():
+        for name, expected in {"state.json": None, **manifest}.items():
             if Path(name).name != name or _sha256(folder / name) != expected:
                 raise Damaged(f"{folder / name} does not match its manifest")
         skeleton = json.loads((folder / "state.json").read_bytes())
@@ -113,6 +115,8 @@ def _write(folder: Path, state: Mapping[str, Any]) -> None:
 def _split(tree: Any, tensors: Weights, path: str) -> Any:
     """Plain data with a reference in place of each tensor; mappings become lists of pairs, for keys may be numbers."""
     if isinstance(tree, Tensor):
+        while path in tensors:  # 1 and "1", or "a/b" and b in a
+            path += "'"
         tensors[path] = tree.detach().cpu().contiguous().clone()
         return {"tensor": path}
     if isinstance(tree, Mapping):

@@ -57,7 +57,7 @@ def plan(config: TrainConfig, slots: Slots) -> Plan:
         plural = "" if have == 1 else "s"
         raise InputError(
             f"train.workers: {ranks} workers need {ranks} {kind}s, and there {'is' if have == 1 else 'are'} {have} "
-            f"{kind}{plural}: use --workers {have}" + ("" if have else ", or train.device: cpu")
+            f"{kind}{plural}: use {f'--workers {have}' if have else 'train.device: cpu'}"
         )
     if config.precision == "fp16" and not use_gpu:
         raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")

@@ -63,7 +63,7 @@ def read(path: Path, offset: int) -> Iterator[tuple[Record, int]]:
             try:
                 data = json.loads(line)
                 record = Record(data["step"], data["time"], data["metrics"])
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 return
             offset += len(line)
             yield record, offset
