@@ -87,7 +87,7 @@ def test_steps_evaluates_and_exports(name: str, datasets: dict[str, Dataset], tm
     assert all(picture.png.startswith(b"\x89PNG") for picture in pictures)
 
     export = task.export()
-    shapes = ({axis: torch.export.Dim.AUTO for axis in export.dynamic},)
+    shapes = (dict.fromkeys(export.dynamic, torch.export.Dim.AUTO),)
     example = torch.from_numpy(export.example)
     program = torch.export.export(export.module, (example,), dynamic_shapes=shapes).module()
     several = torch.from_numpy(np.repeat(export.example, 3, axis=0))

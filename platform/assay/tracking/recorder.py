@@ -7,6 +7,7 @@ written is sent again with the same timestamps, and MLflow's SQL store keeps one
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,8 @@ def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
     spool, marker = folder / SPOOL, folder / SHIPPED
     if not spool.exists():
         return 0
+    with spool.open("rb") as file:
+        os.fsync(file.fileno())  # what the store has, the spool has too after a power cut
     offset = int(json.loads(marker.read_text())) if marker.exists() else 0
     sent = 0
     batch: list[Metric] = []
@@ -75,7 +78,8 @@ def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
 
 
 def _send(tracker: Tracker, run_id: str, batch: list, marker: Path, offset: int) -> int:  # type: ignore[type-arg]
-    tracker.client.log_batch(run_id, metrics=batch)
+    for start in range(0, len(batch), BATCH):
+        tracker.client.log_batch(run_id, metrics=batch[start : start + BATCH])
     temporary = marker.with_suffix(".tmp")
     temporary.write_text(json.dumps(offset))
     temporary.replace(marker)

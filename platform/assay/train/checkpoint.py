@@ -55,7 +55,7 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
         _sync(self.folder)
         steps = self.steps()
-        kept = [number for number in steps if number <= step][-KEPT:]  # a run went on before newer ones: they are damaged
+        kept = [number for number in steps if number <= step][-KEPT:]  # newer ones are damaged: the run began before
         for other in set(steps) - set(kept):
             shutil.rmtree(self.folder / f"step-{other:010d}", ignore_errors=True)
         return target
@@ -78,12 +78,14 @@ def read(folder: Path) -> dict[str, Any]:
     """The tree of one checkpoint, every file checked against the manifest. Raises `Damaged`."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        for name, expected in {"state.json": None, **manifest}.items():
+        if "state.json" not in manifest:
+            raise Damaged(f"{folder / MANIFEST} does not name state.json")
+        for name, expected in manifest.items():
             if Path(name).name != name or _sha256(folder / name) != expected:
                 raise Damaged(f"{folder / name} does not match its manifest")
         skeleton = json.loads((folder / "state.json").read_bytes())
         tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors") if path.name in manifest}
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise Damaged(f"{folder} is damaged ({error})") from None
     return {part: _join(tree, tensors.get(part, {})) for part, tree in skeleton.items()}
 

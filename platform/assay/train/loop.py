@@ -6,6 +6,7 @@ of these, so a run that is killed and resumed from any checkpoint ends with the 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,7 +75,8 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
     first = position.step
 
     def save() -> None:
-        window.fold(context)
+        check_finite({f"train/{name}": total for name, total in window.fold(context).items()}, position.step)
+        _check_weights(task, position.step)
         _save(task, engine, window, position, context)
 
     stopped = False
@@ -89,9 +91,9 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
             position.step += 1
             if position.step % record_every == 0:
                 _record(window.take(context), "train", position.step, context)
-            if pulse.due():
+            if pulse.due() and position.batch < loader.steps:  # at the end of the epoch: after the evaluation
                 stopped, to_save = pulse.agree()
-                if stopped or (to_save and position.batch < loader.steps):
+                if stopped or to_save:
                     save()
                 if stopped:
                     break
@@ -205,6 +207,13 @@ def _evaluate_epoch(
         position.best_metrics = metrics
         position.best_weights = {name: t.detach().cpu().clone() for name, t in task.state_dict().items()}
     context.report(position.step, metrics)
+
+
+def _check_weights(task: Task, step: int) -> None:
+    """Refuse to save what a gradient has spoilt; all workers have the same parameters and refuse together."""
+    groups = (group for optimizer in task.optimizers.values() for group in optimizer.param_groups)
+    if not all(torch.isfinite(parameter).all() for group in groups for parameter in group["params"]):
+        check_finite({"a weight": math.nan}, step)
 
 
 def _save(task: Task, engine: StepEngine, window: Window, position: Position, context: LocalContext) -> None:

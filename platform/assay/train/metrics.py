@@ -26,11 +26,14 @@ class Window:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += 1
 
-    def fold(self, context: Context) -> None:
-        """Move the sums of all workers to rank 0, so that its state alone is the whole state."""
-        if context.world_size > 1 and self.sums:
-            total = context.all_reduce(torch.stack(list(self.sums.values())))
+    def fold(self, context: Context) -> dict[str, float]:
+        """Move the sums of all workers to rank 0, so that its state alone is the whole state; returns them."""
+        if not self.sums:
+            return {}
+        total = context.all_reduce(torch.stack(list(self.sums.values())))
+        if context.world_size > 1:
             self.sums = dict(zip(self.sums, total if context.rank == 0 else torch.zeros_like(total), strict=True))
+        return dict(zip(self.sums, total.tolist(), strict=True))
 
     def take(self, context: Context) -> dict[str, float]:
         """The means over steps and workers, and a fresh start."""

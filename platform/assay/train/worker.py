@@ -59,13 +59,24 @@ def _guarded(job: Job, make_context: Any) -> None:
     try:
         _work(job, make_context())
     except Exception as error:
-        failure = {
-            "message": str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}",
-            "expected": isinstance(error, AssayError),
-            "traceback": traceback.format_exc(),
-        }
-        write_json(Path(job.folder) / FAILURE, failure)
+        if not _lost_peer(error):
+            failure = {
+                "message": str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}",
+                "expected": isinstance(error, AssayError),
+                "traceback": traceback.format_exc(),
+            }
+            write_json(Path(job.folder) / FAILURE, failure)
         raise
+
+
+def _lost_peer(error: Exception) -> bool:
+    """True for what a worker sees when another one fails or dies: the cause is elsewhere."""
+    import torch.distributed as distributed
+
+    text = str(error).lower()
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(name in text for name in ("gloo", "nccl"))
+    )
 
 
 def _work(job: Job, context: Any) -> None:
