@@ -126,17 +126,25 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(project: Project) -> None:
     assert record["resumed_from"] > 0
 
 
-def test_two_workers_twice_and_killed(project: Project, shared_ray: None) -> None:
-    first = project.train("digits", *TWO)
-    second = project.train("digits", *TWO, new=True)
+def test_two_workers_twice_and_killed(project: Project, shared_ray: None, tmp_path: Path) -> None:
+    other = Project(tmp_path / "other")
+    shutil.copytree(project.root, other.root, symlinks=True)
+    first = other.train("digits", *TWO)
+    second = other.train("digits", *TWO, new=True)
     assert first["weights_sha256"] == second["weights_sha256"]
-    shutil.rmtree(project.root / ".assay")
     run = killed_while_training(project, "digits", *_set(TWO), metric="val/accuracy", sign=signal.SIGKILL, group=True)
     wait_for_status(project, run.name, "KILLED")
     resumed = project.train("digits", *TWO)
     assert resumed["run_id"] == run.name
     assert resumed["resumed_from"] is not None
     assert resumed["weights_sha256"] == first["weights_sha256"]
+
+
+def test_ray_listens_on_loopback_only(shared_ray: None) -> None:
+    mine = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = [c.laddr.ip for p in mine for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert {address.removeprefix("::ffff:") for address in listening} <= {"127.0.0.1", "::1"}
 
 
 def test_a_dead_worker_is_replaced(project: Project, shared_ray: None) -> None:

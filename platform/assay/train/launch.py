@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import tempfile
 import threading
@@ -67,6 +68,9 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
     """A Ray of our own on loopback, or the cluster at `settings.ray_address`."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if not settings.ray_address:  # without one of its own, Ray writes a token into the home folder
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():
@@ -80,18 +84,20 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
             raise InputError(f"ASSAY_RAY_ADDRESS {settings.ray_address}: no Ray there ({_last(error)})") from None
     else:
         say("starting Ray on this machine")
-        ray.init(
-            address="local",
-            num_cpus=local_slots().cpus,
-            include_dashboard=False,
-            _temp_dir=str(_ray_folder(settings)),
-            _node_ip_address="127.0.0.1",
-            **common,
-        )
+        _loopback_only()
+        folder = str(_ray_folder(settings))
+        ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=folder, **common)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _loopback_only() -> None:
+    """Let Ray's servers listen on 127.0.0.1 alone, as they do on macOS and Windows; on Linux no setting offers it."""
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def slots(settings: Settings) -> Slots:
