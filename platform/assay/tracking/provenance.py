@@ -40,6 +40,7 @@ REQUIRED = (
 _SECRET = re.compile(
     r"(?i)((?:password|passwd|secret|token|api_?key|access_key)\w*[\"']?\s*[:=]\s*[\"']?)([^\s\"']{6,})"
 )
+_IN_ADDRESS = re.compile(r"(://[^\s:/@]*:)[^\s/@]+@")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def redact(text: str) -> str:
     """The text with the values of what looks like a secret taken out."""
-    return _SECRET.sub(r"\1[redacted]", text)
+    return _IN_ADDRESS.sub(r"\1[redacted]@", _SECRET.sub(r"\1[redacted]", text))
 
 
 def installed() -> dict[str, str]:

@@ -156,7 +156,7 @@ def test_killed_with_checkpoints_far_apart(tmp_path: Path, whole: Any, monkeypat
     agree = loop._Pulse.agree
     calls = iter(range(1000))
     monkeypatch.setattr(loop._Pulse, "agree", lambda self: (agree(self)[0], next(calls) % 5 == 3))
-    for died in (6, 9, 8):
+    for died in (6, 9, 4):
         with pytest.raises(Killed):
             attempt(tmp_path, config(), dying_at(died))
     assert same(attempt(tmp_path, config()), whole[0])
@@ -254,7 +254,8 @@ def test_a_run_that_diverges_is_stopped_and_nothing_of_it_is_saved(
         saved = [t for part in ("weights", "best") for t in found[1][part].values()]
         assert all(t.isfinite().all() for t in saved)
         assert found[0] == step
-    assert all(math.isfinite(value) for _, _, value in spooled(tmp_path) if (tmp_path / SPOOL).exists())
+    if (tmp_path / SPOOL).exists():
+        assert all(math.isfinite(value) for _, _, value in spooled(tmp_path))
 
 
 class Scripted(Task):

@@ -1,0 +1,130 @@
+"""Bad input gets one clear line and exit code 2, before any training, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+
+
+def edit(project: Project, old: str, new: str) -> None:
+    path = project.root / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def snapshot(root: Path) -> set[str]:
+    ignored = (".git", ".dvc/tmp", ".assay/hashes", ".assay/mlflow", "__pycache__")
+    return {p for p in (str(path.relative_to(root)) for path in root.rglob("*")) if not any(i in p for i in ignored)}
+
+
+def refused(project: Project, *arguments: str, lines: int = 1) -> str:
+    """The lines of a refusal; the project is as it was."""
+    (project.root / ".assay").mkdir(exist_ok=True)
+    before = snapshot(project.root)
+    told = project.refused(*arguments)
+    assert len(told.splitlines()) == lines, told
+    assert all(line.startswith("error: ") for line in told.splitlines())
+    assert snapshot(project.root) == before
+    return told
+
+
+def test_all_mistyped_keys_at_once(project: Project) -> None:
+    edit(project, "epochs: 30", "epoch: 30")
+    edit(project, "architecture: small_cnn", "architecture: small_cn")
+    edit(project, "lr: 3.0e-3", "lr: fast")
+    told = refused(project, "train", "digits", lines=3)
+    assert "experiments.digits.train.epoch: unknown key 'epoch'; did you mean 'epochs'?" in told
+    assert "experiments.digits.task.architecture" in told
+    assert "experiments.digits.optimizer.lr" in told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("name: classification", "name: clasification", "unknown task 'clasification'; did you mean 'classification'?"),
+        ("data: digits", "data: digit", "unknown dataset 'digit'; did you mean 'digits'?"),
+        ("kind: digits", "kind: digitz", "unknown kind of source 'digitz'"),
+        ("workers: 2", "workers: 3", "batch_size 64 does not divide by workers 3"),
+        ("epochs: 30", "epochs: [", "not readable as YAML"),
+    ],
+)
+def test_wrong_values_in_the_parameters(project: Project, old: str, new: str, says: str) -> None:
+    edit(project, old, new)
+    assert says in refused(project, "train", "digits")
+
+
+def test_unknown_experiment_lists_the_known(project: Project) -> None:
+    for verb in ("train", "evaluate", "register"):
+        assert "unknown experiment 'digit'; did you mean 'digits'? Known: digits." in refused(project, verb, "digit")
+    assert "assay train digits" in refused(project, "evaluate", "digits")
+
+
+def test_more_workers_than_slots(project: Project) -> None:
+    told = refused(project, "train", "digits", "--workers", "64")
+    assert "64 workers need 64 CPU cores" in told
+    assert "--workers" in told
+
+
+@pytest.mark.parametrize("what", ["missing", "changed", "not recorded"])
+def test_data_that_are_not_the_recorded_version(project: Project, what: str) -> None:
+    folder = project.root / "data/digits"
+    if what == "missing":
+        shutil.rmtree(folder)
+    elif what == "changed":
+        shard = folder / "train-00000.arrow"
+        content = shard.read_bytes()
+        shard.unlink()
+        shard.write_bytes(content[:-1] + b"?")
+    else:
+        (project.root / "dvc.lock").unlink()
+    told = refused(project, "train", "digits")
+    assert "data@digits" in told
+    assert {"missing": "not here", "changed": "train-00000.arrow", "not recorded": "no recorded version"}[what] in told
+
+
+@pytest.mark.parametrize(("gone", "says"), [(".git", "git init"), (".dvc", "dvc init")])
+def test_no_repository(project: Project, gone: str, says: str) -> None:
+    shutil.rmtree(project.root / gone)
+    assert says in refused(project, "train", "digits")
+
+
+def test_unknown_runs_and_models(project: Project) -> None:
+    assert "no run" in refused(project, "evaluate", "0" * 32)
+    assert "no registered model 'digits'" in refused(project, "promote", "digits")
+    assert "no registered model 'digits'" in refused(project, "rollback", "digits")
+    assert "no registered model 'digits'" in refused(project, "predict", "digits", "dvc.yaml")
+
+
+@pytest.mark.parametrize("assignment", ["optimizer.lr", "optimizer.lrr=1", "optimizer.lr=fast", "train.epochs=0"])
+def test_wrong_overrides(project: Project, assignment: str) -> None:
+    assert "--set" in refused(project, "train", "digits", "--set", assignment)
+
+
+def test_outside_of_a_project(project: Project, tmp_path: Path) -> None:
+    environment = {k: v for k, v in project.environment.items() if k != "ASSAY_PROJECT"}
+    import subprocess
+
+    done = subprocess.run(["assay", "train", "digits"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no params.yaml here or above" in done.stderr
+
+
+def test_a_dead_tracking_server(project: Project) -> None:
+    environment = {
+        **project.environment,
+        "ASSAY_TRACKING_URI": "http://127.0.0.1:9",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    }
+    import subprocess
+
+    done = subprocess.run(
+        ["assay", "train", "digits"], cwd=project.root, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,87 @@
+"""The flow and `dvc repro` run the same stages; DVC's own commands work; the second time nothing happens."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from assay.tracking.tracker import Tracker
+from tests.conftest import Project
+
+
+def quicken(project: Project) -> None:
+    path = project.root / "params.yaml"
+    text = path.read_text().replace("epochs: 30", "epochs: 2").replace("workers: 2", "workers: 0")
+    path.write_text(text.replace("test/accuracy: 0.98", "test/accuracy: 0.3"))
+
+
+def counts(project: Project) -> tuple[int, int]:
+    """(runs, versions)."""
+    client = Tracker(project.settings).client
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    return len(client.search_runs([experiment.experiment_id])), len(client.search_model_versions("name = 'digits'"))
+
+
+def test_the_flow_makes_a_champion_and_then_nothing(project: Project) -> None:
+    quicken(project)
+    flow = (sys.executable, "-m", "pipelines", "train-and-promote", "digits")
+    first = project.run(*flow)
+    assert "alias champion" in first.stdout
+    assert counts(project) == (1, 1)
+    assert "Data and pipelines are up to date" in project.run("dvc", "status").stdout
+    again = project.run(*flow)
+    assert "0 training steps, 0 new runs, 0 new versions" in " ".join(again.stdout.replace("│", " ").split())
+    assert counts(project) == (1, 1)
+    by_hand = project.run("dvc", "repro", "register@digits")
+    assert "didn't change, skipping" in by_hand.stdout
+    assert counts(project) == (1, 1)
+
+
+def test_a_failed_stage_fails_the_flow_with_its_line(project: Project) -> None:
+    quicken(project)
+    text = (project.root / "params.yaml").read_text().replace("lr: 3.0e-3", "lr: 1.0e+30").replace("adamw", "sgd")
+    (project.root / "params.yaml").write_text(text)
+    done = project.run(sys.executable, "-m", "pipelines", "train-and-promote", "digits", code=1)
+    assert "became" in done.stderr
+    assert "error: train@digits ended with exit code" in done.stderr
+
+
+def test_dvc_commands_work_as_its_users_expect(project: Project) -> None:
+    quicken(project)
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
+    project.run(*git, "commit", "-qam", "quick")
+    project.run("dvc", "repro", "register@digits")
+    project.run("git", "add", "dvc.lock")
+    project.run(*git, "commit", "-qm", "run")
+    record = json.loads((project.root / "results/digits/train.json").read_text())
+    assert (project.root / "results/digits/train.json").stat().st_size < 4096
+
+    metrics = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
+    shown = metrics[""]["data"]["results/digits/metrics.json"]["data"]
+    assert (
+        shown["test/accuracy"]
+        == json.loads((project.root / "results/digits/metrics.json").read_text())["test/accuracy"]
+    )
+    page = project.run("dvc", "plots", "show").stdout
+    assert page.strip().endswith("index.html")
+
+    project.run("dvc", "exp", "run", "--set-param", "experiments.digits.optimizer.lr=0.01", "train@digits")
+    changed = json.loads(project.run("dvc", "params", "diff", "--json").stdout)
+    assert changed["params.yaml"]["experiments.digits.optimizer.lr"] == {"old": 0.003, "new": 0.01}
+    other = json.loads((project.root / "results/digits/train.json").read_text())
+    assert other["run_id"] != record["run_id"]
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout")
+    assert json.loads((project.root / "results/digits/train.json").read_text()) == record
+    assert "up to date" in project.run("dvc", "status").stdout
+
+
+def test_a_changed_gate_costs_no_training(project: Project) -> None:
+    quicken(project)
+    project.run("dvc", "repro", "register@digits")
+    path = project.root / "params.yaml"
+    path.write_text(path.read_text().replace("test/accuracy: 0.3", "test/accuracy: 0.31"))
+    done = project.run("dvc", "repro", "register@digits")
+    assert "nothing to train" in done.stderr
+    assert counts(project) == (1, 1)

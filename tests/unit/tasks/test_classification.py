@@ -1,0 +1,332 @@
+"""Pixels in, classes out: the same pixels in training and serving, and the metrics that scikit-learn gives."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.metrics import accuracy_score, f1_score
+from torch import Tensor
+
+from assay.config import DatasetConfig, ExperimentConfig
+from assay.data.dataset import Dataset, prepare
+from assay.data.importers.image_folder import folder_digest
+from assay.errors import InputError
+from assay.tasks.classification import data as data_module
+from assay.tasks.classification.config import AugmentConfig, Config
+from assay.tasks.classification.data import Images, augmented
+from assay.tasks.classification.model import ARCHITECTURES, Classifier, Served, resize
+from assay.tasks.classification.task import Task, source
+from assay.train.context import LocalContext
+from assay.train.engine import StepEngine
+from assay.train.loop import evaluate
+from assay.train.randomness import Draw
+from tests.support.bad_images import CLASSES, make_folder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """48 pictures of many kinds in three classes."""
+    root = tmp_path_factory.mktemp("pets")
+    make_folder(root / "raw", 48, 0)
+    config = {"source": {"kind": "image_folder", "path": "raw", "sha256": folder_digest(root / "raw")}}
+    split = {"train": 0.5, "val": 0.25, "test": 0.25}
+    card = prepare(root, "pets", DatasetConfig.model_validate({**config, "split": split}), root / "pets", lambda *_: None)
+    return Dataset(root / "pets", card, "abc.dir")
+
+
+def experiment(**task: Any) -> ExperimentConfig:
+    small = {"name": "classification", "image_size": 8, "width": 4, **task}
+    return ExperimentConfig.model_validate({"task": small, "data": "pets", "train": {"batch_size": 8}})
+
+
+def built(dataset: Dataset, **task: Any) -> Task:
+    torch.manual_seed(0)
+    return Task.build(experiment(**task), dataset, LocalContext(Path("unused"), CPU, 1))
+
+
+def draw(indices: list[int] | range, seed: int = 1, epoch: int = 0) -> Draw:
+    return Draw(seed, epoch, np.array(indices, dtype=np.int64))
+
+
+class Fixed(Draw):
+    """Each of the five numbers (turn, grow, right, down, mirror) as the test says, -1 to 1."""
+
+    def __init__(self, count: int, **values: float) -> None:
+        super().__init__(0, 0, np.arange(count))
+        names = ("turn", "grow", "right", "down", "mirror")
+        object.__setattr__(self, "row", [(values.get(name, 0.0) + 1) / 2 for name in names])
+
+    def uniform(self, purpose: str, count: int = 1) -> np.ndarray[Any, Any]:
+        assert count == len(self.row)  # type: ignore[attr-defined]
+        return np.tile(np.array(self.row), (len(self.indices), 1))  # type: ignore[attr-defined]
+
+
+def picture(size: int = 8, channels: int = 1) -> Tensor:
+    """[1, C, S, S], every pixel different."""
+    return torch.arange(channels * size * size).reshape(1, channels, size, size).to(torch.uint8)
+
+
+# Resizing
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(4, 24), st.sampled_from([1, 3]), st.integers(0, 99))
+def test_resizing_keeps_whole_steps_of_0_to_255(height: int, width: int, size: int, channels: int, seed: int) -> None:
+    images = torch.randint(0, 2, (2, channels, height, width), generator=torch.Generator().manual_seed(seed)) * 255
+    made = resize(images.to(torch.uint8), size)
+    assert made.shape == (2, channels, size, size)
+    assert made.dtype == torch.float32
+    assert torch.equal(made, made.round())
+    assert 0 <= made.min() <= made.max() <= 255
+    assert torch.equal(made, made.to(torch.uint8).float())
+
+
+def test_resizing_to_the_same_size_changes_nothing_and_a_flat_picture_stays_flat() -> None:
+    assert torch.equal(resize(picture(), 8), picture().float())
+    assert (resize(torch.full((1, 3, 30, 17), 77, dtype=torch.uint8), 8) == 77).all()
+
+
+def test_halving_is_antialiased() -> None:
+    board = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    board[..., ::2, ::2] = board[..., 1::2, 1::2] = 255
+    assert (resize(board, 4) - 127.5).abs().max() < 10
+
+
+def test_serving_sees_the_very_pixels_of_training(dataset: Dataset) -> None:
+    task = built(dataset, image_size=12)
+    served = task.export().module
+    assert isinstance(served, Served)
+    images, packed = Images(Config(image_size=12), dataset, "val"), dataset.split("val")
+    seen: list[Tensor] = []
+    task.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+    for index in range(len(images)):
+        path = dataset.folder / "one.png"
+        path.write_bytes(packed.image(index))
+        raw = Task.read(path, {"channels": 3})
+        with torch.no_grad():
+            answer = served(torch.from_numpy(raw))
+            pixels = images.load(np.array([index]), None)["image"]
+            expected = task.model(pixels).softmax(1)
+        assert raw.dtype == np.uint8
+        assert torch.equal(seen[-2], seen[-1].float())
+        assert torch.equal(answer, expected)
+        path.unlink()
+
+
+# Augmentation
+
+
+@pytest.mark.parametrize("config", [AugmentConfig(), AugmentConfig(shift=0.1, rotate=30, scale=0.3)])
+def test_no_change_is_no_change(config: AugmentConfig) -> None:
+    """Zero in the config, or zeros drawn."""
+    drawn = draw([0]) if config == AugmentConfig() else Fixed(1)
+    torch.testing.assert_close(augmented(picture(), config, drawn), picture().float(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "drawn", "expected"),
+    [
+        (AugmentConfig(flip=True), {"mirror": -1}, lambda p: p.flip(-1)),
+        (AugmentConfig(flip=True), {"mirror": 0.99}, lambda p: p),
+        (AugmentConfig(), {"mirror": -1, "turn": 1, "right": 1, "down": 1, "grow": 1}, lambda p: p),
+        (AugmentConfig(rotate=90), {"turn": 1}, lambda p: p.rot90(1, (-2, -1))),
+        (AugmentConfig(rotate=90), {"turn": -1}, lambda p: p.rot90(-1, (-2, -1))),
+        (AugmentConfig(rotate=180), {"turn": 1}, lambda p: p.flip(-1, -2)),
+        (AugmentConfig(shift=0.25), {"right": 1}, lambda p: torch.cat([p[..., 2:], p[..., -1:], p[..., -1:]], -1)),
+        (AugmentConfig(shift=0.5), {"down": -0.5}, lambda p: torch.cat([p[..., :1, :]] * 2 + [p[..., :-2, :]], -2)),
+    ],
+)
+def test_each_change_does_what_it_says(config: AugmentConfig, drawn: dict[str, float], expected: Callable[..., Any]) -> None:
+    made = augmented(picture(), config, Fixed(1, **drawn))
+    torch.testing.assert_close(made, expected(picture().float()), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(("grow", "side"), [(1, 12), (-1, 4)])
+def test_growing_grows(grow: float, side: int) -> None:
+    square = torch.zeros(1, 1, 16, 16)
+    square[..., 4:12, 4:12] = 255
+    made = augmented(square, AugmentConfig(scale=0.5), Fixed(1, grow=grow))
+    assert (made > 127).sum().item() == side**2
+
+
+def test_half_of_the_pictures_are_mirrored() -> None:
+    made = augmented(picture().expand(400, -1, -1, -1), AugmentConfig(flip=True), draw(range(400)))
+    flipped = (made[:, 0, 0, 0] - 7).abs() < 0.01
+    straight = (made[:, 0, 0, 0] - 0).abs() < 0.01
+    assert (flipped | straight).all()
+    assert 150 < flipped.sum() < 250
+
+
+EVERYTHING = AugmentConfig(shift=0.2, rotate=20, scale=0.2, flip=True)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=8, unique=True), st.integers(0, 3))
+@settings(max_examples=25)
+def test_a_picture_is_changed_the_same_in_any_batch(indices: list[int], epoch: int) -> None:
+    pictures = torch.randint(0, 256, (31, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    together = augmented(pictures[indices], EVERYTHING, draw(indices, epoch=epoch))
+    assert 0 <= together.min() <= together.max() <= 255
+    for row, index in enumerate(indices):
+        alone = augmented(pictures[[index]], EVERYTHING, draw([index], epoch=epoch))
+        assert torch.equal(alone[0], together[row])
+
+
+def test_epochs_and_samples_are_changed_differently() -> None:
+    same = picture().expand(2, -1, -1, -1)
+    one, other = augmented(same, EVERYTHING, draw([0, 1]))
+    assert not torch.equal(one, other)
+    assert not torch.equal(one, augmented(same, EVERYTHING, draw([0, 1], epoch=1))[0])
+
+
+# Data
+
+
+@pytest.mark.parametrize("augment", [{}, {"shift": 0.1, "flip": True}])
+def test_streaming_gives_the_batches_of_memory(
+    dataset: Dataset, augment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config.model_validate({"image_size": 12, "augment": augment})
+    held = source(config, dataset, "train")
+    monkeypatch.setattr(data_module, "MEMORY", 0)
+    streamed = source(config, dataset, "train")
+    assert (held.in_memory, streamed.in_memory, streamed.pixels) == (True, False, None)
+    assert len(held) == len(streamed) == dataset.card.samples["train"]
+    for drawn in (None, draw([3, 0, 7])):
+        one, other = (images.load(np.array([3, 0, 7]), drawn) for images in (held, streamed))
+        assert one.keys() == other.keys() == {"image", "label"}
+        for name in one:
+            assert one[name].dtype == other[name].dtype
+            assert torch.equal(one[name], other[name])
+    assert one["image"].shape == (3, 3, 12, 12)
+
+
+def test_labels_are_those_of_the_packed_samples(dataset: Dataset) -> None:
+    images, packed = Images(Config(), dataset, "test"), dataset.split("test")
+    labels = images.load(np.arange(len(images)), None)["label"]
+    names = packed.column("name").to_pylist()
+    assert [CLASSES[int(label)] for label in labels] == [name.split("/")[0] for name in names]
+
+
+# Networks
+
+
+@given(st.integers(4, 70), st.integers(4, 12), st.sampled_from([1, 3]), st.integers(2, 5), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_networks_take_every_size_and_width(size: int, width: int, channels: int, classes: int, batch: int) -> None:
+    config = Config(image_size=size, width=width)
+    assert set(ARCHITECTURES) == {"small_cnn"}
+    model = Classifier(config, classes, [0.5] * channels, [0.2] * channels)
+    for mode in (True, False):
+        logits = model.train(mode)(torch.zeros(batch, channels, size, size, dtype=torch.uint8))
+        assert logits.shape == (batch, classes)
+        assert logits.isfinite().all()
+
+
+def test_pixels_are_normalized_by_the_card() -> None:
+    model = Classifier(Config(image_size=8, width=4), 2, [0.5, 0.25, 0.0], [0.1, 0.2, 0.0])
+    seen: list[Tensor] = []
+    model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(torch.full((2, 3, 8, 8), 51, dtype=torch.uint8))
+    expected = torch.tensor([-3.0, -0.25, 0.2 / 1e-3])  # a channel without contrast does not become infinite
+    torch.testing.assert_close(seen[0][0, :, 0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+# The task
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_the_metrics_are_scikit_learns(pairs: list[tuple[int, int]]) -> None:
+    actual, predicted = zip(*pairs, strict=True)
+    table = torch.zeros(4, 4, dtype=torch.int64)
+    for a, p in pairs:
+        table[a, p] += 1
+    found = Task.summarize(None, {"confusion": table})  # type: ignore[arg-type]
+    assert found["accuracy"] == pytest.approx(accuracy_score(actual, predicted))
+    expected = f1_score(actual, predicted, labels=range(4), average="macro", zero_division=0)
+    assert found["macro_f1"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_an_evaluation_counts_every_sample(dataset: Dataset, size: int, tmp_path: Path) -> None:
+    task, images = built(dataset), source(Config(image_size=8), dataset, "test")
+    metrics, (drawn,) = evaluate(task, images, "test", size, LocalContext(tmp_path, CPU, 1))
+    with torch.no_grad():
+        batch = images.load(np.arange(len(images)), None)
+        logits = task.model.eval()(batch["image"])
+    assert metrics["test/accuracy"] == (logits.argmax(1) == batch["label"]).float().mean().item()
+    assert metrics["test/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, batch["label"]).item(), rel=1e-5)
+    assert set(metrics) == {"test/accuracy", "test/loss", "test/macro_f1"}
+    assert sum(row["count"] for row in drawn.table) == len(images)
+    expected = [(a, p) for a in CLASSES for p in CLASSES]
+    assert [(row["actual"], row["predicted"]) for row in drawn.table] == expected
+    pairs = list(zip(batch["label"].tolist(), logits.argmax(1).tolist(), strict=True))
+    for row, (a, p) in zip(drawn.table, [(a, p) for a in range(3) for p in range(3)], strict=True):
+        assert row["count"] == pairs.count((a, p))
+    assert Image.open(io.BytesIO(drawn.png)).format == "PNG"
+
+
+def test_training_learns_a_batch_by_heart(dataset: Dataset) -> None:
+    task = built(dataset, dropout=0)
+    settings = experiment()
+    optimizer = settings.optimizer.model_copy(update={"lr": 0.01})
+    for group in task.optimizers["model"].param_groups:
+        group["lr"] = 0.01
+    engine = StepEngine(task.optimizers, settings.train, optimizer, CPU, 60)
+    batch = source(Config(image_size=8), dataset, "train").load(np.arange(8), None)
+    losses = []
+    for step in range(60):
+        engine.begin(step)
+        losses.append(task.train_step(batch, engine)["loss"].item())
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_what_is_exported_takes_any_size_and_answers_in_words(dataset: Dataset) -> None:
+    export = built(dataset).export()
+    assert export.example.dtype == np.uint8
+    assert export.dynamic == (0, 2, 3)
+    assert not export.module.training
+    with torch.no_grad():
+        answers = export.module(torch.zeros(2, 3, 31, 57, dtype=torch.uint8)).numpy()
+    np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-5)
+    assert export.facts == {"classes": list(CLASSES), "channels": 3}
+    one, other = Task.describe(np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]], dtype=np.float64), export.facts)
+    assert one == {
+        "class": "berry", "probability": 0.7, "probabilities": {"apple": 0.1, "berry": 0.7, "cherry": 0.2},
+    }  # fmt: skip
+    assert (other["class"], other["probability"]) == ("apple", 0.5)
+    assert [type(v) for v in one["probabilities"].values()] == [float] * 3
+
+
+@pytest.mark.parametrize(("name", "content"), [("missing.png", None), ("text.png", b"no picture"), ("folder", "")])
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content: bytes | str | None) -> None:
+    path = tmp_path / name
+    if content == "":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=name):
+        Task.read(path, {"channels": 1})
+
+
+def test_weights_come_back(dataset: Dataset) -> None:
+    task, other = built(dataset), built(dataset)
+    with torch.no_grad():
+        for tensor in task.state_dict().values():
+            tensor.add_(1)
+    state = task.state_dict()
+    assert all(name.startswith("model/") for name in state)
+    other.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
+    assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
+    del state["model/mean"]
+    with pytest.raises(RuntimeError, match="mean"):
+        other.load_state_dict(state)

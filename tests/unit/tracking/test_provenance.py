@@ -1,0 +1,212 @@
+"""A run can be traced to its code, its data and its settings, and carries no secret."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from assay.config import ExperimentConfig
+from assay.errors import InputError
+from assay.tracking import provenance
+from assay.tracking.provenance import (
+    PREFIX,
+    REQUIRED,
+    code_sha256,
+    collect,
+    fingerprint,
+    git_state,
+    missing,
+    redact,
+)
+from tests.support.tiny_task import Config
+
+
+@pytest.fixture
+def project(git: Any, tmp_path: Path) -> Path:
+    """A repository with one commit."""
+    folder = tmp_path / "project"
+    git("init", "--quiet")
+    (folder / "main.py").write_text("print(1)\n")
+    (folder / ".gitignore").write_text("ignored/\n")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "one")
+    return folder
+
+
+def test_no_repository_and_no_commit_are_refused_with_the_mend(git: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a git repository: run `git init` and commit"):
+        git_state(tmp_path / "project")
+    git("init", "--quiet")
+    with pytest.raises(InputError, match="no commit yet: commit"):
+        git_state(tmp_path / "project")
+
+
+def test_without_git_there_is_a_plain_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="git is not installed"):
+        git_state(tmp_path)
+
+
+def test_a_clean_tree_is_its_commit(git: Any, project: Path) -> None:
+    assert git_state(project) == (git("rev-parse", "HEAD").strip(), "")
+    (project / "ignored").mkdir()
+    (project / "ignored" / "x.py").write_text("secret")
+    (project / "dvc.lock").write_text("data: 1\n")
+    assert git_state(project)[1] == ""
+
+
+def test_a_recorded_dvc_lock_is_left_out_and_nothing_else(git: Any, project: Path) -> None:
+    (project / "dvc.lock").write_text("data: 1\n")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "two")
+    (project / "dvc.lock").write_text("data: 2\n")
+    assert git_state(project)[1] == ""
+    (project / "main.py").write_text("print(2)\n")
+    assert "dvc.lock" not in git_state(project)[1]
+    assert "+print(2)" in git_state(project)[1]
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_changes_are_shown_staged_or_not(git: Any, project: Path, staged: bool) -> None:
+    (project / "main.py").write_text("print(2)\n")
+    (project / ".gitignore").unlink()
+    if staged:
+        git("add", ".")
+    _, diff = git_state(project)
+    assert "-print(1)\n+print(2)\n" in diff
+    assert "deleted file" in diff
+
+
+@pytest.mark.parametrize("name", ["new.py", "é 🙂.py", 'quo"te.py', "two\nlines.py", "sub/new.yaml"])
+def test_new_source_is_carried_whole(project: Path, name: str) -> None:
+    path = project / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("x = 'first'\n")
+    one = git_state(project)[1]
+    assert one == f"+++ {name}\nx = 'first'\n\n"
+    path.write_text("x = 'other'\n")
+    assert git_state(project)[1] != one
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "bild-ä.png"])
+def test_new_files_of_other_kinds_are_carried_as_hashes(project: Path, name: str) -> None:
+    (project / name).write_bytes(b"\0\1\2")
+    assert git_state(project)[1] == f"+++ {name}: sha256 {hashlib.sha256(bytes(range(3))).hexdigest()}\n"
+    (project / name).unlink()
+    (project / name).symlink_to("nowhere")
+    assert git_state(project)[1] == f"+++ {name}: no regular file\n"
+
+
+def test_large_source_is_carried_as_a_hash(project: Path) -> None:
+    (project / "table.yaml").write_text("x" * 200_000)
+    assert git_state(project)[1].startswith("+++ table.yaml: sha256 ")
+
+
+def test_a_project_below_the_repository_sees_its_own_part(git: Any, project: Path) -> None:
+    (project / "inner").mkdir()
+    (project / "inner" / "a.py").write_text("a\n")
+    (project / "outside.py").write_text("b\n")
+    assert git_state(project / "inner")[1] == "+++ a.py\na\n\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'PASSWORD = "hunter2secret"',
+        "password: hunter2secret",
+        "db_passwd=hunter2secret",
+        "+  api_key: 'hunter2secret'",
+        '{"apikey": "hunter2secret"}',
+        "AWS_SECRET_ACCESS_KEY=hunter2secret",
+        "access_key_id = hunter2secret",
+        "GITHUB_TOKEN=hunter2secret",
+        "client_secret='hunter2secret'",
+        "uri: postgresql://anna:hunter2secret@db.example.org:5432/mlflow",
+        "git clone https://oauth2:hunter2secret@github.com/a/b",
+    ],
+)
+def test_secrets_are_taken_out(text: str) -> None:
+    clean = redact(f"before\n{text}\nafter\n")
+    assert "hunter2secret" not in clean
+    assert "[redacted]" in clean
+    assert clean.startswith("before\n")
+    assert clean.endswith("\nafter\n")
+
+
+@pytest.mark.parametrize("text", ["lr = 0.1", "https://example.org:8080/a@b", "s3://bucket/key", "x: int = 3  # a@b.c"])
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+def config(**changes: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate({"task": Config(), "data": "points", **changes})
+
+
+def test_the_fingerprint_changes_with_everything_but_the_gate() -> None:
+    base = fingerprint(config(), "d1", "c1")
+    assert fingerprint(config(gate={"min": {"test/loss": 0.1}, "tolerance": 0.5}), "d1", "c1") == base
+    assert fingerprint(config(seed=0), "d1", "c1") == base
+    others = [
+        fingerprint(config(), "d2", "c1"),
+        fingerprint(config(), "d1", "c2"),
+        fingerprint(config(seed=1), "d1", "c1"),
+        fingerprint(config(data="other"), "d1", "c1"),
+        fingerprint(config(task=Config(dropout=0.2)), "d1", "c1"),
+        fingerprint(config(optimizer={"lr": 0.5}), "d1", "c1"),
+        fingerprint(config(train={"workers": 2}), "d1", "c1"),
+        fingerprint(config(train={"precision": "bf16"}), "d1", "c1"),
+    ]
+    assert len({base, *others}) == len(others) + 1
+
+
+def test_the_code_of_a_task_is_all_files_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "acme_code" / "counting"
+    (folder / "parts").mkdir(parents=True)
+    for name in ("config.py", "task.py", "parts/head.py"):
+        (folder / name).write_text(f"# {name}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = {code_sha256("acme_code.counting")}
+    for name in ("config.py", "task.py", "parts/head.py", "new.py"):
+        (folder / name).write_text("x = 1\n" + name)
+        seen.add(code_sha256("acme_code.counting"))
+    assert len(seen) == 5
+    (folder / "README.md").write_text("words")
+    assert code_sha256("acme_code.counting") in seen
+    assert code_sha256("classification") not in seen
+    assert code_sha256("classification") == code_sha256("classification")
+
+
+def test_a_run_carries_everything_that_registering_asks_for(git: Any, project: Path) -> None:
+    (project / "main.py").write_text("API_KEY = 'hunter2secret'\n")
+    dataset: Any = SimpleNamespace(hash="abc.dir", card=SimpleNamespace(classes=["a", "b"]))
+    machine = {"world_size": "2", "threads": "1", "device": "cpu"}
+    made = collect(project, "digits", config_of_a_shipped_task(), dataset, machine)
+    tags = {PREFIX + name: value for name, value in made.tags.items()}
+    assert missing(tags) == []
+    assert made.tags["commit"] == git("rev-parse", "HEAD").strip()
+    assert (made.tags["dirty"], made.tags["dataset_hash"], made.tags["world_size"]) == ("true", "abc.dir", "2")
+    assert all(isinstance(value, str) for value in made.tags.values())
+    assert "hunter2secret" not in str(made)
+    assert made.packages["torch"]
+    git("checkout", "--quiet", ".")
+    clean = collect(project, "digits", config_of_a_shipped_task(), dataset, machine)
+    assert clean.tags["dirty"] == "false"
+    assert clean.tags["diff_sha256"] != made.tags["diff_sha256"]
+    assert clean.tags["fingerprint"] == made.tags["fingerprint"]
+
+
+def config_of_a_shipped_task() -> ExperimentConfig:
+    return config(task={"name": "classification"})
+
+
+def test_what_a_run_lacks_is_named() -> None:
+    tags = {PREFIX + name: "x" for name in REQUIRED}
+    assert missing(tags) == []
+    assert missing({**tags, PREFIX + "commit": ""}) == ["commit"]
+    del tags[PREFIX + "seed"], tags[PREFIX + "device"]
+    assert missing(tags) == ["seed", "device"]
+    assert missing({}) == list(provenance.REQUIRED)

@@ -1,0 +1,209 @@
+"""Every point reaches the store once: also after an outage, and after a kill between two lines of code."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.errors import WorkError
+from assay.settings import Settings
+from assay.tracking import recorder
+from assay.tracking.recorder import Recorder, ship
+from assay.tracking.tracker import BATCH, Tracker
+from assay.train.folder import SHIPPED, SPOOL
+from assay.train.spool import Spool
+
+Points = list[tuple[int, float]]
+
+
+@pytest.fixture
+def run_id(tracker: Tracker) -> str:
+    found = tracker.client.get_experiment_by_name("recorder")
+    experiment = found.experiment_id if found else tracker.client.create_experiment("recorder")
+    made: str = tracker.client.create_run(experiment).info.run_id
+    return made
+
+
+def spool(folder: Path, first: int, end: int, names: int = 1) -> None:
+    writer = Spool(folder / SPOOL)
+    for step in range(first, end):
+        writer.append(step, {f"train/m{i}": step + i / 8 for i in range(names)})
+    writer.close()
+
+
+def stored(tracker: Tracker, run_id: str, name: str = "train/m0") -> Points:
+    return sorted((m.step, m.value) for m in tracker.client.get_metric_history(run_id, name))
+
+
+def expected(end: int, number: int = 0) -> Points:
+    return [(step, step + number / 8) for step in range(end)]
+
+
+class Broken:
+    """A store that does not answer while it is `down`."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.down = True
+        self.asked = 0
+
+    def log_batch(self, *arguments: Any, **named: Any) -> None:
+        self.asked += 1
+        if self.down:
+            raise ConnectionError("no route\nto host")
+        self.client.log_batch(*arguments, **named)
+
+
+class Standing:
+    """A tracker around a client."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+
+@pytest.fixture
+def broken(tracker: Tracker) -> Iterator[tuple[Any, Broken]]:
+    store = Broken(tracker.client)
+    yield Standing(store), store
+
+
+def until(condition: Any, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
+def test_nothing_to_ship(tracker: Tracker, run_id: str, tmp_path: Path) -> None:
+    assert ship(tracker, run_id, tmp_path) == 0
+    spool(tmp_path, 0, 0)
+    assert ship(tracker, run_id, tmp_path) == 0
+
+
+def test_each_point_once_with_its_time(tracker: Tracker, run_id: str, tmp_path: Path) -> None:
+    spool(tmp_path, 0, 3)
+    assert ship(tracker, run_id, tmp_path) == 3
+    assert ship(tracker, run_id, tmp_path) == 0
+    spool(tmp_path, 3, 5)
+    assert ship(tracker, run_id, tmp_path) == 2
+    assert stored(tracker, run_id) == expected(5)
+    times = [json.loads(line)["time"] for line in (tmp_path / SPOOL).read_text().splitlines()]
+    assert sorted(m.timestamp for m in tracker.client.get_metric_history(run_id, "train/m0")) == times
+
+
+def test_killed_between_sending_and_remembering(
+    tracker: Tracker, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool(tmp_path, 0, 2)
+    ship(tracker, run_id, tmp_path)
+    spool(tmp_path, 2, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ship(tracker, run_id, tmp_path)
+    assert stored(tracker, run_id) == expected(5)
+    assert ship(tracker, run_id, tmp_path) == 3  # sent again, with the same times
+    assert stored(tracker, run_id) == expected(5)
+    (tmp_path / SHIPPED).unlink()
+    assert ship(tracker, run_id, tmp_path) == 5
+    assert stored(tracker, run_id) == expected(5)
+
+
+def test_many_metrics_go_in_batches_that_the_store_takes(tracker: Tracker, run_id: str, tmp_path: Path) -> None:
+    spool(tmp_path, 0, 6, names=450)
+    assert ship(tracker, run_id, tmp_path) == 2700
+    for number in (0, 449):
+        assert stored(tracker, run_id, f"train/m{number}") == expected(6, number)
+
+
+def test_more_metrics_in_a_step_than_the_store_takes_at_once(tracker: Tracker, run_id: str, tmp_path: Path) -> None:
+    spool(tmp_path, 0, 1, names=2 * BATCH + 1)
+    assert ship(tracker, run_id, tmp_path) == 2 * BATCH + 1
+    assert stored(tracker, run_id, f"train/m{2 * BATCH}") == expected(1, 2 * BATCH)
+
+
+def test_a_batch_that_failed_is_sent_again(run_id: str, tracker: Tracker, broken: Any, tmp_path: Path) -> None:
+    standing, store = broken
+    spool(tmp_path, 0, 4, names=450)
+    with pytest.raises(ConnectionError):
+        ship(standing, run_id, tmp_path)
+    store.down = False
+    send = store.client.log_batch
+    answers = iter([None, ConnectionError("gone")])
+
+    def once(*arguments: Any, **named: Any) -> None:
+        if (answer := next(answers, None)) is not None:
+            raise answer
+        send(*arguments, **named)
+
+    store.log_batch = once
+    with pytest.raises(ConnectionError):
+        ship(standing, run_id, tmp_path)
+    assert stored(tracker, run_id) == expected(2)
+    assert ship(standing, run_id, tmp_path) == 900
+    assert stored(tracker, run_id, "train/m449") == expected(4, 449)
+
+
+def test_a_line_that_is_being_written_waits(tracker: Tracker, run_id: str, tmp_path: Path) -> None:
+    spool(tmp_path, 0, 3)
+    whole = (tmp_path / SPOOL).read_bytes()
+    (tmp_path / SPOOL).write_bytes(whole[:-5])
+    assert ship(tracker, run_id, tmp_path) == 2
+    (tmp_path / SPOOL).write_bytes(whole)
+    assert ship(tracker, run_id, tmp_path) == 1
+    assert stored(tracker, run_id) == expected(3)
+
+
+def test_what_is_sent_is_safe_on_the_disk_first(
+    tracker: Tracker, run_id: str, broken: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut leaves a spool shorter than the offset, and what follows is never sent."""
+    events: list[str] = []
+    standing, store = broken
+    monkeypatch.setattr(recorder.os, "fsync", lambda number: events.append("synced"))
+    store.log_batch = lambda *arguments, **named: events.append("sent")
+    spool(tmp_path, 0, 1)
+    ship(standing, run_id, tmp_path)
+    assert events[:2] == ["synced", "sent"]
+
+
+def test_an_outage_is_told_once_and_everything_arrives_after_it(
+    run_id: str, tracker: Tracker, broken: Any, tmp_path: Path
+) -> None:
+    standing, store = broken
+    warnings: list[str] = []
+    running = Recorder(standing, run_id, tmp_path, warnings.append)
+    running._stop.wait = lambda seconds, wait=running._stop.wait: wait(min(seconds, 0.05))  # type: ignore[method-assign]
+    until(lambda: True)
+    spool(tmp_path, 0, 3)
+    until(lambda: store.asked >= 3)
+    assert warnings == [f"the tracking store does not answer (no route to host); metrics wait in {tmp_path}"]
+    store.down = False
+    until(lambda: len(stored(tracker, run_id)) == 3)
+    spool(tmp_path, 3, 5)
+    running.close()
+    assert stored(tracker, run_id) == expected(5)
+    assert not running._thread.is_alive()
+
+
+def test_a_run_that_ends_in_an_outage_keeps_its_metrics(
+    run_id: str, tracker: Tracker, broken: Any, tmp_path: Path
+) -> None:
+    standing, store = broken
+    running = Recorder(standing, run_id, tmp_path, lambda line: None)
+    spool(tmp_path, 0, 3)
+    with pytest.raises(WorkError, match="the metrics are safe in"):
+        running.close()
+    assert not running._thread.is_alive()
+    assert ship(tracker, run_id, tmp_path) == 3
+    assert stored(tracker, run_id) == expected(3)
+
+
+def test_the_database_lies_in_the_project(settings: Settings, tracker: Tracker) -> None:
+    assert tracker.client.search_experiments()
+    assert (settings.state / "mlflow.db").exists()
