@@ -20,8 +20,8 @@ def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="actual")
     if len(classes) <= MOST_NUMBERS:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", parse_math=False)
+        axes.set_yticks(range(len(classes)), classes, parse_math=False)
         for i, row in enumerate(table):
             for j, number in enumerate(row):
                 if number:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,9 @@ class Standing:
 
 
 @pytest.fixture
-def broken(tracker: Tracker) -> Iterator[tuple[Any, Broken]]:
+def broken(tracker: Tracker) -> tuple[Any, Broken]:
     store = Broken(tracker.client)
-    yield Standing(store), store
+    return Standing(store), store
 
 
 def until(condition: Any, seconds: float = 10) -> None:
@@ -179,7 +178,6 @@ def test_an_outage_is_told_once_and_everything_arrives_after_it(
     warnings: list[str] = []
     running = Recorder(standing, run_id, tmp_path, warnings.append)
     running._stop.wait = lambda seconds, wait=running._stop.wait: wait(min(seconds, 0.05))  # type: ignore[method-assign]
-    until(lambda: True)
     spool(tmp_path, 0, 3)
     until(lambda: store.asked >= 3)
     assert warnings == [f"the tracking store does not answer (no route to host); metrics wait in {tmp_path}"]

@@ -26,7 +26,12 @@ EXPERIMENT = "runs"
 
 
 def provenance(fingerprint: str | None = None) -> Provenance:
-    tags = {"fingerprint": fingerprint or uuid.uuid4().hex, "commit": "c" * 40, "dataset": "d", "dataset_hash": "h" * 36}
+    tags = {
+        "fingerprint": fingerprint or uuid.uuid4().hex,
+        "commit": "c" * 40,
+        "dataset": "d",
+        "dataset_hash": "h" * 36,
+    }
     return Provenance(tags, {"seed": 3, "optimizer": {"lr": 0.1}}, "a diff", {"torch": "2"})
 
 
@@ -108,8 +113,9 @@ def test_an_error_gives_the_run_back(settings: Settings, tracker: Tracker) -> No
 
 
 def test_an_unknown_run_is_refused(settings: Settings, tracker: Tracker) -> None:
-    with pytest.raises(InputError, match="no run 'nothing'"), claim(
-        settings, tracker, EXPERIMENT, provenance(), "nothing", False
+    with (
+        pytest.raises(InputError, match="no run 'nothing'"),
+        claim(settings, tracker, EXPERIMENT, provenance(), "nothing", False),
     ):
         pass
 
@@ -164,7 +170,9 @@ def test_a_process_that_is_killed_leaves_no_run_running(settings: Settings, trac
     inputs = provenance()
     assert tracker.client.search_experiments()  # the schema is there before a second process asks for it
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(settings.root), inputs.tags["fingerprint"]], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WORKER, str(settings.root), inputs.tags["fingerprint"]],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert worker.stdout is not None

@@ -15,7 +15,7 @@ from torch import Tensor
 from assay.config import ExperimentConfig
 from assay.errors import WorkError
 from assay.task import Headline, Picture
-from assay.train import loop
+from assay.train import checkpoint, loop
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import SPOOL, STOP
@@ -38,6 +38,7 @@ class Killed(Exception):
 @pytest.fixture(autouse=True)
 def _agree_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "PULSE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "_sync", lambda path: None)  # no power is cut here, and it costs most of the time
 
 
 def config(task: Mapping[str, Any] | None = None, **changes: Any) -> ExperimentConfig:

@@ -1,0 +1,62 @@
+"""What the measurements share: a fresh clone to work in, the program's JSON, a figure's line."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+def figure(name: str, **values: Any) -> None:
+    """Print one figure."""
+    print(json.dumps({"figure": name, **values}), flush=True)
+
+
+def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
+    """Median, minimum and maximum."""
+    shown = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, digits) for name, value in shown.items()}
+
+
+@contextmanager
+def fresh_clone() -> Iterator[Path]:
+    """A clone of the committed state, with nothing in it yet."""
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
+        clone = Path(folder) / "p"
+        subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(clone)], check=True)
+        yield clone
+
+
+def environment(clone: Path) -> dict[str, str]:
+    """The environment of programs that run in a clone, on the clone's code."""
+    code = os.pathsep.join((str(clone / "platform"), str(clone)))
+    return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": code}
+
+
+def run(clone: Path, *command: str) -> str:
+    """Run a program to its end; its standard output."""
+    done = subprocess.run(command, cwd=clone, env=environment(clone), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def assay(clone: Path, *arguments: str) -> dict[str, Any]:
+    """A verb's JSON object."""
+    result: dict[str, Any] = json.loads(run(clone, str(BIN / "assay"), *arguments, "--json"))
+    return result
+
+
+def assign(*assignments: str) -> list[str]:
+    """`--set` arguments."""
+    return [word for assignment in assignments for word in ("--set", assignment)]
