@@ -58,6 +58,8 @@ def show(experiment: str, summary: dict[str, Any], seconds: float) -> None:
     if not trained:
         rows["new"] = "nothing: every stage was unchanged (0 training steps, 0 new runs, 0 new versions)"
     grid = Table(title=experiment, show_header=False, title_justify="left")
+    grid.add_column()
+    grid.add_column(overflow="fold")
     for name, value in rows.items():
         grid.add_row(name, value)
     Console().print(grid)

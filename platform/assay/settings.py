@@ -27,9 +27,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ASSAY_", frozen=True, extra="ignore")
 
     project: Path | None = None
-    tracking_uri: str | None = Field(
-        None, validation_alias=AliasChoices("ASSAY_TRACKING_URI", "MLFLOW_TRACKING_URI")
-    )
+    tracking_uri: str | None = Field(None, validation_alias=AliasChoices("ASSAY_TRACKING_URI", "MLFLOW_TRACKING_URI"))
     artifact_uri: str | None = None
     ray_address: str | None = None
     storage: Path | None = None

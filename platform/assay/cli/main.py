@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext, redirect_stdout
 
 import typer
 
@@ -40,6 +41,7 @@ def _options(debug: bool = typer.Option(False, "--debug", help="Show tracebacks 
 def main() -> None:
     """The `assay` program: one line and an exit code for each error; a traceback only with `--debug`."""
     from assay.errors import AssayError
+
     try:
         from assay.settings import quiet
     except ModuleNotFoundError as error:
@@ -47,7 +49,8 @@ def main() -> None:
     else:
         quiet()
     try:
-        app()
+        with redirect_stdout(sys.stderr) if "--json" in sys.argv else nullcontext():  # libraries print, too
+            app()
     except AssayError as error:
         if "--debug" in sys.argv:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ Progress = Callable[[int, int, str], None]
 def present(result: Mapping[str, Any], as_json: bool, render: Callable[[Mapping[str, Any]], Any]) -> None:
     """Print a verb's result: as JSON, or as whatever `render` makes of it (text or a Rich renderable)."""
     if as_json:
-        typer.echo(json.dumps(result, default=str))
+        typer.echo(json.dumps(result, default=str), file=sys.__stdout__)
     else:
         from rich.console import Console
 
@@ -34,6 +35,8 @@ def table(rows: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    grid.add_column()
+    grid.add_column(overflow="fold")
     for name, value in rows.items():
         grid.add_row(f"[bold]{name}[/bold]", f"{value:.4f}" if isinstance(value, float) else str(value))
     return grid

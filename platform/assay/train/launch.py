@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from assay.train.worker import Job, work_here, work_in_ray
 
 ATTEMPTS = 3  # of a job whose workers die; a job that fails is not tried again
 TICK_SECONDS = 0.2
+SESSION_SECONDS = 24 * 3600
 SOCKET_PATH = 107  # bytes that Linux allows, of which Ray adds about 65 to its folder
 
 RAY_ENVIRONMENT = {
@@ -50,6 +53,7 @@ def launch(
         _run(lambda: work_here(job), folder, tick, say)
     else:
         with ray_running(settings, say):
+            say(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     _run(lambda: _fit(job, plan, settings), folder, tick, say)
@@ -85,8 +89,9 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
     else:
         say("starting Ray on this machine")
         _loopback_only()
-        folder = str(_ray_folder(settings))
-        ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=folder, **common)
+        folder = _ray_folder(settings)
+        _forget_sessions(folder)
+        ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=str(folder), **common)
     try:
         yield
     finally:
@@ -177,6 +182,13 @@ def _signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _forget_sessions(folder: Path) -> None:
+    """Remove Ray's logs of sessions older than a day; it never does so itself."""
+    for session in folder.glob("session_2*"):
+        if time.time() - session.stat().st_mtime > SESSION_SECONDS:
+            shutil.rmtree(session, ignore_errors=True)
 
 
 def _ray_folder(settings: Settings) -> Path:

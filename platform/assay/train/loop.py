@@ -7,6 +7,7 @@ of these, so a run that is killed and resumed from any checkpoint ends with the 
 from __future__ import annotations
 
 import math
+import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,7 +104,8 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
         speed = (loader.steps - first_batch) * loader.batch_size / max(seconds, 1e-9)
         _record(window.take(context), "train", position.step, context)
         _evaluate_epoch(task, sources["val"], config, context, position)
-        context.report(position.step, {"time/epoch_seconds": seconds, "time/samples_per_second": speed})
+        timing = {"time/epoch_seconds": seconds, "time/samples_per_second": speed}
+        context.report(position.step, timing | memory(context.device))
         position.epoch, position.batch = position.epoch + 1, 0
         pulse.touch()
         stop_now, to_save = pulse.agree()
@@ -125,6 +127,14 @@ def evaluate(
     means, counts = sums.reduce(context)
     metrics = {f"{split}/{name}": value for name, value in {**means, **task.summarize(counts)}.items()}
     return metrics, list(task.pictures(counts)) if context.rank == 0 else []
+
+
+def memory(device: torch.device) -> dict[str, float]:
+    """The most memory of this worker so far, in MiB."""
+    used = {"system/peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if device.type == "cuda":
+        used["system/peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return used
 
 
 class _Pulse:
