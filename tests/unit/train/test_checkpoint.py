@@ -97,6 +97,12 @@ def test_tuples_come_back_as_lists_and_live_tensors_are_copied(tmp_path: Path) -
     assert not tree["a"]["grad"].requires_grad
 
 
+def test_keys_that_read_alike_stay_apart(tmp_path: Path) -> None:
+    kept, _ = checkpoints(tmp_path)
+    tree = {"part": {1: torch.ones(1), "1": torch.zeros(1), "a/b": torch.ones(2), "a": {"b": torch.zeros(2)}}}
+    assert same(read(kept.save(1, tree)), tree)
+
+
 def test_nothing_is_there_at_first(tmp_path: Path) -> None:
     kept, warnings = checkpoints(tmp_path)
     assert (kept.load(), kept.steps(), warnings) == (None, [], [])
