@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 
 import typer
 
 from assay.cli import data, models
 from assay.cli import train as training
 from assay.cli.doctor import doctor
+from assay.cli.output import results_only
 from assay.cli.ui import ui
 
 app = typer.Typer(
@@ -49,7 +50,7 @@ def main() -> None:
     else:
         quiet()
     try:
-        with redirect_stdout(sys.stderr) if "--json" in sys.argv else nullcontext():  # libraries print, too
+        with results_only() if "--json" in sys.argv else nullcontext():
             app()
     except AssayError as error:
         if "--debug" in sys.argv:

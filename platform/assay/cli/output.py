@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Annotated, Any
+from contextlib import contextmanager, redirect_stdout
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -15,10 +15,25 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, what) while something long runs."""
 
 
+_results: TextIO | None = None
+
+
+@contextmanager
+def results_only() -> Iterator[None]:
+    """Keep standard output for the result: whatever libraries print goes to standard error."""
+    global _results
+    _results = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results = None
+
+
 def present(result: Mapping[str, Any], as_json: bool, render: Callable[[Mapping[str, Any]], Any]) -> None:
     """Print a verb's result: as JSON, or as whatever `render` makes of it (text or a Rich renderable)."""
     if as_json:
-        typer.echo(json.dumps(result, default=str), file=sys.__stdout__)
+        typer.echo(json.dumps(result, default=str), file=_results)
     else:
         from rich.console import Console
 

@@ -15,7 +15,7 @@ from assay.errors import AssayError, InputError
 from assay.jobs import outputs
 from assay.jobs.progress import Progress
 from assay.settings import Settings
-from assay.tracking.provenance import PREFIX, code_sha256, collect, fingerprint, git_state
+from assay.tracking.provenance import PREFIX, code_sha256, collect, fingerprint, git_commit
 from assay.tracking.recorder import Recorder
 from assay.tracking.runs import Claim, claim, reap
 from assay.tracking.tracker import RECORD, Tracker
@@ -100,7 +100,7 @@ def _written(request: Request, record: dict[str, Any], settings: Settings, track
 
 
 def _require_repository(root: Path) -> None:
-    git_state(root)
+    git_commit(root)
     if not (root / ".dvc").is_dir():
         raise InputError(f"{root}: no DVC repository: run `dvc init`, so that datasets have versions")
 

@@ -37,6 +37,9 @@ REQUIRED = (
 )
 """The tags without which a run cannot be registered."""
 
+HASHED_BYTES = 2**20
+"""The largest untracked file whose content is hashed."""
+
 _SECRET = re.compile(
     r"(?i)((?:password|passwd|secret|token|api_?key|access_key)\w*[\"']?\s*[:=]\s*[\"']?)([^\s\"']{6,})"
 )
@@ -66,12 +69,13 @@ def collect(
     """
     plain = resolved(config)
     commit, diff = git_state(root)
-    packages = installed()
+    packages, shown = installed(), redact(diff)
     code = code_sha256(config.task.name)
     tags = {
         "experiment": experiment,
         "commit": commit,
         "dirty": str(bool(diff)).lower(),
+        "diff_redacted": str(shown != diff).lower(),
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest(),
         "dataset": config.data,
         "dataset_hash": dataset.hash,
@@ -85,7 +89,7 @@ def collect(
         "fingerprint": fingerprint(config, dataset.hash, code),
         **machine,
     }
-    return Provenance(tags, plain, redact(diff), packages)
+    return Provenance(tags, plain, shown, packages)
 
 
 def fingerprint(config: ExperimentConfig, dataset_hash: str, code: str) -> str:
@@ -105,26 +109,34 @@ def git_state(root: Path) -> tuple[str, str]:
 
     `dvc.lock` is left out: it is DVC's own record of the data, which is carried separately.
     """
-    if _git(root, "rev-parse", "--is-inside-work-tree") is None:
-        raise InputError(f"{root}: not a git repository: run `git init` and commit, so that runs can be traced to code")
-    commit = _git(root, "rev-parse", "HEAD")
-    if commit is None:
-        raise InputError(f"{root}: the git repository has no commit yet: commit, so that runs can be traced to code")
+    commit = git_commit(root)
     others = ":(exclude)dvc.lock"
     diff = _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", ".", others) or ""
     new = (_git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", ".", others) or "").split("\0")
     for name in sorted(filter(None, new)):
         diff += _new_file(root, name)
-    return commit.strip(), diff
+    return commit, diff
+
+
+def git_commit(root: Path) -> str:
+    """The commit that is checked out. Raises `InputError` where there is none."""
+    if _git(root, "rev-parse", "--is-inside-work-tree") is None:
+        raise InputError(f"{root}: not a git repository: run `git init` and commit, so that runs can be traced to code")
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        raise InputError(f"{root}: the git repository has no commit yet: commit, so that runs can be traced to code")
+    return commit.strip()
 
 
 def _new_file(root: Path, name: str) -> str:
-    """An untracked file: its text if it is source code, otherwise its hash alone."""
+    """An untracked file: its text if it is source code, its hash if it is small, else its size: it may be raw data."""
     path = root / name
     if not path.is_file():
         return f"+++ {name}: no regular file\n"
     if path.suffix in {".py", ".yaml", ".yml", ".toml"} and path.stat().st_size < 200_000:
         return f"+++ {name}\n{path.read_text(errors='replace')}\n"
+    if path.stat().st_size > HASHED_BYTES:
+        return f"+++ {name}: {path.stat().st_size} bytes\n"
     with path.open("rb") as file:
         return f"+++ {name}: sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
 
@@ -148,11 +160,12 @@ def installed() -> dict[str, str]:
 
 
 def code_sha256(task: str) -> str:
-    """The hash of the code that weights follow from: the contract, the training package and the task's folder."""
+    """The hash of the code that weights follow from: the contract, decoding, the training package, the task's folder."""
     import importlib.util
 
     package = Path(__file__).parents[1]
-    files = [package / "task.py", *sorted((package / "train").rglob("*.py"))]
+    files = [package / name for name in ("task.py", "data/images.py", "data/pack.py")]
+    files += sorted((package / "train").rglob("*.py"))
     found = importlib.util.find_spec(task if "." in task else f"assay.tasks.{task}")
     assert found is not None
     for folder in found.submodule_search_locations or ():

@@ -61,6 +61,7 @@ class StepEngine:
         self.scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
         self._rates = {name: [group["lr"] for group in o.param_groups] for name, o in optimizers.items()}
         self._boundary = True
+        self._stepped = False
 
     def begin(self, step: int) -> None:
         """Set the learning rates of this step, and whether it ends an accumulation."""
@@ -86,8 +87,14 @@ class StepEngine:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.train.clip)
         self.scaler.step(optimizer)
-        self.scaler.update()
+        self._stepped = True
         optimizer.zero_grad(set_to_none=True)
+
+    def end(self) -> None:
+        """Close the step: the loss scale moves once, after all optimizers have used it."""
+        if self._stepped:
+            self.scaler.update()
+            self._stepped = False
 
     def optimize(self, loss: Tensor) -> None:
         (optimizer,) = self.optimizers.values()

@@ -88,6 +88,7 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
             torch.manual_seed(key(config.seed, "step", position.step, context.rank))
             engine.begin(position.step)
             window.add(task.train_step(_to(batch, context.device), engine))
+            engine.end()
             position.batch += 1
             position.step += 1
             if position.step % record_every == 0:
