@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any, TextIO
@@ -14,6 +15,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what) while something long runs."""
 
+
+PLAIN_SECONDS = 2.0
+"""How often a plain line tells of progress."""
 
 _results: TextIO | None = None
 
@@ -59,7 +63,7 @@ def table(rows: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar with rate and time left on a terminal; elsewhere a plain line at every tenth. Writes to standard error."""
+    """A bar with rate and time left on a terminal; elsewhere a plain line every two seconds. Writes to standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -74,13 +78,13 @@ def progress_bar(title: str) -> Iterator[Progress]:
 
 
 def _plain(title: str) -> Progress:
-    last = -1
+    said = time.monotonic()
 
     def update(done: int, total: int, what: str) -> None:
-        nonlocal last
-        tenth = 10 * done // max(total, 1)
-        if tenth != last:
-            last = tenth
+        nonlocal said
+        now = time.monotonic()
+        if done == total or now - said >= PLAIN_SECONDS:
+            said = now
             say(f"{title}: {done} of {total} {what}".rstrip())
 
     return update

@@ -160,7 +160,7 @@ def installed() -> dict[str, str]:
 
 
 def code_sha256(task: str) -> str:
-    """The hash of the code that weights follow from: the contract, decoding, the training package, the task's folder."""
+    """The hash of the code that weights follow from: contract, decoding, the training package, the task's folder."""
     import importlib.util
 
     package = Path(__file__).parents[1]

@@ -26,7 +26,7 @@ from assay.train.loader import Loader, evaluation_batches
 from assay.train.metrics import Sums, Window, check_finite
 from assay.train.randomness import key
 
-RECORDS_PER_EPOCH = 10
+RECORDS_PER_EPOCH = 5
 LONGEST_WINDOW = 50  # steps between two records, at most
 PULSE_SECONDS = 0.5  # how often the workers agree on whether to stop or to save
 
