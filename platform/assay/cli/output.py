@@ -63,7 +63,7 @@ def table(rows: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar with rate and time left on a terminal; elsewhere a plain line every two seconds. Writes to standard error."""
+    """A bar with rate and time left on a terminal; elsewhere a line every two seconds. On standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

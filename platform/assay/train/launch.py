@@ -11,9 +11,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from assay.errors import AssayError, InputError, WorkError
 from assay.settings import Settings
@@ -24,12 +26,14 @@ from assay.train.worker import Job, work_here, work_in_ray
 ATTEMPTS = 3  # of a job whose workers die; a job that fails is not tried again
 TICK_SECONDS = 0.2
 SESSION_SECONDS = 24 * 3600
+END_SECONDS = 2.0
 SOCKET_PATH = 107  # bytes that Linux allows, of which Ray adds about 65 to its folder
 
 RAY_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # the default of 2 s is paid at the start and the end of each job
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # at the default of 15 a step waits for whatever else wakes up
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -92,10 +96,33 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
         folder = _ray_folder(settings)
         _forget_sessions(folder)
         ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=str(folder), **common)
+    ours = [] if settings.ray_address else _descendants()
     try:
         yield
     finally:
+        ours += [] if settings.ray_address else _descendants()
         ray.shutdown()
+        _end(ours)
+
+
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Kill what outlives Ray's shutdown: now and then a worker misses that its raylet is gone, and sleeps for good."""
+    workers = [process for process in set(processes) if _is_ray(process)]
+    _, alive = psutil.wait_procs(workers, timeout=END_SECONDS)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _is_ray(process: psutil.Process) -> bool:
+    try:
+        return process.name().startswith(("ray::", "raylet", "gcs_server"))
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _loopback_only() -> None:
