@@ -17,9 +17,14 @@ from assay.tracking.tracker import BATCH, Tracker
 from assay.train.folder import SHIPPED, SPOOL
 from assay.train.spool import read
 
+SECONDS = 3.0
+"""Between two shipments: each takes a moment of a core that a small machine trains on."""
+LONGEST_SECONDS = 30.0
+"""Between two tries while the store does not answer."""
+
 
 class Recorder:
-    """A thread that ships one run's spool every second until `close`."""
+    """A thread that ships one run's spool every few seconds until `close`."""
 
     def __init__(self, tracker: Tracker, run_id: str, folder: Path, warn: Callable[[str], None]) -> None:
         self.tracker = tracker
@@ -31,13 +36,13 @@ class Recorder:
         self._thread.start()
 
     def _run(self) -> None:
-        wait, warned = 1.0, False
+        wait, warned = SECONDS, False
         while not self._stop.wait(wait):
             try:
                 ship(self.tracker, self.run_id, self.folder)
-                wait, warned = 1.0, False
+                wait, warned = SECONDS, False
             except Exception as error:  # whatever the store's client raises: training goes on, the spool keeps all
-                wait = min(2 * wait, 30.0)
+                wait = min(2 * wait, LONGEST_SECONDS)
                 if not warned:
                     self.warn(f"the tracking store does not answer ({_line(error)}); metrics wait in {self.folder}")
                 warned = True

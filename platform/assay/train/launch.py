@@ -96,33 +96,30 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
         folder = _ray_folder(settings)
         _forget_sessions(folder)
         ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=str(folder), **common)
-    ours = [] if settings.ray_address else _descendants()
     try:
         yield
     finally:
-        ours += [] if settings.ray_address else _descendants()
+        ours = set() if settings.ray_address else _ray_processes()
         ray.shutdown()
         _end(ours)
 
 
-def _descendants() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def _ray_processes() -> set[psutil.Process]:
+    """What Ray has started for this process: its servers and workers."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith(("ray::", "raylet", "gcs_server")):
+                found.add(process)
+    return found
 
 
-def _end(processes: list[psutil.Process]) -> None:
+def _end(processes: set[psutil.Process]) -> None:
     """Kill what outlives Ray's shutdown: now and then a worker misses that its raylet is gone, and sleeps for good."""
-    workers = [process for process in set(processes) if _is_ray(process)]
-    _, alive = psutil.wait_procs(workers, timeout=END_SECONDS)
+    _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def _is_ray(process: psutil.Process) -> bool:
-    try:
-        return process.name().startswith(("ray::", "raylet", "gcs_server"))
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _loopback_only() -> None:
