@@ -30,9 +30,10 @@ END_SECONDS = 2.0
 SOCKET_PATH = 107  # bytes that Linux allows, of which Ray adds about 65 to its folder
 
 RAY_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # the default of 2 s is paid at the start and the end of each job
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s is paid at the start and the end of each job
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",  # nobody scrapes it here, and on two cores it shows
     "RAY_worker_niceness": "0",  # at the default of 15 a step waits for whatever else wakes up
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

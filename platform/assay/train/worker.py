@@ -90,7 +90,7 @@ def _work(job: Job, context: Any) -> None:
 
     torch.set_num_threads(job.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a check that costs a write of every output
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a check that costs a write of every output
     torch.backends.cudnn.benchmark = False
     config = parse_experiment(job.config, "config")
     folder = Path(job.dataset)
