@@ -14,12 +14,12 @@ from typing import Any
 
 from assay.config import DatasetConfig, ExperimentConfig, Params, load_params, parse_params, read_yaml, resolved
 from assay.data.dataset import Card, build, divide, read_card, refuse_overlap, scan_source
-from assay.data.files import new_folder, swapped, write_atomic
 from assay.data.importers import Progress
 from assay.data.importers.image_folder import Source, class_folders, display, folder_digest
 from assay.data.params_file import Block, add_block, set_values
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, WorkError
+from assay.files import new_folder, swapped, write_atomic
 
 _BOM = "\ufeff"
 

@@ -19,13 +19,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from assay.config import DatasetConfig, Frozen, SplitConfig
-from assay.data.files import new_folder, swapped, write_atomic
 from assay.data.images import Rejected, canonical, decode
 from assay.data.importers import Progress, Sample, Scan, SourceChanged, load_importer
 from assay.data.pack import LABELS, Packed, Packer
 from assay.data.split import SPLITS, class_counts, split_samples
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, known
+from assay.files import new_folder, swapped, write_atomic
 
 CARD = "dataset.json"
 _CHUNK = 32

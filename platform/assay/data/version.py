@@ -72,7 +72,7 @@ def _read_cache(path: Path) -> dict[str, list[Any]]:
 
 
 def _write_cache(path: Path, old: dict[str, list[Any]], new: dict[str, list[Any]]) -> None:
-    from assay.data.files import write_atomic
+    from assay.files import write_atomic
 
     if new == old:
         return

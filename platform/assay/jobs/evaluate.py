@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from assay.config import ExperimentConfig, parse_experiment
 from assay.data.dataset import Dataset, open_dataset
 from assay.errors import InputError
+from assay.files import write_json
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
-from assay.train.worker import write_json
 
 if TYPE_CHECKING:
     from assay.task import Picture, Task

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from assay.config import ExperimentConfig
 from assay.data.dataset import Dataset
+from assay.files import write_json
 from assay.train.folder import SPOOL
 from assay.train.spool import read
-from assay.train.worker import write_json
 
 if TYPE_CHECKING:
     from assay.tracking.tracker import Tracker

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from assay.config import GateConfig, load_params
 from assay.data.dataset import Dataset, open_dataset
 from assay.errors import InputError
+from assay.files import write_json
 from assay.jobs.evaluate import load_weights, measure, recorded_config, resolve_run
 from assay.settings import Settings
 from assay.task import load_task
@@ -17,7 +18,6 @@ from assay.tracking.gates import Decision, decide
 from assay.tracking.provenance import PREFIX, missing
 from assay.tracking.registry import CHAMPION, Registry, run_of
 from assay.tracking.tracker import Tracker
-from assay.train.worker import write_json
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -19,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from assay.files import sync
+
 MANIFEST = "manifest.json"
 KEPT = 2
 Weights = dict[str, Tensor]
@@ -53,7 +55,7 @@ class Checkpoints:
             temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        _sync(self.folder)
+        sync(self.folder)
         steps = self.steps()
         kept = [number for number in steps if number <= step][-KEPT:]  # newer ones are damaged: the run began before
         for other in set(steps) - set(kept):
@@ -111,7 +113,7 @@ def _write(folder: Path, state: Mapping[str, Any]) -> None:
     files = sorted(path for path in folder.iterdir())
     (folder / MANIFEST).write_text(json.dumps({path.name: _sha256(path) for path in files}))
     for path in [*files, folder / MANIFEST, folder]:
-        _sync(path)
+        sync(path)
 
 
 def _split(tree: Any, tensors: Weights, path: str) -> Any:
@@ -146,11 +148,3 @@ def _join(node: dict[str, Any], tensors: Weights) -> Any:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

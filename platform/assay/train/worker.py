@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError
+from assay.files import write_json
 from assay.train.folder import FAILURE, OUTCOME
 
 
@@ -104,10 +103,3 @@ def _work(job: Job, context: Any) -> None:
     if context.rank == 0:
         plain = {name: value for name, value in vars(outcome).items() if name != "weights"}
         write_json(context.folder / OUTCOME, plain)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
-    temporary.replace(path)

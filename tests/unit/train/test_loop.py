@@ -40,7 +40,7 @@ def _agree_at_every_step_and_record_every_third() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "PULSE_SECONDS", 0.0)
         patch.setattr(loop, "RECORDS_PER_EPOCH", 2)
-        patch.setattr(checkpoint, "_sync", lambda path: None)  # no power is cut here, and it costs most of the time
+        patch.setattr(checkpoint, "sync", lambda path: None)  # no power is cut here, and it costs most of the time
         yield
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -26,7 +28,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def _umask() -> int:
@@ -36,9 +38,14 @@ def _umask() -> int:
     return 0o022
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Replace `path` by readable JSON, or leave it as it is."""
+    write_atomic(path, f"{json.dumps(data, indent=2)}\n".encode())
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -67,7 +74,7 @@ def swapped(folder: Path, target: Path) -> Iterator[None]:
         if target.exists():
             target.rename(old)
         folder.rename(target)
-        sync_folder(target.parent)
+        sync(target.parent)
         yield
     except BaseException:
         if old.exists() or not folder.exists():
