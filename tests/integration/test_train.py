@@ -180,6 +180,17 @@ def test_two_networks_and_two_optimizers(project: Project, shared_ray: None) -> 
     )
 
 
+def test_a_run_is_not_resumed_as_something_else(project: Project) -> None:
+    run = killed_while_training(project, "digits", *_set(QUICK), metric="train/loss", sign=signal.SIGKILL)
+    source = project.root / "params.yaml"
+    source.write_text(source.read_text().replace("test: 0.2}\n    seed: 0", "test: 0.2}\n    seed: 3"))
+    project.run("dvc", "repro", "-q", "data@digits")
+    with pytest.raises(InputError, match="the dataset is not what the run began with"):
+        project.train("digits", resume=run.name)
+    with pytest.raises(InputError, match="leave out --set"):
+        project.train("digits", "seed=1", resume=run.name)
+
+
 def test_one_process_at_a_time(project: Project) -> None:
     slow = ("train.epochs=200", "train.workers=0")
     child = subprocess.Popen(
@@ -198,6 +209,10 @@ def test_a_diverging_run_says_so(project: Project) -> None:
     with pytest.raises(WorkError, match=r"became (nan|inf)"):
         project.train("digits", *QUICK, "optimizer.lr=1.0e+30", "optimizer.name=sgd", "optimizer.warmup=0.0")
     assert runs(project) == ["FAILED"]
+    tracker = Tracker(project.settings)
+    (path,) = (project.root / ".assay/runs").glob("*/spool.jsonl")
+    told = len(path.read_text().splitlines())
+    assert len(tracker.client.get_metric_history(path.parent.name, "train/loss")) == told, "what was measured is kept"
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(project: Project) -> None:

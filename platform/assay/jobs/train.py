@@ -66,6 +66,8 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
         return _written(request, done, settings, tracker)
     chosen = plan(config.train, slots(settings))
     provenance = collect(settings.root, request.experiment, config, dataset, chosen.machine())
+    if request.resume:
+        _require_same_inputs(tracker.get(request.resume).data.tags, provenance.tags)
     for run_id in reap(settings, tracker):
         progress.say(f"run {run_id} had died; marked KILLED")
     with claim(settings, tracker, request.experiment, provenance, request.resume, request.new) as held:
@@ -105,6 +107,15 @@ def _require_repository(root: Path) -> None:
         raise InputError(f"{root}: no DVC repository: run `dvc init`, so that datasets have versions")
 
 
+def _require_same_inputs(recorded: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """A run goes on as what it was: its record would be false with other data or code."""
+    for name, what in (("dataset_hash", "the dataset"), ("code_sha256", "the training code")):
+        if recorded[PREFIX + name] != here[name]:
+            found = f"{name} {recorded[PREFIX + name]}, here {here[name]}"
+            mend = "go back to it, or start another run without --resume"
+            raise InputError(f"--resume: {what} is not what the run began with ({found}): {mend}")
+
+
 def _config(request: Request, settings: Settings, tracker: Tracker) -> ExperimentConfig:
     """The experiment's block with its overrides; of a resumed run, what it was started with."""
     config = override(load_params(settings.params_file).experiment(request.experiment), list(request.assignments))
@@ -136,8 +147,10 @@ def _execute(
     recorder = Recorder(tracker, held.run_id, held.folder, progress.say)
     try:
         with progress.showing(held.folder, outputs.total_steps(config, dataset)):
-            outcome = launch(job, chosen, settings, progress.tick, progress.say)
-        recorder.close()
+            try:
+                outcome = launch(job, chosen, settings, progress.tick, progress.say)
+            finally:
+                recorder.close()
         if not outcome["finished"]:
             raise Interrupted(
                 f"stopped at step {outcome['steps']}, saved; the same command continues run {held.run_id}"
