@@ -213,10 +213,6 @@ def test_a_diverging_run_says_so(project: Project) -> None:
     with pytest.raises(WorkError, match=r"became (nan|inf)"):
         project.train("digits", *QUICK, "optimizer.lr=1.0e+30", "optimizer.name=sgd", "optimizer.warmup=0.0")
     assert runs(project) == ["FAILED"]
-    tracker = Tracker(project.settings)
-    (path,) = (project.root / ".assay/runs").glob("*/spool.jsonl")
-    told = len(path.read_text().splitlines())
-    assert len(tracker.client.get_metric_history(path.parent.name, "train/loss")) == told, "what was measured is kept"
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(project: Project) -> None:
