@@ -31,17 +31,7 @@ def prepare(name: Name, as_json: AsJson = False) -> None:
     with progress_bar(name) as progress:
         card = prepare_dataset(settings.root, name, config, folder, progress)
     found, _ = folder_hash(folder, settings.state / "hashes.json")
-    result = {
-        "name": name,
-        "hash": found,
-        "samples": sum(card.samples.values()),
-        "splits": card.samples,
-        "classes": card.classes,
-        "rejected": card.rejected,
-        "converted": card.converted,
-        "warnings": card.warnings,
-    }
-    _report(result, as_json)
+    _report(card.summary(found), as_json)
 
 
 @app.command(epilog="Example: assay data add pets raw/pets --kind image_folder")

@@ -231,15 +231,4 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _result(root: Path, name: str, card: Card, changed: bool, experiment: str | None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "hash": recorded_hash(root, name),
-        "samples": sum(card.samples.values()),
-        "splits": card.samples,
-        "classes": card.classes,
-        "rejected": card.rejected,
-        "converted": card.converted,
-        "warnings": card.warnings,
-        "changed": changed,
-        "experiment": experiment,
-    }
+    return {**card.summary(recorded_hash(root, name)), "changed": changed, "experiment": experiment}

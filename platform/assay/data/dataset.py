@@ -65,6 +65,19 @@ class Card(Frozen):
     warnings: list[str]
     files: dict[str, str]
 
+    def summary(self, version: str | None) -> dict[str, Any]:
+        """What the `data` verbs say of it; `version` is its hash."""
+        return {
+            "name": self.name,
+            "hash": version,
+            "samples": sum(self.samples.values()),
+            "splits": self.samples,
+            "classes": self.classes,
+            "rejected": self.rejected,
+            "converted": self.converted,
+            "warnings": self.warnings,
+        }
+
 
 @dataclass
 class Dataset:
