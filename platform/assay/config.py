@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import (
     BaseModel,
@@ -24,6 +25,9 @@ from pydantic import (
 )
 
 from assay.errors import InputError, known
+
+if TYPE_CHECKING:
+    from assay.data.dataset import Card
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Model = TypeVar("Model", bound=BaseModel)
@@ -46,10 +50,39 @@ class Frozen(BaseModel):
         return value
 
 
+@dataclass(frozen=True)
+class Headline:
+    """The one metric by which checkpoints are chosen, trials compared and gates held, on `val/` and on `test/`."""
+
+    metric: str
+    maximize: bool = True
+
+    def better(self, value: float, than: float | None) -> bool:
+        """True where `value` is at least as good: of equals, the later is taken."""
+        if than is None:
+            return True
+        return value >= than if self.maximize else value <= than
+
+
 class TaskConfig(Frozen):
     """What a task lets the user choose. Each task's `config.py` extends it as `Config`."""
 
     name: str
+
+    @property
+    def headline(self) -> Headline:
+        """Which of the task's metrics decides. It may follow from the choices."""
+        raise NotImplementedError
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files beside the dataset that the weights follow from, such as pretrained weights: hashed for the record."""
+        return ()
+
+    @classmethod
+    def starter(cls, card: Card) -> dict[str, Any] | None:  # noqa: ARG003
+        """A first experiment for a dataset that was just added: its block without `data`. None: not for such data."""
+        return None
 
 
 class SourceConfig(Frozen):
@@ -91,7 +124,7 @@ class DatasetConfig(Frozen):
 class OptimizerConfig(Frozen):
     """An optimizer and its schedule. The learning rate follows the schedule from `lr`, by step."""
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "lbfgs"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -110,6 +143,7 @@ class TrainConfig(Frozen):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = Field(1, ge=1, description="batches a step")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    compile: bool = Field(False, description="torch.compile, where this machine can")
     checkpoint_seconds: float = Field(10.0, ge=0, description="the most work that a kill can cost")
 
     @model_validator(mode="after")

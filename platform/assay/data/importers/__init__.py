@@ -2,6 +2,7 @@
 
 A module `assay/data/importers/<kind>.py` has `class Source(SourceConfig)` and
 `def scan(source, root, progress) -> Scan`. Nothing heavy is imported at its top: every command reads the config.
+A source that reads a folder of the user's has the fields `path` and `sha256`, and can be named by `assay data add`.
 """
 
 from __future__ import annotations
@@ -32,28 +33,48 @@ class SourceChanged(InputError):
 
 
 @dataclass(frozen=True)
+class Box:
+    """A thing in an image: corners in pixels of the upright image (`x2 > x1`, `y2 > y1`), and its class.
+
+    `ignored` boxes (crowds, difficult ones) are neither learnt nor counted, found or missed.
+    """
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    label: int
+    ignored: bool = False
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One good image: what it is called, its class, and how to get its bytes.
+    """One good image: what it is called, what it shows, and how to get its bytes.
 
     Attributes:
-        label: index into the classes of the scan.
+        labels: indices into the classes of the scan that the image shows; exactly one for the annotation `class`.
         sha256: of the raw content; samples of the same content never part in a split.
         facts: what `images.inspect` said of the content.
         read: gives the raw content again; raises `InputError` where it is no longer the one that was checked.
+        boxes: for the annotation `boxes`.
+        split: where the source itself says it: `train`, `val`, `test`, or `trainval`, of which a part becomes `val`.
     """
 
     name: str
-    label: int
+    labels: tuple[int, ...]
     sha256: str
     facts: ImageFacts
     read: Callable[[], bytes]
+    boxes: tuple[Box, ...] = ()
+    split: str | None = None
 
 
 @dataclass(frozen=True)
 class Scan:
     """What an importer found. `rejected` is [{file, reason}], `converted` is [{file, change}]; all in a fixed order.
 
-    `digest` identifies the raw data: equal digests, equal data.
+    `digest` identifies the raw data: equal digests, equal data. `annotation` says what is known of each image: its
+    `class`, its `labels`, its `boxes`, or whether it is content or `style`.
     """
 
     samples: list[Sample]
@@ -62,6 +83,7 @@ class Scan:
     converted: list[dict[str, str]]
     warnings: list[str]
     digest: str
+    annotation: str = "class"
 
 
 def kinds() -> list[str]:
