@@ -1,4 +1,4 @@
-"""How MLflow serves a network that cannot be traced: built from its config, then given its weights. MLflow runs this."""
+"""How MLflow serves a network that cannot be traced: built from its config, given its weights. MLflow runs this."""
 
 from __future__ import annotations
 

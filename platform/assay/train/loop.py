@@ -89,7 +89,7 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
         for batch in loader.epoch(position.epoch, position.batch):
             seed_step(config.seed, position.step, context)
             engine.begin(position.step)
-            window.add(task.train_step(_to(batch, context.device), engine))
+            window.add(task.train_step(to_device(batch, context.device), engine))
             engine.end()
             position.batch += 1
             position.step += 1
@@ -126,7 +126,7 @@ def evaluate(
     sums = Sums()
     with torch.inference_mode():
         for batch in evaluation_batches(source, batch_size, context.rank, context.world_size, _ahead(source, context)):
-            task.eval_step(_to(batch, context.device), sums)
+            task.eval_step(to_device(batch, context.device), sums)
         means, tables = sums.reduce(context)
         metrics = {f"{split}/{name}": value for name, value in {**means, **task.summarize(tables)}.items()}
         return metrics, list(task.pictures(tables, source)) if draw and context.rank == 0 else []
@@ -199,13 +199,13 @@ def _ahead(source: Source, context: LocalContext) -> int:
     return 0 if getattr(source, "in_memory", False) else context.threads + 1
 
 
-def _to(batch: Any, device: torch.device) -> Any:
+def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
-        return {name: _to(value, device) for name, value in batch.items()}
+        return {name: to_device(value, device) for name, value in batch.items()}
     if isinstance(batch, (list, tuple)):
-        return type(batch)(_to(value, device) for value in batch)
+        return type(batch)(to_device(value, device) for value in batch)
     return batch
 
 
