@@ -38,6 +38,7 @@ def check_dataset(root: Path, name: str, config: DatasetConfig, folder: Path, pr
         "recorded": recorded,
         "samples": sum(card.samples.values()),
         "annotation": card.annotation,
+        "boxes": card.boxes,
         "classes": card.classes,
         "rejected": card.rejected,
         "ok": not problems,
@@ -88,7 +89,7 @@ def _check_raw(root: Path, name: str, config: DatasetConfig) -> list[str]:
     path, recorded = getattr(config.source, "path", None), getattr(config.source, "sha256", None)
     if path is None:
         return []
-    from assay.data.importers.image_folder import folder_digest
+    from assay.data.raw import folder_digest
 
     raw = (root / path).resolve()
     if not raw.is_dir():
