@@ -60,6 +60,9 @@ def _check_rows(folder: Path, card: Card, progress: Progress) -> list[str]:
         with packed:
             if len(packed) != count:
                 problems.append(f"{split}: {len(packed)} samples instead of {count}")
+            if not packed.fits(KINDS[card.annotation].schema):
+                problems.append(f"{split}: the columns are not those of the annotation {card.annotation!r}")
+                continue
             for index in range(len(packed)):
                 problem = _check_row(packed, index, card)
                 if problem is not None:

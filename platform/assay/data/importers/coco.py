@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from assay.data.boxes import Annotated, Drawn
     from assay.data.raw import File
 
-_PLACES = ("", "annotations/", "*/")
 _WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _WORDS |= {"test": "test", "testing": "test", "trainval": "trainval"}
 _HEAD = 2**16
@@ -31,14 +30,16 @@ class Source(FolderSource):
 
 
 def recognizes(folder: Path) -> bool:
-    for place in _PLACES:
-        for path in sorted(folder.glob(f"{place}*.json")):
-            if path.is_file() and not path.name.startswith("."):
-                with path.open("rb") as file:
-                    head = file.read(_HEAD)
-                if "coco" in path.name or re.search(rb'"(images|annotations)"\s*:', head):
-                    return True
-    return False
+    paths = [*folder.glob("*.json"), *folder.glob("*/*.json")]
+    return any(_looks_right(path) for path in paths if path.is_file() and not path.name.startswith("."))
+
+
+def _looks_right(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return "coco" in path.name or re.search(rb'"(images|annotations)"\s*:', file.read(_HEAD)) is not None
+    except OSError:
+        return False  # what may not be read is named when the folder is
 
 
 def scan(source: Source, root: Path, progress: Progress) -> Scan:
@@ -158,12 +159,16 @@ class _Found:
 
     def add(self, document: _Document, split: str | None) -> None:
         from assay.data.boxes import Annotated
+        from assay.data.images import Rejected
 
         self.classes += [name for name in document.categories.values() if name not in self.classes]
         images, known = self._images(document)
         drawn = self._drawn(document, known)
         for key, (file, entry) in images.items():
-            self.annotated.append(Annotated(file, drawn[key], _size(entry), split))
+            try:
+                self.annotated.append(Annotated(file, drawn[key], _size(entry), split))
+            except Rejected as error:
+                self.rejected.append({"file": file.shown, "reason": f"its width or height: {error}"})
 
     def lines(self) -> list[dict[str, str]]:
         """All that cannot be used: bad images, those that no entry names, bad entries."""
@@ -208,7 +213,7 @@ class _Found:
         from assay.data.raw import inner_path, plain
 
         if inner_path(name) is None:
-            return None, f"file_name {plain(name)[:80]!r} leads out of the folder"
+            return None, f"file_name {plain(name)[:80]!r} is no path below the folder"
         for place in _image_folders(document.file.relative):
             file = self.files.get(inner_path(place, name) or "")
             if file is not None and (file.facts or file.reason):
@@ -237,10 +242,11 @@ def _image_folders(relative: str) -> list[str]:
 
 
 def _size(entry: Mapping[str, Any]) -> tuple[float, float] | None:
-    width, height = entry.get("width"), entry.get("height")
-    if isinstance(width, int | float) and isinstance(height, int | float) and width and height:
-        return width, height
-    return None
+    """Width and height that an entry names, None where it names none; some tools write zeros for that."""
+    from assay.data.boxes import number
+
+    width, height = (number(entry.get(side) or 0) for side in ("width", "height"))
+    return (width, height) if width and height else None
 
 
 def _box(entry: Mapping[str, Any], categories: Mapping[Any, str]) -> Drawn:

@@ -104,4 +104,4 @@ def _records(text: str, shown: str) -> Iterator[tuple[int, str, str]]:
                 raise InputError(f"{shown}: line {reader.line_num} has not {len(columns)} columns: quote commas")
             yield reader.line_num, row["file"], row["labels"]
     except csv.Error as error:
-        raise InputError(f"{shown}: line {reader.line_num}: {error}") from None
+        raise InputError(f"{shown}: line {reader.reader.line_num}: {error}") from None
