@@ -72,9 +72,7 @@ class Compact(nn.Module):
         """The statistics of a pretrained backbone stay as they are; its weights, scales and shifts are learnt."""
         super().train(mode)
         if self.config.weights != "none":
-            for module in self.backbone.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            hold_statistics(self.backbone)
         return self
 
     def losses(
@@ -114,6 +112,13 @@ class Compact(nn.Module):
         rows = rows.gather(1, order.indices[..., None].expand(-1, -1, 5))
         found = torch.cat([rows[..., :4], order.values[..., None], rows[..., 4:]], 2)
         return F.pad(found, (0, 0, 0, self.config.detections - found.shape[1]))
+
+
+def hold_statistics(backbone: nn.Module) -> None:
+    """Let batch normalization use the statistics it has; small batches of another kind of image would spoil them."""
+    for module in backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def quality_focal(logits: Tensor, target: Tensor) -> Tensor:
