@@ -165,8 +165,8 @@ class Task(ABC):
     facts: Mapping[str, str] = {}
     """What the record of a run should say of what was built, such as where pretrained weights came from."""
 
-    @classmethod
-    def check(cls, config: ExperimentConfig, dataset: Dataset) -> None:  # noqa: B027
+    @classmethod  # noqa: B027 (a task may have nothing to refuse)
+    def check(cls, config: ExperimentConfig, dataset: Dataset) -> None:
         """Refuse, before a run begins, what cannot work together. Raises `InputError`: the key, why, the mend."""
 
     @classmethod

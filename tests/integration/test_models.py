@@ -19,7 +19,7 @@ from assay.data.dataset import open_dataset
 from assay.data.images import decode
 from assay.errors import InputError
 from assay.jobs.evaluate import evaluate
-from assay.jobs.predict import predict
+from assay.jobs.predict import Request, predict
 from assay.jobs.promote import promote, register, rollback
 from assay.tracking.tracker import Tracker
 from tests.conftest import QUICK, Project
@@ -154,9 +154,9 @@ def test_unknown_models_list_the_known(registered: Project, tmp_path: Path, mode
     paths = digits_of(registered, tmp_path, 1)
     if says:
         with pytest.raises(InputError, match=says):
-            predict(model, paths, registered.settings, nothing)
+            predict(Request(model, paths), registered.settings, nothing)
     else:
-        assert predict(model, paths, registered.settings, nothing)["version"] == "1"
+        assert predict(Request(model, paths), registered.settings, nothing)["version"] == "1"
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_serving_answers_as_predict_does(registered: Project, served: str, tmp_p
     reply = requests.post(f"{served}/invocations", json={"inputs": batch.tolist()}, timeout=60)
     assert reply.status_code == 200, reply.text
     served_classes = np.array(reply.json()["predictions"]).argmax(1)
-    result = predict("digits", paths, registered.settings, nothing)
+    result = predict(Request("digits", paths), registered.settings, nothing)
     assert [row["class"] for row in result["predictions"]] == [str(c) for c in served_classes]
     one = requests.post(f"{served}/invocations", json={"inputs": np.zeros((1, 1, 20, 13), int).tolist()}, timeout=60)
     assert one.status_code == 200, "any size of image and of batch is served"

@@ -56,6 +56,13 @@ class ThreadContext(LocalContext):
         self.group.barrier.wait()
         return total
 
+    def gather(self, rows: Tensor) -> Tensor:
+        self.group.slots[self.rank] = rows.detach().clone()
+        self.group.barrier.wait()
+        joined = torch.cat(self.group.slots)
+        self.group.barrier.wait()
+        return joined
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """Gradients become their mean over the ranks as soon as they are there."""
         for parameter in module.parameters():

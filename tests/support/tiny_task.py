@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.config import ExperimentConfig, TaskConfig
-from assay.task import Context, Engine, Export, Headline, Metrics
+from assay.config import ExperimentConfig, Headline, TaskConfig
+from assay.task import Answer, Context, Engine, Export, Metrics
 from assay.task import Task as Contract
 from assay.train.engine import make_optimizer
 from assay.train.randomness import Draw, bits, key
@@ -27,6 +27,12 @@ class Config(TaskConfig):
     name: Literal["tiny"] = "tiny"
     dropout: float = 0.1
     normalize: bool = True
+    scored: str = "loss"
+    maximize: bool = False
+
+    @property
+    def headline(self) -> Headline:
+        return Headline(self.scored, self.maximize)
 
 
 class Points:
@@ -57,8 +63,6 @@ def source(config: Config, dataset: Any, split: str) -> Points:
 
 class Task(Contract):
     """`before` is called before each training step, with how many this task has done; tests break in there."""
-
-    headline: ClassVar[Headline] = Headline("loss", maximize=False)
 
     def __init__(self, network: nn.Module, wrapped: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.network = network
@@ -91,8 +95,8 @@ class Task(Contract):
         metrics.add("loss", (error**2).sum(), len(error))
         metrics.add_counts("signs", torch.stack([(error > 0).sum(), (error <= 0).sum()]))
 
-    def summarize(self, counts: Mapping[str, Tensor]) -> Mapping[str, float]:
-        return {"above": (counts["signs"][0] / counts["signs"].sum()).item()}
+    def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
+        return {"above": (tables["signs"][0] / tables["signs"].sum()).item()}
 
     def export(self) -> Export:
         return Export(self.network.eval(), np.zeros((2, FEATURES), dtype=np.float32), (0,), {})
@@ -102,5 +106,7 @@ class Task(Contract):
         return np.loadtxt(path, dtype=np.float32)[None]
 
     @classmethod
-    def describe(cls, outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [{"value": float(row[0])} for row in outputs]
+    def describe(
+        cls, inputs: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]
+    ) -> list[Answer]:
+        return [Answer({"value": float(row[0])}) for row in outputs]

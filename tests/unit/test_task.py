@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from assay.config import Headline
 from assay.errors import InputError
-from assay.task import Headline, load_config, load_task, task_names
+from assay.task import Task, load_config, load_task, task_names
 
 CONFIG = "from assay.config import TaskConfig\nclass Config(TaskConfig):\n    name: str\n    width: int = 3\n"
 Write = Callable[[str, dict[str, str]], str]
@@ -34,7 +35,8 @@ def test_the_tasks_that_ship_load() -> None:
     for name in task_names():
         assert load_config(name).model_fields["name"].default == name
         task, source = load_task(name)
-        assert isinstance(task.headline, Headline)
+        assert issubclass(task, Task)
+        assert isinstance(load_config(name)().headline, Headline)
         assert callable(source)
 
 

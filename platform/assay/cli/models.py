@@ -57,18 +57,21 @@ def rollback(model: Annotated[str, typer.Argument(help="A registered model.")], 
 
 def predict(
     model: Annotated[str, typer.Argument(help="models:/digits@champion, models:/digits/3, or digits.")],
-    paths: Annotated[list[Path], typer.Argument(help="Files, or folders of files.")],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files, or folders of files.")] = None,
+    count: Annotated[int, typer.Option(min=0, help="Samples of a model that generates, instead of files.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other samples.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where pictures among the answers are written.")] = Path("predictions"),
     as_json: AsJson = False,
 ) -> None:
     """Answer for files with a registered model. Files that cannot be read are named, and make the exit code 2.
 
     Example: assay predict models:/digits@champion photo.png folder/
     """
-    from assay.jobs.predict import predict
+    from assay.jobs.predict import Request, predict
     from assay.settings import Settings
 
     with progress_bar("predicting") as progress:
-        result = predict(model, paths, Settings(), progress)
+        result = predict(Request(model, paths or [], count, seed, out), Settings(), progress)
     present(result, as_json, _answers)
     for bad in result["rejected"]:
         say(f"error: {bad['file']}: {bad['reason']}")
@@ -82,9 +85,23 @@ def _decision(result: Any) -> Any:
 
 
 def _answers(result: Any) -> Any:
+    """A row a file. Plain values have a column of their own, lists are counted, pictures are named."""
+    from rich.markup import escape
     from rich.table import Table
 
-    grid = Table("file", "answer", "probability", box=None)
-    for row in result["predictions"]:
-        grid.add_row(row["file"], str(row.get("class", "")), f"{row.get('probability', float('nan')):.3f}")
+    rows = [{name: _cell(name, value) for name, value in row.items()} for row in result["predictions"]]
+    names = dict.fromkeys(name for row in rows for name, cell in row.items() if cell is not None)
+    grid = Table(*names, box=None)
+    for row in rows:
+        grid.add_row(*(escape(row.get(name) or "") for name in names))
     return grid
+
+
+def _cell(name: str, value: Any) -> str | None:
+    if name == "pictures":
+        return "\n".join(value)
+    if isinstance(value, dict):  # the details of what another column says
+        return None
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(len(value)) if isinstance(value, list) else str(value)

@@ -82,7 +82,9 @@ def load_weights(run_id: str, config: ExperimentConfig, dataset: Dataset, tracke
     from assay.train.context import LocalContext
 
     task_class, _ = load_task(config.task.name)
-    task = task_class.build(config, dataset, LocalContext(folder, torch.device("cpu"), torch.get_num_threads()))
+    context = LocalContext(folder, torch.device("cpu"), torch.get_num_threads())
+    context.fresh = False
+    task = task_class.build(config, dataset, context)
     weights = load_file(tracker.fetch(run_id, WEIGHTS, folder))
     task.load_state_dict(weights)
     return task

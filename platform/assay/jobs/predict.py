@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import InputError
+from assay.files import write_atomic
 from assay.settings import Settings
 from assay.task import load_task
 from assay.tracking.registry import CHAMPION, Registry, run_of
@@ -15,38 +17,42 @@ from assay.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+    from numpy.typing import NDArray
 
 Progress = Callable[[int, int, str], None]
 
 
-def predict(model: str, paths: Sequence[Path], settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Answers for files and for all files in folders; files that cannot be read are named, the others answered.
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for: answers for `paths`, or `count` samples of a model that needs no file.
 
-    Args:
-        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a NAME, which means its champion.
+    Pictures among the answers are written to `out`.
     """
-    import mlflow.pyfunc
-    import numpy as np
 
+    model: str
+    paths: Sequence[Path]
+    count: int = 0
+    seed: int = 0
+    out: Path = Path("predictions")
+
+
+def predict(request: Request, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Answers for files and for all files in folders; files that cannot be read are named, the others answered."""
+    import mlflow.pyfunc
+
+    if bool(request.paths) == bool(request.count):
+        raise InputError("predict: name files or folders, or, for a model that generates, --count")
     tracker = Tracker(settings)
-    version = find(model, Registry(tracker))
-    files = list(_files(paths))
+    version = find(request.model, Registry(tracker))
+    files = list(_files(request.paths))
     with tempfile.TemporaryDirectory() as folder:
         loaded = mlflow.pyfunc.load_model(str(tracker.fetch(run_of(version), "model", Path(folder))))
-    facts = (loaded.metadata.metadata or {}).get("assay")
-    if facts is None:
-        raise InputError(f"{model}: this model was not registered by Assay")
-    task_class, _ = load_task(facts["task"])
-    predictions, rejected = [], []
-    for number, path in enumerate(files, 1):
-        try:
-            batch = task_class.read(path, facts["facts"])
-        except InputError as error:
-            rejected.append({"file": str(path), "reason": str(error).removeprefix(f"{path}: ")})
-        else:
-            (answer,) = task_class.describe(np.asarray(loaded.predict(batch)), facts["facts"])
-            predictions.append({"file": str(path), **answer})
-        progress(number, len(files), path.name)
+        facts = (loaded.metadata.metadata or {}).get("assay")
+        if facts is None:
+            raise InputError(f"{request.model}: this model was not registered by Assay")
+        rejected: list[dict[str, str]] = []
+        inputs = _read(request, files, facts, rejected)
+        predictions = _answers(request, inputs, loaded, facts, progress, len(files) or request.count)
     return {
         "model": version.name,
         "version": str(version.version),
@@ -56,8 +62,53 @@ def predict(model: str, paths: Sequence[Path], settings: Settings, progress: Pro
     }
 
 
+def _read(
+    request: Request, files: Sequence[Path], facts: Mapping[str, Any], rejected: list[dict[str, str]]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """(name, input [1, ...]) of each file or sample; bad files go to `rejected`."""
+    task_class, _ = load_task(facts["task"])
+    if request.count:
+        samples = task_class.sample(request.count, request.seed, facts["facts"])
+        yield from ((f"sample-{number:04d}", samples[number : number + 1]) for number in range(request.count))
+    for path in files:
+        try:
+            batch = task_class.read(path, facts["facts"])
+        except InputError as error:
+            rejected.append({"file": str(path), "reason": str(error).removeprefix(f"{path}: ")})
+        else:
+            yield str(path), batch
+
+
+def _answers(
+    request: Request,
+    inputs: Iterator[tuple[str, NDArray[Any]]],
+    loaded: Any,
+    facts: Mapping[str, Any],
+    progress: Progress,
+    total: int,
+) -> list[dict[str, Any]]:
+    import numpy as np
+
+    task_class, _ = load_task(facts["task"])
+    predictions = []
+    for number, (name, batch) in enumerate(inputs, 1):
+        (answer,) = task_class.describe(batch, np.asarray(loaded.predict(batch)), facts["facts"])
+        row = {"file": name, **answer.facts}
+        for picture in answer.pictures:
+            target = request.out / f"{number:04d}-{Path(name).stem}-{picture.name}.png"
+            write_atomic(target, picture.png)
+            row.setdefault("pictures", []).append(str(target))
+        predictions.append(row)
+        progress(number, total, Path(name).name)
+    return predictions
+
+
 def find(model: str, registry: Registry) -> ModelVersion:
-    """The version that an address means. Raises `InputError` for what is not there, with what is."""
+    """The version that an address means: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a NAME, its champion.
+
+    Raises:
+        InputError: it is not there; names what is.
+    """
     from mlflow.exceptions import MlflowException
 
     name = model.removeprefix("models:/")

@@ -13,7 +13,6 @@ from assay.errors import InputError
 from assay.files import write_json
 from assay.jobs.evaluate import load_weights, measure, recorded_config, resolve_run
 from assay.settings import Settings
-from assay.task import load_task
 from assay.tracking.gates import Decision, decide
 from assay.tracking.provenance import PREFIX, missing
 from assay.tracking.registry import CHAMPION, Registry, run_of
@@ -49,7 +48,7 @@ def register(target: str, settings: Settings) -> dict[str, Any]:
         dataset = _dataset(settings, run)
         with tempfile.TemporaryDirectory() as folder:
             task = load_weights(run_id, config, dataset, tracker, Path(folder))
-            version = registry.add(model, run_id, config.task.name, task.export())
+            version = registry.add(model, run_id, config, dataset, task)
     result = _judge(version, run, registry, settings)
     if target != run_id:
         write_json(settings.results_folder(target) / "model.json", result)
@@ -75,10 +74,9 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, settings: Settin
     if champion is not None and champion.version == version.version:
         return _result(version, "promoted", ["it is the champion"], json.loads(version.tags.get(PREFIX + "gate", "{}")))
     config = recorded_config(run.info.run_id, registry.tracker)
-    task_class, _ = load_task(config.task.name)
     rival, note = _rival(champion, run, registry, settings)
     decision = decide(
-        _gate(version.name, settings, config.gate), task_class.headline, _metrics(run), missing(run.data.tags), rival
+        _gate(version.name, settings, config.gate), config.task.headline, _metrics(run), missing(run.data.tags), rival
     )
     report = _report(version, champion, decision, note)
     registry.tracker.log_text(run.info.run_id, "gate/report.json", json.dumps(report, indent=2))

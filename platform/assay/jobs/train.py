@@ -15,11 +15,12 @@ from assay.errors import AssayError, InputError
 from assay.jobs import outputs
 from assay.jobs.progress import Progress
 from assay.settings import Settings
-from assay.tracking.provenance import PREFIX, code_sha256, collect, fingerprint, git_commit
+from assay.task import load_task
+from assay.tracking.provenance import PREFIX, code_sha256, collect, file_hashes, fingerprint, git_commit
 from assay.tracking.recorder import Recorder
 from assay.tracking.runs import Claim, claim, reap
 from assay.tracking.tracker import RECORD, Tracker
-from assay.train.folder import CHECKPOINTS
+from assay.train.folder import CHECKPOINTS, PICTURES
 from assay.train.launch import launch, slots
 from assay.train.plan import Plan, check_fit, plan
 from assay.train.worker import Job
@@ -61,10 +62,13 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
     _require_repository(settings.root)
     dataset = open_dataset(settings.root, config.data, settings.dataset_folder(config.data))
     check_fit(config, dataset.card.samples)
+    load_task(config.task.name)[0].check(config, dataset)
     if (done := _finished(request, config, dataset, tracker)) is not None:
         progress.say(f"nothing to train: run {done['run_id']} has these very inputs")
         return _written(request, done, settings, tracker)
     chosen = plan(config.train, slots(settings))
+    if config.train.compile and not chosen.compiled:
+        progress.say("warning: train.compile: no C++ compiler here; training without torch.compile")
     provenance = collect(settings.root, request.experiment, config, dataset, chosen.machine())
     if request.resume:
         _require_same_inputs(tracker.get(request.resume).data.tags, provenance.tags)
@@ -76,7 +80,7 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
         else:
             job = Job(
                 held.run_id, resolved(config), str(dataset.folder), dataset.hash, str(held.folder),
-                chosen.threads, chosen.gpu,
+                chosen.threads, chosen.gpu, chosen.compiled,
             )  # fmt: skip
             record = _execute(job, chosen, held, config, dataset, settings, tracker, progress)
         return _written(request, record, settings, tracker)
@@ -86,7 +90,7 @@ def _finished(request: Request, config: ExperimentConfig, dataset: Dataset, trac
     """The record of the finished run with these inputs, unless another is asked for."""
     if request.new:
         return None
-    same = fingerprint(config, dataset.hash, code_sha256(config.task.name))
+    same = fingerprint(config, dataset.hash, code_sha256(config.task.name), file_hashes(tracker.settings.root, config))
     run = tracker.get(request.resume) if request.resume else tracker.find(request.experiment, same)
     return _record_of(run.info.run_id, tracker) if run is not None and run.info.status == "FINISHED" else None
 
@@ -151,6 +155,7 @@ def _execute(
                 outcome = launch(job, chosen, settings, progress.tick, progress.say)
             finally:
                 recorder.close()
+                _keep_pictures(held, tracker)
         if not outcome["finished"]:
             raise Interrupted(
                 f"stopped at step {outcome['steps']}, saved; the same command continues run {held.run_id}"
@@ -179,7 +184,14 @@ def _record(
         "weights_sha256": outcome["weights_sha256"],
         "dataset": {"name": config.data, "hash": dataset.hash},
         "resumed_from": outcome["resumed_from"],
+        "facts": outcome["facts"],
     }
+
+
+def _keep_pictures(held: Claim, tracker: Tracker) -> None:
+    """Hand over how the training looked on its way, whatever its end."""
+    for path in sorted((held.folder / PICTURES).glob("*.png")):
+        tracker.log_file(held.run_id, "pictures/training", path)
 
 
 def _keep(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> None:
@@ -194,4 +206,6 @@ def _keep(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> None:
     for name, content in outputs.curves(held.folder):
         tracker.log_bytes(held.run_id, f"pictures/{name}", content)
     tracker.client.set_tag(held.run_id, PREFIX + "weights_sha256", record["weights_sha256"])
+    for name, value in record["facts"].items():
+        tracker.client.set_tag(held.run_id, f"{PREFIX}task.{name}", value[:5000])
     tracker.log_text(held.run_id, RECORD, json.dumps(record, indent=2))

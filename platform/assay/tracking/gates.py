@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from assay.config import GateConfig
-from assay.task import Headline
+from assay.config import GateConfig, Headline
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ REQUIRED = (
     "classes_sha256",
     "config_sha256",
     "code_sha256",
+    "files_sha256",
     "seed",
     "environment_sha256",
     "python",
@@ -70,7 +71,7 @@ def collect(
     plain = resolved(config)
     commit, diff = git_state(root)
     packages, shown = installed(), redact(diff)
-    code = code_sha256(config.task.name)
+    code, files = code_sha256(config.task.name), file_hashes(root, config)
     tags = {
         "experiment": experiment,
         "commit": commit,
@@ -86,17 +87,36 @@ def collect(
         "environment_sha256": digest(packages),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "fingerprint": fingerprint(config, dataset.hash, code),
+        "files_sha256": digest(files),
+        "fingerprint": fingerprint(config, dataset.hash, code, files),
         **machine,
     }
     return Provenance(tags, plain, shown, packages)
 
 
-def fingerprint(config: ExperimentConfig, dataset_hash: str, code: str) -> str:
-    """One hash of all that the weights follow from: config (the gate has no say in them), data and training code."""
+def fingerprint(config: ExperimentConfig, dataset_hash: str, code: str, files: Mapping[str, str]) -> str:
+    """One hash of all that the weights follow from: config (the gate has no say in them), data, training code and
+    the files that the config names.
+    """
     plain = resolved(config)
     plain.pop("gate")
-    return digest({"config": plain, "dataset": dataset_hash, "code": code})
+    return digest({"config": plain, "dataset": dataset_hash, "code": code, "files": dict(files)})
+
+
+def file_hashes(root: Path, config: ExperimentConfig) -> dict[str, str]:
+    """sha256 of each file that the task names beside its dataset, such as pretrained weights; paths are the project's.
+
+    Raises:
+        InputError: one is missing.
+    """
+    found = {}
+    for name in config.task.files:
+        try:
+            with (root / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"task: the file {name} cannot be read ({error.strerror}): mend the path") from None
+    return found
 
 
 def missing(tags: Mapping[str, str]) -> list[str]:
@@ -160,12 +180,12 @@ def installed() -> dict[str, str]:
 
 
 def code_sha256(task: str) -> str:
-    """The hash of the code that weights follow from: contract, decoding, the training package, the task's folder."""
+    """The hash of the code that weights follow from: contract, decoding, networks, training, the task's folder."""
     import importlib.util
 
     package = Path(__file__).parents[1]
     files = [package / name for name in ("task.py", "data/images.py", "data/pack.py")]
-    files += sorted((package / "train").rglob("*.py"))
+    files += sorted((package / "train").rglob("*.py")) + sorted((package / "networks").rglob("*.py"))
     found = importlib.util.find_spec(task if "." in task else f"assay.tasks.{task}")
     assert found is not None
     for folder in found.submodule_search_locations or ():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.config import resolved
 from assay.errors import InputError, WorkError
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
@@ -17,12 +19,16 @@ from assay.tracking.tracker import Tracker
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from assay.task import Export
+    from assay.config import ExperimentConfig
+    from assay.data.dataset import Dataset
+    from assay.task import Task
 
 CHAMPION = "champion"
 PREVIOUS = PREFIX + "previous_champion"
 REQUIREMENTS = ("torch", "numpy", "mlflow")
-"""What serving a registered model takes; the versions are those that made it."""
+"""What serving a traced model takes; the versions are those that made it."""
+CODE_REQUIREMENTS = (*REQUIREMENTS, "torchvision", "timm", "pydantic", "safetensors", "pillow", "pyarrow")
+"""What serving a model takes that is kept as code and weights."""
 
 
 class Registry:
@@ -56,12 +62,12 @@ class Registry:
         except MlflowException:
             return None
 
-    def add(self, model: str, run_id: str, task: str, export: Export) -> ModelVersion:
+    def add(self, model: str, run_id: str, config: ExperimentConfig, dataset: Dataset, task: Task) -> ModelVersion:
         """Save the exported network with its run and make it a version; the alias stays where it is."""
         from mlflow.exceptions import MlflowException
 
         with tempfile.TemporaryDirectory() as folder:
-            save_model(Path(folder) / "model", run_id, task, export)
+            save_model(Path(folder) / "model", run_id, config, dataset, task)
             self.client.log_artifacts(run_id, str(Path(folder) / "model"), "model")
         try:
             self.client.create_registered_model(model)
@@ -110,31 +116,67 @@ def run_of(version: ModelVersion) -> str:
     return run_id
 
 
-def save_model(path: Path, run_id: str, task: str, export: Export) -> None:
-    """An MLflow model in the pickle-free `pt2` format, proved to answer as the network does."""
-    import mlflow.pytorch
+def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Dataset, task: Task) -> None:
+    """An MLflow model without pickle, proved to answer as the network does.
+
+    A traceable network becomes a `pt2` program, which needs no code of ours; any other is kept as what it is built
+    from (`serve.py` says how) plus its weights.
+    """
+    import mlflow.pyfunc
     import numpy as np
     import torch
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
+    export = task.export()
     module, example = export.module.eval(), export.example
     with torch.no_grad():
         expected = module(torch.from_numpy(example)).numpy()
     shape = tuple(-1 if axis in export.dynamic else size for axis, size in enumerate(example.shape))
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(example.dtype, shape)]),
-        outputs=Schema([TensorSpec(expected.dtype, (-1, *expected.shape[1:]))]),
-    )
-    mlflow.pytorch.save_model(
-        module,
-        str(path),
-        signature=signature,
-        input_example=example,
-        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
-        metadata={"assay": {"task": task, "run_id": run_id, "facts": dict(export.facts)}},
-        serialization_format="pt2",
-    )
+    common: dict[str, Any] = {
+        "signature": ModelSignature(
+            inputs=Schema([TensorSpec(example.dtype, shape)]),
+            outputs=Schema([TensorSpec(expected.dtype, (-1, *expected.shape[1:]))]),
+        ),
+        "input_example": example,
+        "metadata": {"assay": {"task": config.task.name, "run_id": run_id, "facts": dict(export.facts)}},
+    }
+    if export.traceable:
+        import mlflow.pytorch
+
+        common["pip_requirements"] = _pinned(REQUIREMENTS)
+        mlflow.pytorch.save_model(module, str(path), serialization_format="pt2", **common)
+    else:
+        common["pip_requirements"] = _pinned(CODE_REQUIREMENTS)
+        _save_as_code(path, common, config, dataset, task)
     answer = mlflow.pyfunc.load_model(str(path)).predict(example)
     if not np.array_equal(np.asarray(answer), expected):
         raise WorkError(f"the exported model of run {run_id} does not answer as the trained one: it was not registered")
+
+
+def _save_as_code(
+    path: Path, common: Mapping[str, Any], config: ExperimentConfig, dataset: Dataset, task: Task
+) -> None:
+    """What `serve.py` builds the network from, and this package's own code."""
+    import mlflow.pyfunc
+    from safetensors.torch import save_file
+
+    from assay.data.dataset import CARD
+
+    package = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "config.json").write_text(json.dumps(resolved(config)))
+        shutil.copyfile(dataset.folder / CARD, folder / CARD)
+        save_file({key: tensor.contiguous() for key, tensor in task.state_dict().items()}, folder / "model.safetensors")
+        mlflow.pyfunc.save_model(
+            str(path),
+            python_model=str(package / "tracking" / "serve.py"),
+            artifacts={"trained": str(folder)},
+            code_paths=[str(package)],
+            **common,
+        )
+
+
+def _pinned(names: tuple[str, ...]) -> list[str]:
+    return [f"{name}=={importlib.metadata.version(name)}" for name in names]

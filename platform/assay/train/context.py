@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from assay.files import write_atomic
+from assay.task import Picture
 from assay.train.checkpoint import Checkpoints
-from assay.train.folder import CHECKPOINTS, SPOOL, STOP, WARNINGS
+from assay.train.folder import CHECKPOINTS, PICTURES, SPOOL, STOP, WARNINGS
 from assay.train.spool import Spool
 
 
@@ -19,23 +21,40 @@ class LocalContext:
     Attributes:
         rank: 0 … world_size - 1; only rank 0 reports and saves.
         threads: CPU threads of this worker, for computing and for loading.
+        compiled: whether what `wrap` gives goes through `torch.compile`.
         checkpoints: where the run's state is kept, below its folder.
     """
 
-    def __init__(self, folder: Path, device: torch.device, threads: int, rank: int = 0, world_size: int = 1) -> None:
+    fresh = True
+
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        threads: int,
+        rank: int = 0,
+        world_size: int = 1,
+        compiled: bool = False,
+    ) -> None:
         self.folder = folder
         self.device = device
         self.threads = threads
         self.rank = rank
         self.world_size = world_size
+        self.compiled = compiled
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, self.warn)
         self._spool: Spool | None = None
 
     def wrap(self, module: nn.Module) -> nn.Module:
+        if self.compiled:
+            module.compile()  # in place: the names of its parameters stay
         return module
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         return tensor
+
+    def gather(self, rows: Tensor) -> Tensor:
+        return rows
 
     def synchronize_buffers(self, module: nn.Module) -> None:
         pass
@@ -47,6 +66,11 @@ class LocalContext:
         if self._spool is None:
             self._spool = Spool(self.folder / SPOOL)
         self._spool.append(step, metrics)
+
+    def keep(self, step: int, picture: Picture) -> None:
+        """Keep a picture of how the training stands."""
+        if self.rank == 0:
+            write_atomic(self.folder / PICTURES / f"step-{step:08d}-{picture.name}.png", picture.png)
 
     def flush(self) -> None:
         """Make what was reported survive a power cut; done before each checkpoint, so that no metric is lost."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,10 +16,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], config: OptimizerConfig, lr: float | None = None
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], config: OptimizerConfig, lr: float | None = None
 ) -> torch.optim.Optimizer:
-    """The configured optimizer; `lr` replaces the configured rate where a task trains a part faster or slower."""
+    """The configured optimizer; `lr` replaces the configured rate where a task trains a part faster or slower.
+
+    `parameters` may be groups, each with a rate of its own. L-BFGS (one group only) takes 20 iterations a step.
+    """
     rate = config.lr if lr is None else lr
+    if config.name == "lbfgs":
+        return torch.optim.LBFGS(parameters, lr=rate, history_size=20, line_search_fn="strong_wolfe")
     if config.name == "sgd":
         return torch.optim.SGD(
             parameters,
@@ -62,9 +67,11 @@ class StepEngine:
         self._rates = {name: [group["lr"] for group in o.param_groups] for name, o in optimizers.items()}
         self._boundary = True
         self._stepped = False
+        self.progress = 0.0
 
     def begin(self, step: int) -> None:
         """Set the learning rates of this step, and whether it ends an accumulation."""
+        self.progress = step / self.total_steps
         factor = schedule(self.optimizer, step, self.total_steps)
         for name, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
@@ -79,9 +86,12 @@ class StepEngine:
     def backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss / self.train.accumulate).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
+    def step(self, optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor] | None = None) -> bool:
+        if closure is not None:
+            optimizer.step(closure)  # type: ignore[arg-type] # the stubs have a float where torch takes a tensor
+            return True
         if not self._boundary:
-            return
+            return False
         if self.train.clip is not None:
             self.scaler.unscale_(optimizer)
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -89,9 +99,14 @@ class StepEngine:
         self.scaler.step(optimizer)
         self._stepped = True
         optimizer.zero_grad(set_to_none=True)
+        return True
 
     def end(self) -> None:
-        """Close the step: the loss scale moves once, after all optimizers have used it."""
+        """Close the step: the loss scale moves once, after all optimizers have used it.
+
+        Raises:
+            WorkError: half precision overflows whatever the scale.
+        """
         if self._stepped:
             self.scaler.update()
             self._stepped = False

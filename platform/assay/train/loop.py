@@ -29,6 +29,7 @@ from assay.train.randomness import key
 RECORDS_PER_EPOCH = 5
 LONGEST_WINDOW = 50  # steps between two records, at most
 PULSE_SECONDS = 0.5  # how often the workers agree on whether to stop or to save
+PICTURED = 8  # times in a training, at most, that a watched task is asked for its pictures
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Outcome:
     metrics: Mapping[str, float]
     weights: Weights
     weights_sha256: str
+    facts: Mapping[str, str]
 
 
 def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, context: LocalContext) -> Outcome:
@@ -87,7 +89,7 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
         for batch in loader.epoch(position.epoch, position.batch):
             seed_step(config.seed, position.step, context)
             engine.begin(position.step)
-            window.add(task.train_step(_to(batch, context.device), engine))
+            window.add(task.train_step(to_device(batch, context.device), engine))
             engine.end()
             position.batch += 1
             position.step += 1
@@ -113,21 +115,21 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
         stopped = stop_now and position.epoch < config.train.epochs
         if stopped or to_save or position.epoch == config.train.epochs:
             save()
-    return _outcome(position, config, first, resumed_from)
+    return _outcome(task, position, config, first, resumed_from)
 
 
 def evaluate(
-    task: Task, source: Source, split: str, batch_size: int, context: LocalContext
+    task: Task, source: Source, split: str, batch_size: int, context: LocalContext, draw: bool = True
 ) -> tuple[dict[str, float], list[Picture]]:
-    """Metrics `<split>/<name>` over every sample of a split, and the task's pictures of it."""
+    """Metrics `<split>/<name>` over every sample of a split, and, where `draw` asks, the task's pictures of it."""
     task.train(False)
     sums = Sums()
     with torch.inference_mode():
         for batch in evaluation_batches(source, batch_size, context.rank, context.world_size, _ahead(source, context)):
-            task.eval_step(_to(batch, context.device), sums)
-    means, counts = sums.reduce(context)
-    metrics = {f"{split}/{name}": value for name, value in {**means, **task.summarize(counts)}.items()}
-    return metrics, list(task.pictures(counts)) if context.rank == 0 else []
+            task.eval_step(to_device(batch, context.device), sums)
+        means, tables = sums.reduce(context)
+        metrics = {f"{split}/{name}": value for name, value in {**means, **task.summarize(tables)}.items()}
+        return metrics, list(task.pictures(tables, source)) if draw and context.rank == 0 else []
 
 
 def seed_step(seed: int, step: int, context: LocalContext) -> None:
@@ -197,13 +199,13 @@ def _ahead(source: Source, context: LocalContext) -> int:
     return 0 if getattr(source, "in_memory", False) else context.threads + 1
 
 
-def _to(batch: Any, device: torch.device) -> Any:
+def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
-        return {name: _to(value, device) for name, value in batch.items()}
+        return {name: to_device(value, device) for name, value in batch.items()}
     if isinstance(batch, (list, tuple)):
-        return type(batch)(_to(value, device) for value in batch)
+        return type(batch)(to_device(value, device) for value in batch)
     return batch
 
 
@@ -218,16 +220,25 @@ def _evaluate_epoch(
 ) -> None:
     for module in task.modules.values():
         context.synchronize_buffers(module)
-    metrics, _ = evaluate(task, source, "val", config.train.batch_size, context)
+    draw = task.watched and _is_pictured(position.epoch, config.train.epochs)
+    metrics, pictures = evaluate(task, source, "val", config.train.batch_size, context, draw)
+    for picture in pictures:
+        context.keep(position.step, picture)
     check_finite(metrics, position.step)
-    headline = f"val/{task.headline.metric}"
+    rule = config.task.headline
+    headline = f"val/{rule.metric}"
     if headline not in metrics:
         raise WorkError(f"the task reports no {headline}, its headline; it reports {', '.join(metrics)}")
-    if task.headline.better(metrics[headline], position.best_value):
+    if rule.better(metrics[headline], position.best_value):
         position.best_value, position.best_step = metrics[headline], position.step
         position.best_metrics = metrics
         position.best_weights = {name: t.detach().cpu().clone() for name, t in task.state_dict().items()}
     context.report(position.step, metrics)
+
+
+def _is_pictured(epoch: int, epochs: int) -> bool:
+    """True for the last of each eighth of the epochs."""
+    return (epoch + 1) * PICTURED // epochs > epoch * PICTURED // epochs
 
 
 def _check_weights(task: Task, step: int) -> None:
@@ -257,7 +268,8 @@ def _resume(task: Task, engine: StepEngine, window: Window, context: LocalContex
     return Position(**state["position"], best_weights=state["best"]), step
 
 
-def _outcome(position: Position, config: ExperimentConfig, first: int, resumed_from: int | None) -> Outcome:
+def _outcome(task: Task, position: Position, config: ExperimentConfig, first: int, resumed_from: int | None) -> Outcome:
+    parameters = sum(p.numel() for module in task.modules.values() for p in module.parameters())
     return Outcome(
         finished=position.epoch == config.train.epochs,
         steps=position.step,
@@ -266,4 +278,5 @@ def _outcome(position: Position, config: ExperimentConfig, first: int, resumed_f
         metrics=position.best_metrics,
         weights=position.best_weights,
         weights_sha256=weights_sha256(position.best_weights),
+        facts={"parameters": str(parameters), **task.facts},
     )

@@ -65,6 +65,7 @@ class Sums:
     def __init__(self) -> None:
         self.means: dict[str, Tensor] = {}
         self.counts: dict[str, Tensor] = {}
+        self.rows: dict[str, list[Tensor]] = {}
 
     def add(self, name: str, total: Tensor, count: Tensor | int) -> None:
         total = total.detach().double()
@@ -75,13 +76,17 @@ class Sums:
         counts = counts.detach()
         self.counts[name] = self.counts[name] + counts if name in self.counts else counts
 
+    def add_rows(self, name: str, rows: Tensor) -> None:
+        self.rows.setdefault(name, []).append(rows.detach())
+
     def reduce(self, context: Context) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Means and count tables over all workers."""
+        """Means, and the tables of counts and of rows, over all workers."""
         means = {}
         if self.means:
             pairs = context.all_reduce(torch.stack(list(self.means.values())))
             means = {name: (pair[0] / pair[1]).item() for name, pair in zip(self.means, pairs, strict=True)}
-        return means, {name: context.all_reduce(table).cpu() for name, table in self.counts.items()}
+        tables = {name: context.all_reduce(table).cpu() for name, table in self.counts.items()}
+        return means, tables | {name: context.gather(torch.cat(rows)).cpu() for name, rows in self.rows.items()}
 
 
 def check_finite(metrics: Mapping[str, float], step: int) -> None:

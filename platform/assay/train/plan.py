@@ -26,6 +26,7 @@ class Plan:
     workers: int
     device: str
     threads: int
+    compiled: bool = False
 
     @property
     def gpu(self) -> bool:
@@ -62,7 +63,18 @@ def plan(config: TrainConfig, slots: Slots) -> Plan:
     if config.precision == "fp16" and not use_gpu:
         raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
     device = slots.gpu_name or "gpu" if use_gpu else "cpu"
-    return Plan(config.workers, device, max(1, slots.cpus // ranks))
+    return Plan(config.workers, device, max(1, slots.cpus // ranks), config.compile and can_compile())
+
+
+def can_compile() -> bool:
+    """Whether `torch.compile` works on this machine: for CPUs and GPUs alike it needs a C++ compiler."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception:  # the type of the error differs between versions of torch
+        return False
+    return True
 
 
 def check_fit(config: ExperimentConfig, samples: Mapping[str, int]) -> None:

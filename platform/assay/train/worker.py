@@ -21,6 +21,7 @@ class Job:
         config: a resolved `ExperimentConfig`.
         dataset: folder of the dataset version, and its `hash`.
         folder: the run's folder, shared by all workers.
+        compiled: whether networks go through `torch.compile`.
     """
 
     run_id: str
@@ -30,6 +31,7 @@ class Job:
     folder: str
     threads: int
     gpu: bool
+    compiled: bool = False
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,7 +42,7 @@ def work_in_ray(plain: dict[str, Any]) -> None:
     from assay.train.ray_context import RayContext
 
     job = Job(**plain)
-    _guarded(job, lambda: RayContext(Path(job.folder), job.threads))
+    _guarded(job, lambda: RayContext(Path(job.folder), job.threads, job.compiled))
 
 
 def work_here(job: Job) -> None:
@@ -50,7 +52,7 @@ def work_here(job: Job) -> None:
     from assay.train.context import LocalContext
 
     device = torch.device("cuda" if job.gpu else "cpu")
-    _guarded(job, lambda: LocalContext(Path(job.folder), device, job.threads))
+    _guarded(job, lambda: LocalContext(Path(job.folder), device, job.threads, compiled=job.compiled))
 
 
 def _guarded(job: Job, make_context: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from assay.config import TaskConfig
+from assay.config import Headline, TaskConfig
 
 
 class Config(TaskConfig):
@@ -16,3 +16,7 @@ class Config(TaskConfig):
     width: int = Field(64, ge=1)
     samples: int = Field(512, ge=16)
     penalty: float = Field(0.5, ge=0, description="weight of the R1 penalty")
+
+    @property
+    def headline(self) -> Headline:
+        return Headline("coverage")

@@ -6,9 +6,9 @@ actually Converge?", ICML 2018, equation 9).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from assay.config import ExperimentConfig
 from assay.data.dataset import Dataset
-from assay.task import Context, Engine, Export, Headline, Metrics, Picture
+from assay.task import Answer, Context, Engine, Export, Metrics
 from assay.task import Task as Contract
 from assay.train.engine import make_optimizer
 from assay.train.randomness import Draw
@@ -63,8 +63,6 @@ def mlp(into: int, width: int, out: int) -> nn.Module:
 
 
 class Task(Contract):
-    headline: ClassVar[Headline] = Headline("coverage")
-
     def __init__(self, config: Config, experiment: ExperimentConfig, context: Context) -> None:
         self.config = config
         self.generator = mlp(config.latent, config.width, 2).to(context.device)
@@ -108,13 +106,10 @@ class Task(Contract):
         metrics.add("near", near.sum(), len(points))
         metrics.add_counts("modes", torch.bincount(mode[near], minlength=self.config.modes))
 
-    def summarize(self, counts: Mapping[str, Tensor]) -> Mapping[str, float]:
+    def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
         """The share of modes that get at least a quarter of their due."""
-        found = counts["modes"] >= self.config.samples / self.config.modes / 4
+        found = tables["modes"] >= self.config.samples / self.config.modes / 4
         return {"coverage": found.double().mean().item()}
-
-    def pictures(self, counts: Mapping[str, Tensor]) -> Iterable[Picture]:
-        return ()
 
     def export(self) -> Export:
         example = np.zeros((2, self.config.latent), dtype=np.float32)
@@ -126,5 +121,7 @@ class Task(Contract):
         return np.array([float(word) for word in path.read_text().split()], dtype=np.float32)[None]
 
     @classmethod
-    def describe(cls, outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [{"point": row.tolist()} for row in outputs]
+    def describe(
+        cls, inputs: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]
+    ) -> list[Answer]:
+        return [Answer({"point": row.tolist()}) for row in outputs]

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.config import GateConfig
-from assay.task import Headline
+from assay.config import GateConfig, Headline
 from assay.tracking.gates import Decision, decide
 
 ACCURACY, LOSS = Headline("accuracy"), Headline("loss", maximize=False)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from assay.config import ExperimentConfig
 from assay.errors import WorkError
-from assay.task import Headline, Picture
+from assay.task import Picture
 from assay.train import checkpoint, loop
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
@@ -268,7 +268,7 @@ class Scripted(Task):
 
     script: tuple[float, ...] = ()
 
-    def summarize(self, counts: Mapping[str, Tensor]) -> Mapping[str, float]:
+    def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
         return {"score": self.script[self.done // STEPS - 1]}
 
 
@@ -285,24 +285,23 @@ class Scripted(Task):
 def test_the_weights_are_those_of_the_best_epoch_and_of_equals_the_later(
     tmp_path: Path, maximize: bool, script: tuple[float, ...], best: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Scripted, "headline", Headline("score", maximize))
     monkeypatch.setattr(Scripted, "script", script)
+    judged = config({"scored": "score", "maximize": maximize})
     context = LocalContext(tmp_path, CPU, 1)
     torch.manual_seed(0)
-    task = Scripted.build(config(), None, context)
+    task = Scripted.build(judged, None, context)
     at_start: list[str] = []  # of each epoch, and of the end
     task.before = lambda done: at_start.append(weights_sha256(task.state_dict())) if done % STEPS == 0 else None
-    outcome = train(task, SOURCES, config(), context)
+    outcome = train(task, SOURCES, judged, context)
     context.close()
     ends = [*at_start[1:], weights_sha256(task.state_dict())]
     assert outcome.weights_sha256 == ends[best]
     assert outcome.metrics["val/score"] == script[best]
 
 
-def test_a_headline_that_is_not_measured_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Task, "headline", Headline("accuracy"))
+def test_a_headline_that_is_not_measured_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkError, match=r"reports no val/accuracy, its headline; it reports val/loss, val/above"):
-        attempt(tmp_path, config())
+        attempt(tmp_path, config({"scored": "accuracy"}))
 
 
 def test_an_evaluation_is_over_every_sample_whatever_the_batch(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from assay.config import Frozen, TaskConfig
+from assay.config import Frozen, Headline, TaskConfig
 
 
 class AugmentConfig(Frozen):
@@ -28,3 +28,7 @@ class Config(TaskConfig):
     dropout: float = Field(0.1, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     augment: AugmentConfig = AugmentConfig()
+
+    @property
+    def headline(self) -> Headline:
+        return Headline("accuracy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from assay.config import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.data.images import Rejected, decode
 from assay.errors import InputError
-from assay.task import Context, Engine, Export, Headline, Metrics, Picture
+from assay.task import Answer, Context, Engine, Export, Metrics, Picture, Source
 from assay.task import Task as Contract
 from assay.tasks.classification.config import Config
 from assay.tasks.classification.data import Images
@@ -29,8 +29,6 @@ def source(config: Config, dataset: Dataset, split: str) -> Images:
 
 class Task(Contract):
     """A network, its optimizer and the names of its classes."""
-
-    headline: ClassVar[Headline] = Headline("accuracy")
 
     def __init__(
         self,
@@ -69,17 +67,17 @@ class Task(Contract):
         pairs = torch.bincount(label * classes + logits.argmax(1), minlength=classes**2)
         metrics.add_counts("confusion", pairs.reshape(classes, classes))
 
-    def summarize(self, counts: Mapping[str, Tensor]) -> Mapping[str, float]:
+    def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
         """Accuracy, and the mean over classes of F1 (0 for a class that is neither there nor predicted)."""
-        confusion = counts["confusion"].double()
+        confusion = tables["confusion"].double()
         hits, actual, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         f1 = 2 * hits / (actual + predicted).clamp_min(1)
         return {"accuracy": (hits.sum() / confusion.sum()).item(), "macro_f1": f1.mean().item()}
 
-    def pictures(self, counts: Mapping[str, Tensor]) -> Iterable[Picture]:
+    def pictures(self, tables: Mapping[str, Tensor], source: Source) -> Iterable[Picture]:  # noqa: ARG002
         from assay.report.pictures import confusion
 
-        table = counts["confusion"].tolist()
+        table = tables["confusion"].tolist()
         cells = [
             {"actual": actual, "predicted": predicted, "count": table[i][j]}
             for i, actual in enumerate(self.classes)
@@ -107,13 +105,20 @@ class Task(Contract):
             raise InputError(f"{path}: {error.strerror}") from None
 
     @classmethod
-    def describe(cls, outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def describe(
+        cls,
+        inputs: np.ndarray[Any, Any],  # noqa: ARG003
+        outputs: np.ndarray[Any, Any],
+        facts: Mapping[str, Any],
+    ) -> list[Answer]:
         classes = facts["classes"]
         return [
-            {
-                "class": classes[int(row.argmax())],
-                "probability": float(row.max()),
-                "probabilities": dict(zip(classes, map(float, row), strict=True)),
-            }
+            Answer(
+                {
+                    "class": classes[int(row.argmax())],
+                    "probability": float(row.max()),
+                    "probabilities": dict(zip(classes, map(float, row), strict=True)),
+                }
+            )
             for row in outputs
         ]

@@ -1,0 +1,41 @@
+"""How MLflow serves a network that cannot be traced: built from its config, given its weights. MLflow runs this."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]
+
+
+class Served(PythonModel):
+    """One array in, one array out, as with a traced network."""
+
+    def load_context(self, context: Any) -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        from assay.config import parse_experiment
+        from assay.data.dataset import Dataset, read_card
+        from assay.task import load_task
+        from assay.train.context import LocalContext
+
+        folder = Path(context.artifacts["trained"])
+        config = parse_experiment(json.loads((folder / "config.json").read_text()), "the model's config")
+        here = LocalContext(folder, torch.device("cpu"), torch.get_num_threads())
+        here.fresh = False
+        dataset = Dataset(folder, read_card(folder, config.data), "")
+        task = load_task(config.task.name)[0].build(config, dataset, here)
+        task.load_state_dict(load_file(folder / "model.safetensors"))
+        self.module = task.export().module.eval()
+
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+        import torch
+
+        with torch.no_grad():
+            return self.module(torch.from_numpy(model_input)).numpy()
+
+
+set_model(Served())

@@ -1,0 +1,36 @@
+"""`python -m tests.support.two_workers RANK FOLDER STEPS`: one of two real processes that train every experiment.
+
+FOLDER holds the datasets; rank 0 leaves `losses.json` there, what each step of each experiment reported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as distributed
+
+from assay.train.distributed_context import DistributedContext
+from tests.support.families import EXPERIMENTS, losses, opened, small
+
+
+def main(rank: int, folder: Path, steps: int) -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    store = distributed.FileStore(str(folder / "store"), 2)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    context = DistributedContext(folder, torch.device("cpu"), 1, rank, 2)
+    found = {}
+    for name in EXPERIMENTS:
+        config = small(name)
+        found[name] = losses(config, opened(config, folder), context, steps)
+    distributed.barrier()
+    distributed.destroy_process_group()
+    if rank == 0:
+        (folder / "losses.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
