@@ -105,7 +105,7 @@ def _import(
     source = Source(path=path, sha256="")
     config = old.model_copy(update={"source": source}) if old else DatasetConfig(source=source)
     scan = scan_source(root, name, config, target, progress)
-    parts = divide(name, scan, config)
+    division = divide(name, scan, config)
     config = config.model_copy(update={"source": Source(path=path, sha256=scan.digest)})
     params_file, lock_file = root / "params.yaml", root / "dvc.lock"
     existed = target.parent.exists()
@@ -113,7 +113,7 @@ def _import(
         if not existed:
             stack.push(lambda kind, *_: _remove_if_empty(target.parent) if kind else None)
         fresh = stack.enter_context(new_folder(target))
-        card = build(name, config, scan, parts, fresh, progress)
+        card = build(name, config, scan, division, fresh, progress)
         experiment = None if name in params.experiments else name
         before = params_file.read_bytes()
         after = _edited(before, name, config, card, old, experiment)

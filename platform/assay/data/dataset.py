@@ -13,16 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydantic import ValidationError
 
 from assay.config import DatasetConfig, Frozen, SplitConfig
+from assay.data.annotations import KINDS, Annotation, class_counts
 from assay.data.images import Rejected, canonical, decode
 from assay.data.importers import Progress, Sample, Scan, SourceChanged, load_importer
-from assay.data.pack import LABELS, Packed, Packer
-from assay.data.split import SPLITS, class_counts, split_samples
+from assay.data.pack import Packed, Packer
+from assay.data.split import SPLITS, Division, split_samples
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, known
 from assay.files import new_folder, swapped, write_atomic
@@ -36,8 +37,10 @@ class Card(Frozen):
     """What a dataset version is. Nothing in it depends on the machine or the time.
 
     Attributes:
+        annotation: what is known of each image.
         channels: 3 where any sample has colour, else 1; `mean` and `std` have as many values.
-        samples: how many each split has; `counts` says it by class.
+        samples: how many images each split has.
+        counts: by split and class, how many images show the class; of boxes, how many there are, ignored ones left out.
         min_size, max_size, median_size: [height, width] in pixels, each side by itself.
         short_side: the median of the shorter sides, in pixels.
         mean, std: of all pixels of the train split, in 0..1; `std` is that of the population.
@@ -47,6 +50,7 @@ class Card(Frozen):
 
     name: str
     kind: str
+    annotation: Annotation = "class"
     classes: list[str]
     channels: int
     samples: dict[str, int]
@@ -70,6 +74,7 @@ class Card(Frozen):
         return {
             "name": self.name,
             "hash": version,
+            "annotation": self.annotation,
             "samples": sum(self.samples.values()),
             "splits": self.samples,
             "classes": self.classes,
@@ -101,9 +106,9 @@ def prepare(root: Path, name: str, config: DatasetConfig, folder: Path, progress
         InputError: the raw data are missing, changed, or unfit; nothing was written.
     """
     scan = scan_source(root, name, config, folder, progress)
-    parts = divide(name, scan, config)
+    division = divide(name, scan, config)
     with new_folder(folder) as fresh:
-        card = build(name, config, scan, parts, fresh, progress)
+        card = build(name, config, scan, division, fresh, progress)
         with swapped(fresh, folder):
             pass
     return card
@@ -139,40 +144,41 @@ def refuse_overlap(raw: Path, folder: Path, name: str) -> None:
         )
 
 
-def divide(name: str, scan: Scan, config: DatasetConfig) -> dict[str, list[Sample]]:
+def divide(name: str, scan: Scan, config: DatasetConfig) -> Division:
+    """The splits of what was found. Errors name the dataset."""
     try:
-        return split_samples(scan.samples, scan.classes, config.split, config.seed)
+        return split_samples(scan, config.split, config.seed)
     except InputError as error:
         raise InputError(f"datasets.{name}: {error}") from None
 
 
-def build(
-    name: str, config: DatasetConfig, scan: Scan, parts: dict[str, list[Sample]], folder: Path, progress: Progress
-) -> Card:
+def build(name: str, config: DatasetConfig, scan: Scan, division: Division, folder: Path, progress: Progress) -> Card:
     """Pack the samples into an empty `folder` and describe them. Raises `InputError` where raw data changed."""
-    facts = [sample.facts for sample in scan.samples]
+    parts, kind = division.parts, KINDS[scan.annotation]
+    facts = [sample.facts for part in parts.values() for sample in part]
     channels = max(fact.channels for fact in facts)
     histogram = np.zeros((channels, 256), dtype=np.int64)
     done = 0
     for split in SPLITS:
         counted = channels if split == "train" else 0
-        with Packer(folder, split, LABELS) as packer:
+        with Packer(folder, split, kind.schema) as packer:
             for sample, content, counts in _contents(parts[split], counted):
                 size = {"width": sample.facts.width, "height": sample.facts.height}
-                packer.add({"name": sample.name, "image": content, "label": sample.label, **size})
+                packer.add({"name": sample.name, "image": content, **size, **kind.columns(sample)})
                 if counts is not None:
                     histogram += counts
                 done += 1
-                progress(done, len(scan.samples), "packed")
+                progress(done, len(facts), "packed")
     mean, std = _moments(histogram)
     sides = ([fact.height for fact in facts], [fact.width for fact in facts])
     card = Card(
         name=name,
         kind=config.source.kind,
+        annotation=cast("Annotation", scan.annotation),
         classes=scan.classes,
         channels=channels,
         samples={split: len(parts[split]) for split in SPLITS},
-        counts={split: class_counts(parts[split], scan.classes) for split in SPLITS},
+        counts={split: class_counts(scan.annotation, parts[split], scan.classes) for split in SPLITS},
         min_size=[min(side) for side in sides],
         max_size=[max(side) for side in sides],
         median_size=[statistics.median_low(side) for side in sides],
@@ -182,9 +188,9 @@ def build(
         source=scan.digest,
         split=config.split,
         seed=config.seed,
-        rejected=scan.rejected,
+        rejected=[*scan.rejected, *division.rejected],
         converted=scan.converted,
-        warnings=scan.warnings,
+        warnings=[*scan.warnings, *division.warnings],
         files=folder_hash(folder, None)[1],
     )
     text = json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False)

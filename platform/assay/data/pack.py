@@ -1,7 +1,7 @@
 """Packed splits: a few Arrow IPC files instead of many small images, read by memory map.
 
 A split is `<split>-00000.arrow`, `<split>-00001.arrow`, ... with the columns `name`, `image` (an encoded image),
-`width`, `height` (pixels) and what the kind of data adds (`label`, boxes, ...). The bytes depend on the rows only.
+`width`, `height` (pixels) and what the annotation adds (`assay.data.annotations`). The bytes depend on the rows only.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ _BASE = [
     pa.field("width", pa.int32()),
     pa.field("height", pa.int32()),
 ]
-LABELS = pa.schema([pa.field("label", pa.int32())])
-"""What a classification adds."""
 
 
 class Packer:

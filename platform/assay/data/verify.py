@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.config import DatasetConfig
+from assay.data.annotations import KINDS
 from assay.data.dataset import Card, difference, open_dataset, read_card
 from assay.data.images import Rejected, decode
 from assay.data.importers import Progress
@@ -36,6 +37,7 @@ def check_dataset(root: Path, name: str, config: DatasetConfig, folder: Path, pr
         "hash": found,
         "recorded": recorded,
         "samples": sum(card.samples.values()),
+        "annotation": card.annotation,
         "classes": card.classes,
         "rejected": card.rejected,
         "ok": not problems,
@@ -78,9 +80,8 @@ def _check_row(packed: Packed, index: int, card: Card) -> str | None:
     size = (row["height"], row["width"])
     if pixels.shape[1:] != size:
         return f"{row['name']}: height and width {pixels.shape[1:]} instead of {size}"
-    if not 0 <= row["label"] < len(card.classes):
-        return f"{row['name']}: label {row['label']} of {len(card.classes)} classes"
-    return None
+    problem = KINDS[card.annotation].problem(row, len(card.classes))
+    return None if problem is None else f"{row['name']}: {problem}"
 
 
 def _check_raw(root: Path, name: str, config: DatasetConfig) -> list[str]:

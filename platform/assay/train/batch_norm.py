@@ -45,7 +45,8 @@ class _Synchronized(_BatchNorm):
 def _normalize(layer: _BatchNorm, x: Tensor) -> Tensor:
     """[B, C, ...]. Moments are joined in double precision, from each worker's own (Chan, Golub and LeVeque, 1979)."""
     axes = [axis for axis in range(x.ndim) if axis != 1]
-    variance, mean = torch.var_mean(x.float(), axes, correction=0)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    variance, mean = torch.var_mean(x.to(wide), axes, correction=0)
     variance, mean, here = variance.double(), mean.double(), x.numel() / x.shape[1]
     count = torch.full_like(mean, here)
     packed = torch.stack([here * mean, here * (variance + mean.square()), count])
@@ -55,7 +56,7 @@ def _normalize(layer: _BatchNorm, x: Tensor) -> Tensor:
     _track(layer, mean.detach(), (variance * total / (total - 1)).detach())
     shape = [1, -1] + [1] * (x.ndim - 2)
     scale = (variance + layer.eps).rsqrt()
-    normalized = (x.float() - mean.float().view(shape)) * scale.float().view(shape)
+    normalized = (x.to(wide) - mean.to(wide).view(shape)) * scale.to(wide).view(shape)
     if layer.affine:
         normalized = normalized * layer.weight.view(shape) + layer.bias.view(shape)
     result: Tensor = normalized.to(x.dtype)

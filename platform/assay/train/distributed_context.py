@@ -20,10 +20,10 @@ class DistributedContext(LocalContext):
             return module
         synchronize(module)
         devices = [self.device] if self.device.type == "cuda" else None
-        # Buffers are synchronized from rank 0 before each evaluation instead of before each forward pass: no step
-        # reads them, and rank 0's alone are saved, so a resumed run has the very same ones.
+        # Buffers are synchronized from rank 0 before each evaluation, not before each forward pass: no step reads them,
+        # and rank 0's alone are saved, so a resumed run has the very same ones.
         return DistributedDataParallel(
-            module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            module, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
 
     def all_reduce(self, tensor: Tensor) -> Tensor:

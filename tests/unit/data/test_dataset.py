@@ -14,7 +14,7 @@ import pytest
 from assay.config import DatasetConfig, SplitConfig
 from assay.data.dataset import Card, open_dataset, prepare
 from assay.data.images import ImageFacts, decode
-from assay.data.importers import Sample
+from assay.data.importers import Sample, Scan
 from assay.data.importers.image_folder import folder_digest
 from assay.data.pack import Packed
 from assay.data.split import split_samples
@@ -88,19 +88,23 @@ def test_the_same_folder_makes_the_same_bytes_and_the_seed_matters(tmp_path: Pat
 
 
 def sample(index: int, label: int, sha256: str) -> Sample:
-    return Sample(f"s{index:03d}", label, sha256, ImageFacts("PNG", "L", 1, 1, 1, ()), lambda: b"")
+    return Sample(f"s{index:03d}", (label,), sha256, ImageFacts("PNG", "L", 1, 1, 1, ()), lambda: b"")
+
+
+def divided(samples: list[Sample], classes: list[str], split: SplitConfig, seed: int) -> dict[str, list[Sample]]:
+    return split_samples(Scan(samples, classes, [], [], [], ""), split, seed).parts
 
 
 def test_splits_keep_copies_together_and_ignore_order_and_names() -> None:
     samples = [sample(i, i % 2, f"{i // 4}-{i % 2}") for i in range(80)]  # each content twice
-    parts = split_samples(samples, ["a", "b"], SplitConfig(), 0)
+    parts = divided(samples, ["a", "b"], SplitConfig(), 0)
     where = {s.sha256: split for split, part in parts.items() for s in part}
     assert all(where[s.sha256] == split for split, part in parts.items() for s in part)
     assert {split: len(part) for split, part in parts.items()} == {"train": 56, "val": 8, "test": 16}
     renamed = [replace(s, name=f"x{i}") for i, s in enumerate(reversed(samples))]
-    again = split_samples(renamed, ["a", "b"], SplitConfig(), 0)
+    again = divided(renamed, ["a", "b"], SplitConfig(), 0)
     assert {s.sha256: split for split, part in again.items() for s in part} == where
-    other = split_samples(samples, ["a", "b"], SplitConfig(), 1)
+    other = divided(samples, ["a", "b"], SplitConfig(), 1)
     assert {s.sha256: split for split, part in other.items() for s in part} != where
 
 
@@ -108,10 +112,10 @@ def test_splits_keep_copies_together_and_ignore_order_and_names() -> None:
 def test_every_class_is_in_every_split(fractions: tuple[float, float, float]) -> None:
     split = SplitConfig(train=fractions[0], val=fractions[1], test=fractions[2])
     for count in range(3, 30):
-        parts = split_samples([sample(i, 0, str(i)) for i in range(count)], ["a"], split, 0)
+        parts = divided([sample(i, 0, str(i)) for i in range(count)], ["a"], split, 0)
         assert all(parts.values())
     with pytest.raises(InputError, match="class 'a' has 2 distinct good images"):
-        split_samples([sample(i, 0, str(i % 2)) for i in range(9)], ["a"], split, 0)
+        divided([sample(i, 0, str(i % 2)) for i in range(9)], ["a"], split, 0)
 
 
 def test_a_failed_preparation_leaves_the_old_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay.data.pack import LABELS, Packed, Packer
+from assay.data.annotations import KINDS
+from assay.data.pack import Packed, Packer
 from assay.errors import InputError
 
 
@@ -16,7 +17,7 @@ def write(folder: Path, rows: int, shard_bytes: int = 2**28) -> list[bytes]:
     folder.mkdir()
     rng = np.random.default_rng(0)
     images = [rng.bytes(int(rng.integers(1, 300))) for _ in range(rows)]
-    with Packer(folder, "train", LABELS, shard_bytes) as packer:
+    with Packer(folder, "train", KINDS["class"].schema, shard_bytes) as packer:
         for index, image in enumerate(images):
             packer.add({"name": f"n{index}", "image": image, "width": index, "height": 2, "label": index % 7})
     return images

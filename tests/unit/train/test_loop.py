@@ -18,7 +18,7 @@ from assay.task import Picture
 from assay.train import checkpoint, loop
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
-from assay.train.folder import SPOOL, STOP
+from assay.train.folder import PICTURES, SPOOL, STOP
 from assay.train.loop import Outcome, evaluate, train
 from assay.train.randomness import key
 from assay.train.spool import read
@@ -320,13 +320,18 @@ def test_an_evaluation_is_over_every_sample_whatever_the_batch(tmp_path: Path) -
         assert pictures == []
 
 
-def test_pictures_are_drawn_from_the_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Task, "pictures", lambda self, counts: [Picture("signs", b"png", [{"total": int(counts["signs"].sum())}])]
-    )
+def test_pictures_are_drawn_from_the_tables_and_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pictures(self: Task, tables: Mapping[str, Tensor], source: Any) -> list[Picture]:
+        return [Picture("signs", b"png", [{"total": int(tables["signs"].sum()), "of": len(source)}])]
+
+    monkeypatch.setattr(Task, "pictures", pictures)
     context = LocalContext(tmp_path, CPU, 1)
     _, (picture,) = evaluate(Task.build(config(), None, context), SOURCES["val"], "val", 4, context)
-    assert picture.table == [{"total": 10}]
+    assert picture.table == [{"total": 10, "of": 10}]
+    monkeypatch.setattr(Task, "watched", True)
+    attempt(tmp_path, config())
+    kept = sorted(path.name for path in (tmp_path / PICTURES).iterdir())
+    assert kept == [f"step-{STEPS * epoch:08d}-signs.png" for epoch in (1, 2, 3)]
 
 
 TWO = config(task={"dropout": 0, "normalize": False})  # torch's generator is one for all threads of a process

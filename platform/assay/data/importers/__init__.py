@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,23 @@ class Scan:
     warnings: list[str]
     digest: str
     annotation: str = "class"
+
+
+def held(
+    name: str, labels: tuple[int, ...], content: bytes, boxes: tuple[Box, ...] = (), split: str | None = None
+) -> Sample:
+    """A sample of content that is small enough to stay in memory. Raises `images.Rejected` where it is unfit."""
+    from assay.data.images import inspect
+
+    return Sample(name, labels, sha256(content).hexdigest(), inspect(content), _Held(content), boxes, split)
+
+
+class _Held:
+    def __init__(self, content: bytes):
+        self.content = content
+
+    def __call__(self) -> bytes:
+        return self.content
 
 
 def kinds() -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
 from assay.config import SourceConfig
-from assay.data.importers import Progress, Sample, Scan
+from assay.data.importers import Progress, Scan
 
 
 class Source(SourceConfig):
@@ -16,30 +15,20 @@ class Source(SourceConfig):
 
 def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG001 (the contract of importers)
     """All digits, their values scaled to 0..255, as grey PNGs."""
+    import hashlib
+
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    from assay.data.images import encode_png, inspect
+    from assay.data.images import encode_png
+    from assay.data.importers import held
 
     digits = load_digits()
     pixels = np.round(digits.images * 255 / 16).astype(np.uint8)
     identity = hashlib.sha256(pixels.tobytes() + digits.target.astype("<i4").tobytes()).hexdigest()
     samples = []
     for index, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
-        content = encode_png(Image.fromarray(image))
-        sha256 = hashlib.sha256(content).hexdigest()
-        read = _Held(content)
-        samples.append(Sample(f"digit-{index:04d}", int(label), sha256, inspect(content), read))
+        samples.append(held(f"digit-{index:04d}", (int(label),), encode_png(Image.fromarray(image))))
         progress(index + 1, len(pixels), "checked")
     return Scan(samples, [str(name) for name in digits.target_names], [], [], [], identity)
-
-
-class _Held:
-    """Content that is small enough to stay in memory."""
-
-    def __init__(self, content: bytes):
-        self.content = content
-
-    def __call__(self) -> bytes:
-        return self.content

@@ -235,7 +235,7 @@ def _sample(file: _File, labels: dict[str, int]) -> Sample:
     assert file.sha256 is not None
     assert file.facts is not None
     read = partial(_read_again, file.path, file.sha256)
-    return Sample(display(file.relative), labels[_class_of(file)], file.sha256, file.facts, read)
+    return Sample(display(file.relative), (labels[_class_of(file)],), file.sha256, file.facts, read)
 
 
 def _read_again(path: Path, sha256: str) -> bytes:
