@@ -48,13 +48,19 @@ def draw(image: Tensor, actual: Tensor, found: Tensor, classes: Sequence[str]) -
 
 
 def scenes(
-    source: Source, truth: NDArray[np.float64], detections: NDArray[np.float64], classes: Sequence[str], threshold: float
+    source: Source,
+    truth: NDArray[np.float64],
+    detections: NDArray[np.float64],
+    classes: Sequence[str],
+    threshold: float,
 ) -> Picture | None:
     """Half of the shown images are those with the most mistakes, half are spread over the split. None: no image."""
     if not len(source):
         return None
     detections = detections[detections[:, 5] >= threshold]
-    counts = np.array([_mistakes(truth[truth[:, 0] == i], detections[detections[:, 0] == i]) for i in range(len(source))])
+    counts = np.array(
+        [_mistakes(truth[truth[:, 0] == i], detections[detections[:, 0] == i]) for i in range(len(source))]
+    )
     worst = np.argsort(-counts, kind="stable")[: SHOWN // 2].tolist()
     spread = [i for i in np.linspace(0, len(source) - 1, SHOWN).round().astype(int).tolist() if i not in worst]
     images, captions = [], []

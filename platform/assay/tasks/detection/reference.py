@@ -112,7 +112,9 @@ def fill(model: Reference, config: Config, fresh: bool) -> str:
 def _fill_backbone(model: Reference, architecture: str) -> str:
     from torchvision.models import get_model
 
-    found = [(name, prefix) for name, prefix in BACKBONES.items() if f"{name}_" in architecture and "fpn" in architecture]
+    found = [
+        (name, prefix) for name, prefix in BACKBONES.items() if f"{name}_" in architecture and "fpn" in architecture
+    ]
     if not found:
         raise InputError(f"task.weights: imagenet fits no part of {architecture}: set it to none or to a file")
     (name, prefix), body = found[0], model.detector.backbone.body
