@@ -78,7 +78,11 @@ def test_the_shipped_file_is_right() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("datasetz", {}, "datasetz: unknown key 'datasetz'; did you mean 'datasets'? Known: datasets, experiments, presets."),
+        (
+            "datasetz",
+            {},
+            "datasetz: unknown key 'datasetz'; did you mean 'datasets'? Known: datasets, experiments, presets.",
+        ),
         ("datasets.digits.sed", 1, "datasets.digits.sed: unknown key 'sed'; did you mean 'seed'?"),
         ("datasets.digits.split.valid", 1, "datasets.digits.split.valid: unknown key 'valid'; did you mean 'val'?"),
         ("datasets.digits.source.kind", "digit", "datasets.digits.source.kind: unknown kind of source 'digit'; did"),
