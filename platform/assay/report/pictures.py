@@ -94,8 +94,7 @@ def grid(images: Sequence[Pixels], captions: Sequence[str], columns: int) -> byt
 
     gap, line = 6, 15
     side = max((max(image.shape[:2]) for image in images), default=1)
-    scale = -(-CELL // side)
-    cell, below = side * scale, line * max((c.count("\n") + 1 for c in captions if c), default=0)
+    cell, below = side * -(-CELL // side), line * max((c.count("\n") + 1 for c in captions if c), default=0)
     columns = max(1, min(columns, len(images)))
     rows = max(1, -(-len(images) // columns))
     height, width = rows * (cell + below + gap) + gap, columns * (cell + gap) + gap
@@ -106,6 +105,7 @@ def grid(images: Sequence[Pixels], captions: Sequence[str], columns: int) -> byt
         row, column = divmod(number, columns)
         top, left = gap + row * (cell + below + gap), gap + column * (cell + gap)
         colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+        scale = cell // max(image.shape[:2])
         large = colour.repeat(scale, axis=0).repeat(scale, axis=1)
         down, right = (cell - large.shape[0]) // 2, (cell - large.shape[1]) // 2
         sheet[top + down :, left + right :][: large.shape[0], : large.shape[1]] = large
