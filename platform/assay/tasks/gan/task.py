@@ -131,7 +131,8 @@ class Task(Contract):
         if self.config.penalized:
             at_real, at_fake = slopes(scores, images).chunk(2)
             losses |= {"r1": at_real.mean(), "r2": at_fake.mean()}
-            total = loss + (self.config.r1 * losses["r1"] + self.config.r2 * losses["r2"]) / 2
+            weight = self.config.penalty_end**engine.progress / 2
+            total = loss + weight * (self.config.r1 * losses["r1"] + self.config.r2 * losses["r2"])
         engine.backward(total)
         engine.step(self.optimizers["discriminator"])
         return losses
