@@ -7,7 +7,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-HIDDEN = {"__main__", "common", "bare_digits"}
+HIDDEN = {"__main__", "common", "bare_digits", "quality"}
 
 
 def main() -> None:

@@ -60,3 +60,29 @@ def assay(clone: Path, *arguments: str) -> dict[str, Any]:
 def assign(*assignments: str) -> list[str]:
     """`--set` arguments."""
     return [word for assignment in assignments for word in ("--set", assignment)]
+
+
+def set_value(clone: Path, key: str, value: Any) -> None:
+    """Change one value of the clone's params.yaml."""
+    from ruamel.yaml import YAML
+
+    yaml, path = YAML(), clone / "params.yaml"
+    data = yaml.load(path)
+    *parents, leaf = key.split(".")
+    node = data
+    for parent in parents:
+        node = node[parent]
+    node[leaf] = value
+    yaml.dump(data, path)
+
+
+def trained(
+    clone: Path, experiment: str, *assignments: str, preset: str | None = None
+) -> tuple[dict[str, float], float]:
+    """Train and evaluate: (test metrics, seconds of training, starting the workers included)."""
+    from assay.config import load_params
+
+    run(clone, "dvc", "repro", "-q", f"data@{load_params(clone / 'params.yaml').experiment(experiment).data}")
+    chosen = ["--preset", preset] if preset else []
+    record = assay(clone, "train", experiment, *chosen, *assign(*assignments))
+    return assay(clone, "evaluate", record["run_id"])["metrics"], record["seconds"]

@@ -1,4 +1,4 @@
-"""`python -m pipelines train-and-promote EXPERIMENT`: a flow from the command line, with nothing running before."""
+"""`python -m pipelines train-and-promote EXPERIMENT ...`: a flow from the command line, with nothing running before."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ def _flows() -> None:
 
 
 @app.command("train-and-promote")
-def train_and_promote(experiment: str) -> None:
-    """Data, training, evaluation and registration of an experiment; what is unchanged is skipped."""
+def train_and_promote(experiments: list[str]) -> None:
+    """Data, training, evaluation and registration of experiments, one after the other; what is unchanged is skipped."""
     from assay.config import load_params
     from assay.settings import Settings, quiet
 
     settings = Settings()
-    dataset = load_params(settings.params_file).experiment(experiment).data
+    params = load_params(settings.params_file)
+    datasets = {name: params.experiment(name).data for name in experiments}
     quiet()
     home = settings.state / "prefect"
     home.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
     os.environ.setdefault("PREFECT_HOME", str(home))
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    started = time.monotonic()
     from pipelines.train_and_promote import train_and_promote as flow
 
-    summary = flow(str(settings.root), experiment, dataset)
-    show(experiment, summary, time.monotonic() - started)
+    for name, dataset in datasets.items():
+        started = time.monotonic()
+        summary = flow(str(settings.root), name, dataset)
+        show(name, summary, time.monotonic() - started)
 
 
 def show(experiment: str, summary: dict[str, Any], seconds: float) -> None:
@@ -53,6 +55,7 @@ def show(experiment: str, summary: dict[str, Any], seconds: float) -> None:
         "run": train["run_id"],
         "weights": f"sha256 {train['weights_sha256']}",
         "seconds": f"{seconds:.1f}",
+        "pictures": f"results/{experiment}/pictures/",
         "look next": "assay ui",
     }
     if not trained:

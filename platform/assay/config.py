@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
@@ -186,6 +186,9 @@ class Params(Frozen):
 
     datasets: dict[Name, DatasetConfig] = {}
     experiments: dict[Name, ExperimentConfig] = {}
+    presets: dict[Name, dict[Name, dict[str, Any]]] = Field(
+        {}, description="other settings of an experiment by name: dotted keys and their values"
+    )
 
     @model_validator(mode="after")
     def _data_exist(self) -> Params:
@@ -194,9 +197,23 @@ class Params(Frozen):
             for name, e in self.experiments.items()
             if e.data not in self.datasets
         ]
+        missing += [
+            (f"presets.{name}", known("experiment", name, list(self.experiments)))
+            for name in self.presets
+            if name not in self.experiments
+        ]
         if missing:
             raise _NestedError(missing)
         return self
+
+    def preset(self, experiment: str, name: str) -> ExperimentConfig:
+        """An experiment with the settings of one of its presets."""
+        presets = self.presets.get(experiment, {})
+        if name not in presets:
+            raise InputError(f"params.yaml: experiment {experiment!r}: {known('preset', name, list(presets))}")
+        return replaced(
+            self.experiment(experiment), presets[name].items(), f"params.yaml: presets.{experiment}.{name}:"
+        )
 
     def experiment(self, name: str) -> ExperimentConfig:
         if name not in self.experiments:
@@ -284,15 +301,22 @@ def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConf
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    data = resolved(config)
+    values: list[tuple[str, Any]] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise InputError(f"--set {assignment}: write it as key=value, such as optimizer.lr=0.01")
         try:
-            value = YAML(typ="safe").load(text)
+            values.append((key, YAML(typ="safe").load(text)))
         except (YAMLError, ValueError):
             raise InputError(f"--set {assignment}: the value is not readable as YAML") from None
+    return replaced(config, values, "--set")
+
+
+def replaced(config: ExperimentConfig, values: Iterable[tuple[str, Any]], origin: str) -> ExperimentConfig:
+    """The config with the values of dotted keys replaced. Raises `InputError` for keys and values that do not fit."""
+    data = resolved(config)
+    for key, value in values:
         *parents, leaf = key.split(".")
         node: Any = data
         for parent in parents:
@@ -300,9 +324,9 @@ def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConf
             if node is None:
                 break
         if not isinstance(node, dict) or (leaf not in node and not _open_mapping(key)):
-            raise InputError(f"--set {key}: {known('key', key, _paths(data))}")
+            raise InputError(f"{origin} {key}: {known('key', key, _paths(data))}")
         node[leaf] = value
-    return _validate(ExperimentConfig, data, "--set")
+    return _validate(ExperimentConfig, data, origin)
 
 
 def _open_mapping(key: str) -> bool:

@@ -40,6 +40,13 @@ def test_the_parameters_are_valid_and_the_demo_is_among_them() -> None:
     assert "digits" in load_params(REPOSITORY / "params.yaml").experiments
 
 
+def test_every_preset_fits_its_experiment() -> None:
+    params = load_params(REPOSITORY / "params.yaml")
+    for experiment, presets in params.presets.items():
+        for name in presets:
+            assert params.preset(experiment, name) != params.experiment(experiment)
+
+
 def test_no_file_is_too_long() -> None:
     for folder in ("platform", "pipelines", "benchmarks", "tests"):
         for path in (REPOSITORY / folder).rglob("*.py"):

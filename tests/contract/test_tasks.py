@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from assay.config import ExperimentConfig
 from assay.data.dataset import prepare
 from assay.errors import WorkError
 from assay.task import Task, load_config, load_task, task_names
+from assay.train import checkpoint, loop
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import STOP
@@ -48,6 +49,14 @@ def of_two_workers(datasets: Path) -> dict[str, list[dict[str, float]]]:
     ]
     assert [process.wait(240) for process in both] == [0, 0]
     return json.loads((datasets / "losses.json").read_text())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _agree_at_every_step() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "PULSE_SECONDS", 0.0)
+        patch.setattr(checkpoint, "sync", lambda path: None)  # no power is cut here
+        yield
 
 
 def here(folder: Path) -> LocalContext:

@@ -153,7 +153,7 @@ def test_an_interrupt_after_dvc_recorded_is_taken_back(
 
     monkeypatch.setattr(add_module, "_record", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        add_module.add_image_folder(project, "fruit", project / "raw", lambda *_: None)
+        add_module.add_folder(project, "fruit", project / "raw", None, lambda *_: None)
     assert seen == [True]
     assert state(project) == before
     assert not list(project.glob("data/.*"))

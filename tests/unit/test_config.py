@@ -78,7 +78,11 @@ def test_the_shipped_file_is_right() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("datasetz", {}, "datasetz: unknown key 'datasetz'; did you mean 'datasets'? Known: datasets, experiments."),
+        (
+            "datasetz",
+            {},
+            "datasetz: unknown key 'datasetz'; did you mean 'datasets'? Known: datasets, experiments, presets.",
+        ),
         ("datasets.digits.sed", 1, "datasets.digits.sed: unknown key 'sed'; did you mean 'seed'?"),
         ("datasets.digits.split.valid", 1, "datasets.digits.split.valid: unknown key 'valid'; did you mean 'val'?"),
         ("datasets.digits.source.kind", "digit", "datasets.digits.source.kind: unknown kind of source 'digit'; did"),
@@ -334,3 +338,16 @@ def test_reading_a_config_imports_nothing_heavy() -> None:
 def test_settings_of_an_optimizer_are_closed() -> None:
     with pytest.raises(ValidationError):
         OptimizerConfig.model_validate({"lr": 1, "nesterov": True})
+
+
+def test_a_preset_replaces_keys_and_is_checked() -> None:
+    block = {"task": {"name": "classification"}, "data": "d"}
+    data = {"datasets": {"d": {"source": {"kind": "digits"}}}, "experiments": {"e": block}}
+    params = parse_params({**data, "presets": {"e": {"long": {"train.epochs": 77}, "odd": {"train.epoch": 1}}}}, "p")
+    assert params.preset("e", "long").train.epochs == 77
+    with pytest.raises(InputError, match=r"presets\.e\.odd: train\.epoch: unknown key .*did you mean 'train\.epochs'"):
+        params.preset("e", "odd")
+    with pytest.raises(InputError, match=r"unknown preset 'lang'; did you mean 'long'"):
+        params.preset("e", "lang")
+    with pytest.raises(InputError, match=r"presets\.f: unknown experiment 'f'"):
+        parse_params({**data, "presets": {"f": {}}}, "p")

@@ -13,6 +13,7 @@ def train(
     experiment: Annotated[str, typer.Argument(help="A name under `experiments:` in params.yaml.")],
     workers: Annotated[int | None, typer.Option(help="Data-parallel workers; 0 trains without Ray.")] = None,
     assign: Annotated[list[str] | None, typer.Option("--set", help="Override a config key: optimizer.lr=0.01.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings of this name under `presets:` in params.yaml.")] = None,
     resume: Annotated[str | None, typer.Option(help="Continue this run as it was started.")] = None,
     new: Annotated[bool, typer.Option("--new", help="Start another run, even of unchanged inputs.")] = False,
     as_json: AsJson = False,
@@ -26,7 +27,7 @@ def train(
     from assay.settings import Settings
 
     assignments = [*(assign or []), *([f"train.workers={workers}"] if workers is not None else [])]
-    request = Request(experiment, tuple(assignments), resume, new)
+    request = Request(experiment, tuple(assignments), resume, new, preset)
     present(train(request, Settings(), Progress(say)), as_json, _run)
 
 

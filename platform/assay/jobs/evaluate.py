@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from assay.config import ExperimentConfig, parse_experiment
 from assay.data.dataset import Dataset, open_dataset
 from assay.errors import InputError
-from assay.files import write_json
+from assay.files import new_folder, swapped, write_json
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
@@ -51,6 +51,7 @@ def evaluate(target: str, split: str, settings: Settings, say: Callable[[str], N
         _keep(run_id, split, metrics, pictures, tag, tracker)
     if target != run_id:
         write_json(settings.results_folder(target) / "metrics.json", metrics)
+        _write_pictures(run_id, split, settings.results_folder(target) / "pictures", tracker)
     return {"run_id": run_id, "split": split, "metrics": metrics}
 
 
@@ -117,3 +118,13 @@ def _keep(
         if picture.table:
             tracker.log_text(run_id, f"pictures/{split}-{picture.name}.json", json.dumps(list(picture.table)))
     tracker.client.set_tag(run_id, tag, json.dumps(metrics))
+
+
+def _write_pictures(run_id: str, split: str, folder: Path, tracker: Tracker) -> None:
+    """The pictures of an evaluation where DVC and people find them; none of an earlier one stays."""
+    with new_folder(folder) as fresh:
+        for name in tracker.names(run_id, "pictures"):
+            if name.startswith(f"{split}-") and name.endswith(".png"):
+                (fresh / name).write_bytes(tracker.read_bytes(run_id, f"pictures/{name}"))
+        with swapped(fresh, folder):
+            pass

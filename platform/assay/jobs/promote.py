@@ -72,7 +72,9 @@ def rollback(model: str, settings: Settings) -> dict[str, Any]:
 def _judge(version: ModelVersion, run: Run, registry: Registry, settings: Settings) -> dict[str, Any]:
     champion = registry.champion(version.name)
     if champion is not None and champion.version == version.version:
-        return _result(version, "promoted", ["it is the champion"], json.loads(version.tags.get(PREFIX + "gate", "{}")))
+        report = json.loads(version.tags.get(PREFIX + "gate", "{}"))  # as it was crowned: the same words, ever again
+        reasons = [check["detail"] for check in report.get("checks", [])] + report.get("notes", [])
+        return _result(version, "promoted", reasons or ["it is the champion"], report)
     config = recorded_config(run.info.run_id, registry.tracker)
     rival, note = _rival(champion, run, registry, settings)
     decision = decide(

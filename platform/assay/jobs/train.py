@@ -42,11 +42,12 @@ class Request:
     assignments: tuple[str, ...] = ()
     resume: str | None = None
     new: bool = False
+    preset: str | None = None
 
     @property
     def plain(self) -> bool:
         """True for the run that `dvc repro` makes: as params.yaml says. Only this one writes to `results/`."""
-        return not (self.assignments or self.resume or self.new)
+        return not (self.assignments or self.resume or self.new or self.preset)
 
 
 def train(request: Request, settings: Settings, progress: Progress) -> dict[str, Any]:
@@ -122,14 +123,18 @@ def _require_same_inputs(recorded: Mapping[str, str], here: Mapping[str, str]) -
 
 def _config(request: Request, settings: Settings, tracker: Tracker) -> ExperimentConfig:
     """The experiment's block with its overrides; of a resumed run, what it was started with."""
-    config = override(load_params(settings.params_file).experiment(request.experiment), list(request.assignments))
+    params = load_params(settings.params_file)
+    config = params.experiment(request.experiment)
+    if request.preset:
+        config = params.preset(request.experiment, request.preset)
+    config = override(config, list(request.assignments))
     if request.resume is None:
         return config
     run = tracker.get(request.resume)
     if run.data.tags.get(PREFIX + "experiment") != request.experiment:
         raise InputError(f"--resume {request.resume}: that run is not one of experiment {request.experiment!r}")
-    if request.assignments:
-        raise InputError("--resume continues a run as it was started: leave out --set and --workers")
+    if request.assignments or request.preset:
+        raise InputError("--resume continues a run as it was started: leave out --set, --preset and --workers")
     import json
 
     plain = json.loads(tracker.read_bytes(request.resume, "provenance/config.json"))

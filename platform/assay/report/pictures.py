@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Pixels = np.ndarray[Any, Any]
+
+CELL = 96  # pixels a side of a small image in a grid, at least
 MOST_NUMBERS = 25  # classes up to which a confusion matrix shows its numbers
 
 
@@ -46,6 +51,67 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
         axes.set(xlabel="step", title=metric)
         axes.legend()
         axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> bytes:
+    """Values in 0..1 for each name, a bar a group: such as precision, recall and F1 of each class."""
+    figure, axes = _figure(6, min(1.5 + 0.12 * len(names) * (len(groups) + 1), 40))
+    places = np.arange(len(names))
+    height = 0.8 / len(groups)
+    for number, (label, values) in enumerate(groups.items()):
+        axes.barh(places + (number - (len(groups) - 1) / 2) * height, values, height, label=label)
+    axes.set_yticks(places, names, parse_math=False)
+    axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=len(groups))
+    return _png(figure)
+
+
+def reliability(confidence: Sequence[float], accuracy: Sequence[float], share: Sequence[float]) -> bytes:
+    """How sure a model is against how often it is right, and how many samples there are: a row for each bin.
+
+    All values are in 0..1; a model that knows how sure it may be lies on the diagonal.
+    """
+    figure, axes = _figure(4.5, 4.5)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
+    axes.bar(confidence, share, width=0.04, color="lightgrey", label="share of the samples")
+    axes.plot(confidence, accuracy, marker="o", label="right")
+    axes.set(xlabel="probability of the answer", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="upper left")
+    return _png(figure)
+
+
+def grid(images: Sequence[Pixels], captions: Sequence[str], columns: int) -> bytes:
+    """Images in rows of `columns`, each with its caption (of one or more lines) below; pixels stay squares.
+
+    Args:
+        images: uint8 [H, W] grey or [H, W, 3] RGB, of any sizes.
+        captions: as many; empty ones take no room where all are.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    gap, line = 6, 15
+    side = max((max(image.shape[:2]) for image in images), default=1)
+    cell, below = side * -(-CELL // side), line * max((c.count("\n") + 1 for c in captions if c), default=0)
+    columns = max(1, min(columns, len(images)))
+    rows = max(1, -(-len(images) // columns))
+    height, width = rows * (cell + below + gap) + gap, columns * (cell + gap) + gap
+    sheet = np.full((height, width, 3), 255, dtype=np.uint8)
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    FigureCanvasAgg(figure)
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(number, columns)
+        top, left = gap + row * (cell + below + gap), gap + column * (cell + gap)
+        colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+        scale = cell // max(image.shape[:2])
+        large = colour.repeat(scale, axis=0).repeat(scale, axis=1)
+        down, right = (cell - large.shape[0]) // 2, (cell - large.shape[1]) // 2
+        sheet[top + down :, left + right :][: large.shape[0], : large.shape[1]] = large
+        x, y = (left + cell / 2) / width, 1 - (top + cell + 2) / height
+        figure.text(x, y, caption, ha="center", va="top", fontsize=7, parse_math=False)
+    figure.figimage(sheet)
     return _png(figure)
 
 

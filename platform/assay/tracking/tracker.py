@@ -136,6 +136,10 @@ class Tracker:
         except (MlflowException, OSError):
             raise InputError(f"run {run_id} has no {name}: it did not finish; train it to the end") from None
 
+    def names(self, run_id: str, folder: str) -> list[str]:
+        """The names of the artifacts in a folder of a run."""
+        return [Path(entry.path).name for entry in self.client.list_artifacts(run_id, folder) if not entry.is_dir]
+
     def record(self, run_id: str) -> dict[str, Any]:
         """What `assay train` printed when the run finished."""
         record: dict[str, Any] = json.loads(self.read_bytes(run_id, RECORD))

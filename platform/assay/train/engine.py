@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.config import OptimizerConfig, TrainConfig
+from assay.errors import WorkError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -102,14 +103,23 @@ class StepEngine:
         return True
 
     def end(self) -> None:
-        """Close the step: the loss scale moves once, after all optimizers have used it.
-
-        Raises:
-            WorkError: half precision overflows whatever the scale.
-        """
+        """Close the step: the loss scale moves once, after all optimizers have used it."""
         if self._stepped:
             self.scaler.update()
             self._stepped = False
+
+    def loss_scale(self) -> dict[str, float]:
+        """What fp16 multiplies losses by; it halves with each step that overflowed and was left out. Nothing elsewhere.
+
+        Raises:
+            WorkError: the scale is below 1, so the overflow does not come from it.
+        """
+        if not self.scaler.is_enabled():
+            return {}
+        scale: float = self.scaler.get_scale()
+        if scale < 1:
+            raise WorkError("train.precision: fp16 overflows even without a loss scale: use bf16 or fp32")
+        return {"loss_scale": scale}
 
     def optimize(self, loss: Tensor) -> None:
         (optimizer,) = self.optimizers.values()

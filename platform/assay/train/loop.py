@@ -94,7 +94,7 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
             position.batch += 1
             position.step += 1
             if position.step % record_every == 0:
-                _record(window.take(context), "train", position.step, context)
+                _record({**window.take(context), **engine.loss_scale()}, "train", position.step, context)
             if pulse.due() and position.batch < loader.steps:  # at the end of the epoch: after the evaluation
                 stopped, to_save = pulse.agree()
                 if stopped or to_save:

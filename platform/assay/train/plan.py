@@ -17,6 +17,7 @@ class Slots:
     cpus: int
     gpus: int
     gpu_name: str = ""
+    bf16: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def local_slots() -> Slots:
     import torch
 
     gpus = torch.cuda.device_count()
-    return Slots(len(os.sched_getaffinity(0)), gpus, torch.cuda.get_device_name(0) if gpus else "")
+    name = torch.cuda.get_device_name(0) if gpus else ""
+    return Slots(len(os.sched_getaffinity(0)), gpus, name, not gpus or torch.cuda.is_bf16_supported())
 
 
 def plan(config: TrainConfig, slots: Slots) -> Plan:
@@ -62,6 +64,8 @@ def plan(config: TrainConfig, slots: Slots) -> Plan:
         )
     if config.precision == "fp16" and not use_gpu:
         raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
+    if config.precision == "bf16" and use_gpu and not slots.bf16:
+        raise InputError(f"train.precision: {slots.gpu_name} has no bf16; use fp16 or fp32")
     device = slots.gpu_name or "gpu" if use_gpu else "cpu"
     return Plan(config.workers, device, max(1, slots.cpus // ranks), config.compile and can_compile())
 

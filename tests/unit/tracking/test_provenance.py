@@ -147,18 +147,19 @@ def config(**changes: Any) -> ExperimentConfig:
 
 
 def test_the_fingerprint_changes_with_everything_but_the_gate() -> None:
-    base = fingerprint(config(), "d1", "c1")
-    assert fingerprint(config(gate={"min": {"test/loss": 0.1}, "tolerance": 0.5}), "d1", "c1") == base
-    assert fingerprint(config(seed=0), "d1", "c1") == base
+    base = fingerprint(config(), "d1", "c1", {})
+    assert fingerprint(config(gate={"min": {"test/loss": 0.1}, "tolerance": 0.5}), "d1", "c1", {}) == base
+    assert fingerprint(config(seed=0), "d1", "c1", {}) == base
     others = [
-        fingerprint(config(), "d2", "c1"),
-        fingerprint(config(), "d1", "c2"),
-        fingerprint(config(seed=1), "d1", "c1"),
-        fingerprint(config(data="other"), "d1", "c1"),
-        fingerprint(config(task=Config(dropout=0.2)), "d1", "c1"),
-        fingerprint(config(optimizer={"lr": 0.5}), "d1", "c1"),
-        fingerprint(config(train={"workers": 2}), "d1", "c1"),
-        fingerprint(config(train={"precision": "bf16"}), "d1", "c1"),
+        fingerprint(config(), "d2", "c1", {}),
+        fingerprint(config(), "d1", "c2", {}),
+        fingerprint(config(), "d1", "c1", {"weights.safetensors": "ab"}),
+        fingerprint(config(seed=1), "d1", "c1", {}),
+        fingerprint(config(data="other"), "d1", "c1", {}),
+        fingerprint(config(task=Config(dropout=0.2)), "d1", "c1", {}),
+        fingerprint(config(optimizer={"lr": 0.5}), "d1", "c1", {}),
+        fingerprint(config(train={"workers": 2}), "d1", "c1", {}),
+        fingerprint(config(train={"precision": "bf16"}), "d1", "c1", {}),
     ]
     assert len({base, *others}) == len(others) + 1
 

@@ -27,7 +27,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG00
     from assay.data.importers import held
     from assay.data.shipped import shipped_file
 
-    pixels = np.round(np.load(shipped_file("skimage/lfw_subset.npy")) * 255).astype(np.uint8)
+    pixels = np.round(np.load(shipped_file("skimage/lfw_subset.npy"), allow_pickle=False) * 255).astype(np.uint8)
     samples = []
     for index, image in enumerate(pixels):
         label = 0 if index < FACES else 1

@@ -1,0 +1,22 @@
+"""Face or not, with frozen ImageNet features: five divisions 80/20, as shipped in params.yaml."""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.common import figure, fresh_clone, set_value, spread, trained
+
+
+def main() -> None:
+    with fresh_clone() as clone:
+        found = []
+        for seed in range(5):
+            set_value(clone, "datasets.faces.seed", seed)
+            found.append(trained(clone, "faces", f"seed={seed}"))
+    accuracies = [metrics["test/accuracy"] for metrics, _ in found]
+    figure(
+        "faces, test accuracy, mean of 5 divisions",
+        mean=round(statistics.mean(accuracies), 4),
+        seeds=[round(value, 4) for value in accuracies],
+        seconds=spread([seconds for _, seconds in found], 1),
+    )
