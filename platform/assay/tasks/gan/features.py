@@ -25,7 +25,7 @@ class Pixels(nn.Module):
 
 
 class Lite0(nn.Module):
-    """EfficientNet-Lite0 (timm's `tf_efficientnet_lite0`), trained on ImageNet: its maps of stride 16, 112 channels,
+    """EfficientNet-Lite0 (timm's `tf_efficientnet_lite0`), trained on ImageNet: its maps of stride 8, 40 channels,
     averaged over all places. Images are resized to at least 64 pixels a side; grey is repeated to RGB.
     """
 
@@ -37,18 +37,17 @@ class Lite0(nn.Module):
         from assay.networks import catalog
 
         name = "timm:tf_efficientnet_lite0"
-        self.maps = catalog.feature_maps(name, channels=3, weights="imagenet", fresh=True, strides=(16,))
+        self.maps = catalog.feature_maps(name, channels=3, weights="imagenet", fresh=True, strides=(8,))
         mean, std = catalog.normalization(name)
         self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
-        self.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+        self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.expand(-1, 3, -1, -1).float() / 255
         size = max(64, images.shape[-1])
         pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
-        normal = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.maps(normal)[0].mean((2, 3))
+        features: Tensor = self.maps((pixels - self.mean) / self.std)[0].mean((2, 3))
         return features
 
 

@@ -27,7 +27,7 @@ def slopes(scores: Tensor, inputs: Tensor) -> Tensor:
     equation 4). Samples must not touch each other's scores: no batch normalization.
     """
     (gradient,) = torch.autograd.grad(scores.sum(), inputs, create_graph=True)
-    return gradient.float().square().flatten(1).sum(1)
+    return gradient.square().flatten(1).sum(1)
 
 
 def judged_real(scores: Tensor) -> Tensor:

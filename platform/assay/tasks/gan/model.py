@@ -74,18 +74,16 @@ class Residual(nn.Module):
 
 
 def sides(image_size: int) -> list[int]:
-    """From the smallest map, 2 or 4 pixels a side, to the image."""
-    side = min(4, image_size // 4)
-    found = [side]
-    while found[-1] < image_size:
+    """The sides of the maps, from the smallest, 2 or 4 pixels, to half of the image."""
+    found = [min(4, image_size // 4)]
+    while 2 * found[-1] < image_size:
         found.append(2 * found[-1])
     return found
 
 
 def widths(config: Config) -> list[int]:
-    """Channels of the maps of `sides`: `width` at full size, doubled at each halving, up to 8 times."""
-    halvings = len(sides(config.image_size)) - 1
-    return [config.width * min(2**i, WIDEST) for i in range(halvings, -1, -1)]
+    """Channels of the maps of `sides`: `width` at half of the image, doubled at each halving, up to 8 times."""
+    return [config.width * min(2**i, WIDEST) for i in reversed(range(len(sides(config.image_size))))]
 
 
 def residual_generator(config: Config, inputs: int, channels: int) -> nn.Module:
@@ -94,18 +92,16 @@ def residual_generator(config: Config, inputs: int, channels: int) -> nn.Module:
     layers: list[nn.Module] = [nn.Linear(inputs, wide[0] * side**2), nn.Unflatten(1, (wide[0], side, side))]
     for number, width in enumerate(wide):
         if number:
-            layers += [
-                nn.Conv2d(wide[number - 1], width, 1, bias=False),
-                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-            ]
+            layers += [nn.Conv2d(wide[number - 1], width, 1, bias=False), _doubled()]
         layers += [Residual(width, blocks) for _ in range(config.depth)]
-    return nn.Sequential(*layers, nn.LeakyReLU(SLOPE), nn.Conv2d(wide[-1], channels, 3, padding=1), nn.Tanh())
+    layers += [nn.LeakyReLU(SLOPE), _doubled(), nn.Conv2d(wide[-1], channels, 3, padding=1), nn.Tanh()]
+    return nn.Sequential(*layers)
 
 
 def residual_features(config: Config, channels: int) -> tuple[nn.Module, int]:
     side, wide = sides(config.image_size)[0], widths(config)[::-1]
     blocks = config.depth * len(wide)
-    layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 3, padding=1)]
+    layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1)]
     for number, width in enumerate(wide):
         if number:
             layers += [nn.AvgPool2d(2), nn.Conv2d(wide[number - 1], width, 1, bias=False)]
@@ -114,9 +110,13 @@ def residual_features(config: Config, channels: int) -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), wide[-1]
 
 
+def _doubled() -> nn.Module:
+    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+
 def dcgan_generator(config: Config, inputs: int, channels: int) -> nn.Module:
     """Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional GANs", ICLR 2016."""
-    side, wide = sides(config.image_size)[0], widths(config)[:-1]
+    side, wide = sides(config.image_size)[0], widths(config)
     layers: list[nn.Module] = [
         nn.Unflatten(1, (inputs, 1, 1)),
         nn.ConvTranspose2d(inputs, wide[0], side, bias=False),
@@ -130,7 +130,7 @@ def dcgan_generator(config: Config, inputs: int, channels: int) -> nn.Module:
 
 def dcgan_features(config: Config, channels: int) -> tuple[nn.Module, int]:
     """The discriminator of the same paper up to its last layer; no batch normalization on the image itself."""
-    side, wide = sides(config.image_size)[0], widths(config)[-2::-1]
+    side, wide = sides(config.image_size)[0], widths(config)[::-1]
     layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1), nn.LeakyReLU(SLOPE)]
     for into, out in zip(wide, wide[1:], strict=False):
         layers += [nn.Conv2d(into, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.LeakyReLU(SLOPE)]

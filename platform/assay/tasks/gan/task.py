@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from assay.config import ExperimentConfig
 from assay.data.dataset import Dataset
@@ -33,6 +33,7 @@ FEWEST = 4  # images in a batch
 COLLAPSED = 0.3  # of the diversity of real images
 PRESENT = 0.25  # of a class's due
 COLUMNS, BESIDE, MOST_ROWS = 8, 4, 20  # of a sheet: generated and real images, and classes
+LOOKED_AT = 512  # real images that a sheet may show
 FARTHEST = 5000  # images whose neighbourhoods are compared
 
 
@@ -131,7 +132,8 @@ class Task(Contract):
         if self.config.penalized:
             at_real, at_fake = slopes(scores, images).chunk(2)
             losses |= {"r1": at_real.mean(), "r2": at_fake.mean()}
-            total = loss + (self.config.r1 * losses["r1"] + self.config.r2 * losses["r2"]) / 2
+            weight = self.config.penalty_end**engine.progress / 2
+            total = loss + weight * (self.config.r1 * losses["r1"] + self.config.r2 * losses["r2"])
         engine.backward(total)
         engine.step(self.optimizers["discriminator"])
         return losses
@@ -250,13 +252,13 @@ class Task(Contract):
         return made
 
     def _real(self, source: Source, rows: int) -> NDArray[np.uint8]:
-        """uint8 [rows, 4, C, S, S] of the split: each class in its row, the first again where it has fewer."""
-        assert isinstance(source, Images)
-        every = np.arange(len(source))
-        groups = [every[source.labels.numpy() == row] if self.classes else every[row * BESIDE :] for row in range(rows)]
-        chosen = np.concatenate([np.resize(group if len(group) else every, BESIDE) for group in groups])
-        pixels = as_bytes(source.load(chosen, None)["image"]).numpy()
-        found: NDArray[np.uint8] = pixels.reshape(rows, BESIDE, *pixels.shape[1:])
+        """uint8 [rows, 4, C, S, S] of the split's first images: each class in its row, again where it has fewer."""
+        batch = source.load(np.arange(min(len(source), LOOKED_AT)), None)
+        images, labels = as_bytes(batch["image"]).numpy(), batch["label"].numpy()
+        every = np.arange(len(images))
+        groups = [every[labels == row] if self.classes else every[row * BESIDE :] for row in range(rows)]
+        chosen = np.stack([np.resize(group if len(group) else every, BESIDE) for group in groups])
+        found: NDArray[np.uint8] = images[chosen]
         return found
 
     # Serving
