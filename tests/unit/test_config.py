@@ -257,7 +257,7 @@ def test_overrides_are_typed(assignment: str, value: Any) -> None:
         ("optimizer=3", "optimizer: input should be a valid dictionary"),
         ("train.epochs=1.5", r"train\.epochs: input should be a valid integer"),
         ("train.workers=3", "batch_size 64 does not divide by workers 3; try 63"),
-        ("task.name=gan", r"--set: task\.name: unknown task 'gan'"),
+        ("task.name=gam", r"--set: task\.name: unknown task 'gam'"),
         ("seed=[", "not readable as YAML"),
         ("seed=2001-13-01", "not readable as YAML"),
         ("optimizer.lr=!!float abc", "not readable as YAML"),
