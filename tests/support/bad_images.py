@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -110,3 +111,39 @@ def make_folder(path: Path, good: int, bad: int, seed: int = 0) -> list[str]:
             (path / name).write_bytes(content)
         names.append(name)
     return sorted(names)
+
+
+def picture(seed: int, height: int = 24, width: int = 32) -> bytes:
+    """A PNG of its own for each seed."""
+    return encoded(Image.fromarray(noise(np.random.default_rng(seed), height, width)), "PNG")
+
+
+def coco(entries: dict[str, list[tuple[int, list[float]]]], **more: Any) -> dict[str, Any]:
+    """A COCO file of 32 x 24 images: file name -> [(category, bbox)]; the categories are those of CLASSES."""
+    images = [{"id": i, "file_name": name, "width": 32, "height": 24} for i, name in enumerate(entries)]
+    boxes = [(i, *box) for i, name in enumerate(entries) for box in entries[name]]
+    annotations = [
+        {"id": n, "image_id": i, "category_id": category, "bbox": bbox, "iscrowd": 0}
+        for n, (i, category, bbox) in enumerate(boxes)
+    ]
+    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES)]
+    return {"images": images, "annotations": annotations, "categories": categories, **more}
+
+
+def coco_folder(path: Path, count: int = 12) -> dict[str, Any]:
+    """Write `count` different images with one or two boxes each and `annotations.json`; its content."""
+    path.mkdir(parents=True)
+    entries = {}
+    for index in range(count):
+        (path / f"{index:02d}.png").write_bytes(picture(index))
+        entries[f"{index:02d}.png"] = [(index % 3, [1, 2, 10, 8]), (0, [12, 4, 6, 6])][: 1 + index % 2]
+    (path / "annotations.json").write_text(json.dumps(coco(entries)))
+    return coco(entries)
+
+
+def style_folder(path: Path, contents: int = 4, styles: int = 2) -> None:
+    """Write `contents` and `styles` different images into their folders."""
+    for name, count, start in (("content", contents, 0), ("style", styles, 100)):
+        (path / name).mkdir(parents=True)
+        for index in range(count):
+            (path / name / f"{index}.png").write_bytes(picture(start + index))

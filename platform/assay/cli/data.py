@@ -34,28 +34,31 @@ def prepare(name: Name, as_json: AsJson = False) -> None:
     _report(card.summary(found), as_json)
 
 
-@app.command(epilog="Example: assay data add pets raw/pets --kind image_folder")
+@app.command(epilog="Example: assay data add pets raw/pets --kind coco")
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the dataset and its first experiment.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with one sub-folder of images a class.")],
-    kind: Annotated[str, typer.Option(help="How the folder is laid out; so far: image_folder.")] = "image_folder",
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The images, and what is said of them.")],
+    kind: Annotated[
+        str | None, typer.Option(help="How the folder is laid out: image_folder, coco, ...; by default, what it shows.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check and pack a folder of images, record the version with DVC, and add it and an experiment to params.yaml."""
-    from assay.data.add import add_image_folder
-    from assay.errors import InputError, known
+    from assay.data.add import add_folder
     from assay.settings import Settings
 
-    if kind != "image_folder":
-        raise InputError(f"--kind: {known('kind of folder', kind, ['image_folder'])}")
     root = Settings().root
     with progress_bar(name) as progress:
-        result = add_image_folder(root, name, folder, progress)
+        result = add_folder(root, name, folder, kind, progress)
     _report(result, as_json)
+    if kind is None:
+        say(f"{name}: read as {result['kind']}; --kind reads a folder as another")
     if not result["changed"]:
         say(f"{name}: unchanged since it was added; nothing was done")
     elif result["experiment"]:
-        say(f"{name}: added to params.yaml; train it with `assay train {name}`")
+        say(f"{name}: added to params.yaml; train its {result['task']} with `assay train {name}`")
+    elif result["new"]:
+        say(f"{name}: added to params.yaml; no task has a first experiment for it: write one under experiments:")
     else:
         say(f"{name}: the new version is recorded")
 
@@ -96,8 +99,8 @@ def _row(root: Path, name: str, kind: str) -> dict[str, Any]:
 
     folder = root / "data" / name
     recorded = recorded_hash(root, name)
-    row: dict[str, Any] = {"name": name, "kind": kind, "hash": recorded, "samples": None, "classes": None}
-    row |= {"rejected": None, "state": "ready", "detail": ""}
+    row: dict[str, Any] = {"name": name, "kind": kind, "annotation": None, "hash": recorded, "samples": None}
+    row |= {"boxes": None, "classes": None, "rejected": None, "state": "ready", "detail": ""}
     try:
         card = open_dataset(root, name, folder).card
     except InputError as error:
@@ -108,8 +111,8 @@ def _row(root: Path, name: str, kind: str) -> dict[str, Any]:
             card = read_card(folder, name)
         except InputError:
             return row
-    row |= {"samples": sum(card.samples.values()), "classes": card.classes, "rejected": card.rejected}
-    return row
+    row |= {"annotation": card.annotation, "samples": sum(card.samples.values()), "boxes": card.boxes}
+    return {**row, "classes": card.classes, "rejected": card.rejected}
 
 
 def _report(result: Mapping[str, Any], as_json: bool) -> None:
@@ -137,12 +140,18 @@ def _summary(result: Mapping[str, Any]) -> Any:
         "dataset": result["name"],
         "hash": result["hash"],
         "samples": f"{result['samples']}{f' ({splits})' if splits else ''}",
+        "annotation": _annotation(result),
         "classes": escape(_printable(f"{len(classes)}: {shown}")),
         "rejected": str(len(result["rejected"])),
     }
     if "ok" in result:
         rows["check"] = "all is well" if result["ok"] else f"{len(result['problems'])} problems"
     return table(rows)
+
+
+def _annotation(result: Mapping[str, Any]) -> str:
+    boxes = "" if result["boxes"] is None else f" ({result['boxes']})"
+    return f"{result['annotation'] or ''}{boxes}"
 
 
 def _some(lines: list[str]) -> list[str]:
@@ -155,12 +164,13 @@ def _render_list(result: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
     grid = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("dataset", "kind", "samples", "classes", "rejected", "hash", "state"):
+    for title in ("dataset", "kind", "samples", "annotation", "classes", "rejected", "hash", "state"):
         grid.add_column(title, justify="left", overflow="fold")
     for row in result["datasets"]:
         counts = ["" if row[key] is None else str(len(row[key])) for key in ("classes", "rejected")]
         samples = "" if row["samples"] is None else str(row["samples"])
-        grid.add_row(row["name"], row["kind"], samples, *counts, (row["hash"] or "")[:8], row["state"])
+        version = (row["hash"] or "")[:8]
+        grid.add_row(row["name"], row["kind"], samples, _annotation(row), *counts, version, row["state"])
     return grid
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import signal
 import subprocess
@@ -12,26 +11,37 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from assay.config import DatasetConfig, ExperimentConfig, Params, load_params, parse_params, read_yaml, resolved
+from assay.config import (
+    DatasetConfig,
+    ExperimentConfig,
+    Params,
+    SourceConfig,
+    load_params,
+    parse_params,
+    read_yaml,
+    resolved,
+)
 from assay.data.dataset import Card, build, divide, read_card, refuse_overlap, scan_source
-from assay.data.importers import Progress
-from assay.data.importers.image_folder import Source, class_folders, display, folder_digest
+from assay.data.importers import FolderSource, Progress, detect, folder_kinds, load_source
 from assay.data.params_file import Block, add_block, set_values
+from assay.data.raw import folder_digest, has_empty_folder
 from assay.data.version import folder_hash, recorded_hash
-from assay.errors import InputError, WorkError
+from assay.errors import InputError, WorkError, known
 from assay.files import new_folder, swapped, write_atomic
+from assay.task import load_config, task_names
 
 _BOM = "\ufeff"
 
 
-def add_image_folder(root: Path, name: str, folder: Path, progress: Progress) -> dict[str, Any]:
+def add_folder(root: Path, name: str, folder: Path, kind: str | None, progress: Progress) -> dict[str, Any]:
     """Pack a folder of images, record the version with DVC, and add its blocks to `params.yaml`.
 
-    Adding an unchanged folder again changes nothing; a changed one becomes the new version. On any failure and on
-    Ctrl-C, `params.yaml`, `dvc.lock` and the dataset are what they were.
+    `kind` None takes the kind of the dataset that is there already, else the one whose layout the folder has. Adding an
+    unchanged folder again changes nothing; a changed one becomes the new version. On any failure and on Ctrl-C,
+    `params.yaml`, `dvc.lock` and the dataset are what they were.
 
-    Returns `name, hash, samples, splits, classes, rejected, converted, warnings, changed` and `experiment`, the name of
-    the experiment that was added (None where it existed).
+    Returns what the card says, `kind`, `changed`, `new` (the dataset was not there before), `experiment`, the name of
+    the experiment that was added (None where it existed, or no task is for such data), and its `task`.
 
     Raises:
         InputError: the name, the project or the folder is unfit; nothing was written.
@@ -46,13 +56,25 @@ def add_image_folder(root: Path, name: str, folder: Path, progress: Progress) ->
     path = raw.relative_to(root.resolve()).as_posix() if raw.is_relative_to(root.resolve()) else str(raw)
     with _alone(root):
         old = params.datasets.get(name)
-        if old is not None and not isinstance(old.source, Source):
-            raise InputError(f"datasets.{name} exists and is of kind {old.source.kind!r}: choose another name")
+        kind = _kind(name, raw, kind, old)
         if old is not None and _is_current(root, name, old, path, raw, target):
-            return _result(root, name, read_card(target, name), changed=False, experiment=None)
+            return _result(root, name, read_card(target, name), changed=False, new=False, experiment=None)
         before = _state(root, name)
-        card, experiment = _import(root, name, path, old, params, progress)
-        return _result(root, name, card, changed=_state(root, name) != before, experiment=experiment)
+        source = load_source(kind).model_validate({"path": path, "sha256": ""})
+        card, experiment = _import(root, name, source, old, params, progress)
+        changed = _state(root, name) != before
+        return _result(root, name, card, changed=changed, new=old is None, experiment=experiment)
+
+
+def _kind(name: str, raw: Path, kind: str | None, old: DatasetConfig | None) -> str:
+    """The kind of the folder. Raises `InputError` for an unknown one, and for one that the dataset is not of."""
+    if kind is not None and kind not in folder_kinds():
+        raise InputError(f"--kind: {known('kind of folder', kind, folder_kinds())}")
+    if old is None:
+        return kind or detect(raw)
+    if kind not in (None, old.source.kind) or not isinstance(old.source, FolderSource):
+        raise InputError(f"datasets.{name} exists and is of kind {old.source.kind!r}: choose another name")
+    return old.source.kind
 
 
 def _state(root: Path, name: str) -> tuple[bytes, str | None]:
@@ -86,27 +108,26 @@ def _alone(root: Path) -> Iterator[None]:
 
 def _is_current(root: Path, name: str, old: DatasetConfig, path: str, raw: Path, target: Path) -> bool:
     """Whether the very same folder is already added, packed and recorded."""
-    assert isinstance(old.source, Source)
+    assert isinstance(old.source, FolderSource)
     if old.source.path != path or not target.is_dir():
         return False
     recorded = recorded_hash(root, name)
     if recorded is None or recorded != folder_hash(target, root / ".assay" / "hashes.json")[0]:
         return False
-    if [display(folder) for folder in class_folders(raw)] != read_card(target, name).classes:
-        return False  # the digest knows files only, and a new empty folder is a class without images
-    return folder_digest(raw) == old.source.sha256
+    if has_empty_folder(raw):
+        return False  # the digest knows files only, and a new empty folder may be a class without images
+    return bool(folder_digest(raw) == old.source.sha256)
 
 
 def _import(
-    root: Path, name: str, path: str, old: DatasetConfig | None, params: Params, progress: Progress
-) -> tuple[Card, str | None]:
-    """Scan, pack, put in place, record; the card and the name of the new experiment."""
+    root: Path, name: str, source: SourceConfig, old: DatasetConfig | None, params: Params, progress: Progress
+) -> tuple[Card, dict[str, Any] | None]:
+    """Scan, pack, put in place, record; the card and the block of the new experiment."""
     target = root / "data" / name
-    source = Source(path=path, sha256="")
     config = old.model_copy(update={"source": source}) if old else DatasetConfig(source=source)
     scan = scan_source(root, name, config, target, progress)
     division = divide(name, scan, config)
-    config = config.model_copy(update={"source": Source(path=path, sha256=scan.digest)})
+    config = config.model_copy(update={"source": source.model_copy(update={"sha256": scan.digest})})
     params_file, lock_file = root / "params.yaml", root / "dvc.lock"
     existed = target.parent.exists()
     with ExitStack() as stack:
@@ -114,9 +135,9 @@ def _import(
             stack.push(lambda kind, *_: _remove_if_empty(target.parent) if kind else None)
         fresh = stack.enter_context(new_folder(target))
         card = build(name, config, scan, division, fresh, progress)
-        experiment = None if name in params.experiments else name
+        experiment = None if name in params.experiments else first_experiment(name, card)
         before = params_file.read_bytes()
-        after = _edited(before, name, config, card, old, experiment)
+        after = _edited(before, name, config, old, experiment)
         parse_params(_parsed(after, root), "params.yaml")
         stack.enter_context(swapped(fresh, target))
         stack.enter_context(_restored(lock_file))
@@ -126,6 +147,17 @@ def _import(
         if recorded_hash(root, name) != folder_hash(target, root / ".assay" / "hashes.json")[0]:
             raise WorkError(f"dvc.lock does not hold the version of {name!r} that was packed; all was put back")
     return card, experiment
+
+
+def first_experiment(name: str, card: Card) -> dict[str, Any] | None:
+    """The block of the first task that has a starter for such data; None where no task is for them."""
+    for task in task_names():
+        block = load_config(task).starter(card)
+        if block is not None:
+            data = {"task": block["task"], "data": name, **{k: v for k, v in block.items() if k != "task"}}
+            ExperimentConfig.model_validate(data)
+            return data
+    return None
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -158,7 +190,7 @@ def _restored(path: Path) -> Iterator[None]:
 
 
 def _edited(
-    content: bytes, name: str, config: DatasetConfig, card: Card, old: DatasetConfig | None, experiment: str | None
+    content: bytes, name: str, config: DatasetConfig, old: DatasetConfig | None, experiment: dict[str, Any] | None
 ) -> bytes:
     """`params.yaml` with the dataset's block added or brought up to date, and a new experiment's block."""
     text = content.decode("utf-8")
@@ -171,35 +203,9 @@ def _edited(
         source = {key: data["source"][key] for key in ("path", "sha256")}
         text = set_values(text, ("datasets", name, "source"), source)
     if experiment is not None:
-        text = add_block(text, "experiments", experiment, experiment_block(name, card))
+        notes = {"gate": "a floor; raise it once you know what can be reached"}
+        text = add_block(text, "experiments", name, Block(experiment, notes))
     return (mark + text).encode("utf-8")
-
-
-def experiment_block(name: str, card: Card) -> Block:
-    """A first experiment for a classification of these images, small enough to run anywhere."""
-    share = max(card.counts["test"].values()) / card.samples["test"]
-    floor = math.floor(share * 100 + 1) / 100  # above the share, also where it has two digits by itself
-    data = {
-        "task": {"name": "classification", "architecture": "small_cnn", "image_size": image_size(card.short_side)},
-        "data": name,
-        "optimizer": {"name": "adamw", "lr": 3.0e-3, "weight_decay": 0.05, "schedule": "cosine", "warmup": 0.05},
-        "train": {"epochs": 20, "batch_size": batch_size(card.samples["train"]), "workers": 1},
-        "gate": {"min": {"test/accuracy": min(floor, 0.99)}},
-    }
-    ExperimentConfig.model_validate(data)
-    return Block(data, {"gate": f"the floor: always guessing the largest class reaches {share:.2f}; raise it"})
-
-
-def image_size(short_side: int) -> int:
-    """Pixels a side: a power of two from 32 to 128 that loses little; smaller images keep their own size."""
-    if short_side < 32:
-        return max(short_side, 8)
-    return int(min(2 ** int(math.log2(short_side)), 128))
-
-
-def batch_size(train_samples: int) -> int:
-    """At most 64, and at least four batches an epoch where there are samples for it."""
-    return int(min(64, max(2, 2 ** int(math.log2(max(train_samples / 4, 2))))))
 
 
 def _record(root: Path, name: str) -> None:
@@ -230,5 +236,14 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _result(root: Path, name: str, card: Card, changed: bool, experiment: str | None) -> dict[str, Any]:
-    return {**card.summary(recorded_hash(root, name)), "changed": changed, "experiment": experiment}
+def _result(
+    root: Path, name: str, card: Card, changed: bool, new: bool, experiment: dict[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        **card.summary(recorded_hash(root, name)),
+        "kind": card.kind,
+        "changed": changed,
+        "new": new,
+        "experiment": name if experiment else None,
+        "task": experiment["task"]["name"] if experiment else None,
+    }

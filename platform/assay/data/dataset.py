@@ -69,12 +69,20 @@ class Card(Frozen):
     warnings: list[str]
     files: dict[str, str]
 
+    @property
+    def boxes(self) -> int | None:
+        """How many boxes there are, ignored ones left out; None where the annotation is another one."""
+        if self.annotation != "boxes":
+            return None
+        return sum(count for counts in self.counts.values() for count in counts.values())
+
     def summary(self, version: str | None) -> dict[str, Any]:
         """What the `data` verbs say of it; `version` is its hash."""
         return {
             "name": self.name,
             "hash": version,
             "annotation": self.annotation,
+            "boxes": self.boxes,
             "samples": sum(self.samples.values()),
             "splits": self.samples,
             "classes": self.classes,

@@ -10,7 +10,7 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,10 @@ class Rejected(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What `inspect` found out. `width` and `height` are those of the upright picture, `mode` is that of the file."""
+    """What `inspect` found out. `width` and `height` are those of the upright picture, `mode` is that of the file.
+
+    `orientation` is the EXIF orientation by which it was turned upright, 1 where it was not turned.
+    """
 
     format: str
     mode: str
@@ -55,6 +58,7 @@ class ImageFacts:
     height: int
     channels: int
     conversions: tuple[str, ...]
+    orientation: int = 1
 
 
 @dataclass
@@ -64,7 +68,8 @@ class _Picture:
     image: Image.Image
     format: str
     mode: str
-    conversions: list[str] = field(default_factory=list)
+    conversions: list[str]
+    orientation: int
 
 
 def inspect(content: bytes) -> ImageFacts:
@@ -80,7 +85,8 @@ def inspect(content: bytes) -> ImageFacts:
         _require_end(content, picture.format)
     image = picture.image
     channels = 1 if image.mode == "L" else 3
-    return ImageFacts(picture.format, picture.mode, image.width, image.height, channels, tuple(picture.conversions))
+    changes = tuple(picture.conversions)
+    return ImageFacts(picture.format, picture.mode, image.width, image.height, channels, changes, picture.orientation)
 
 
 def decode(content: bytes, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -138,9 +144,10 @@ def _read(content: bytes) -> _Picture:
         orientation = _orientation(image)
         if orientation in _UPRIGHT:
             flat = flat.transpose(_UPRIGHT[orientation])
-    if orientation in _UPRIGHT:
-        conversions.append(f"turned upright (EXIF orientation {orientation})")
-    return _Picture(flat, kind, mode, conversions)
+    if orientation not in _UPRIGHT:
+        return _Picture(flat, kind, mode, conversions, 1)
+    conversions.append(f"turned upright (EXIF orientation {orientation})")
+    return _Picture(flat, kind, mode, conversions, orientation)
 
 
 def _orientation(image: Image.Image) -> int:

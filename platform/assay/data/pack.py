@@ -134,6 +134,10 @@ class Packed:
     def columns(self) -> list[str]:
         return list(self._schema.names)
 
+    def fits(self, extra: pa.Schema) -> bool:
+        """Whether the columns are those of every split and `extra`, in name and type."""
+        return bool(self._schema.equals(pa.schema([*_BASE, *extra])))
+
     def column(self, name: str) -> Any:
         """All values of a column: a numpy array where they are plain numbers, else a `pa.ChunkedArray`."""
         kind = self._schema.field(name).type

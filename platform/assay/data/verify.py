@@ -38,6 +38,7 @@ def check_dataset(root: Path, name: str, config: DatasetConfig, folder: Path, pr
         "recorded": recorded,
         "samples": sum(card.samples.values()),
         "annotation": card.annotation,
+        "boxes": card.boxes,
         "classes": card.classes,
         "rejected": card.rejected,
         "ok": not problems,
@@ -59,6 +60,9 @@ def _check_rows(folder: Path, card: Card, progress: Progress) -> list[str]:
         with packed:
             if len(packed) != count:
                 problems.append(f"{split}: {len(packed)} samples instead of {count}")
+            if not packed.fits(KINDS[card.annotation].schema):
+                problems.append(f"{split}: the columns are not those of the annotation {card.annotation!r}")
+                continue
             for index in range(len(packed)):
                 problem = _check_row(packed, index, card)
                 if problem is not None:
@@ -88,7 +92,7 @@ def _check_raw(root: Path, name: str, config: DatasetConfig) -> list[str]:
     path, recorded = getattr(config.source, "path", None), getattr(config.source, "sha256", None)
     if path is None:
         return []
-    from assay.data.importers.image_folder import folder_digest
+    from assay.data.raw import folder_digest
 
     raw = (root / path).resolve()
     if not raw.is_dir():

@@ -165,7 +165,8 @@ def _save_as_code(
 
     package = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(name) / "trained"
+        folder.mkdir()
         (folder / "config.json").write_text(json.dumps(resolved(config)))
         shutil.copyfile(dataset.folder / CARD, folder / CARD)
         save_file({key: tensor.contiguous() for key, tensor in task.state_dict().items()}, folder / "model.safetensors")

@@ -31,7 +31,8 @@ class Served(PythonModel):
         task.load_state_dict(load_file(folder / "model.safetensors"))
         self.module = task.export().module.eval()
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002
+        """No type hints here: MLflow would take them for a schema."""
         import torch
 
         with torch.no_grad():

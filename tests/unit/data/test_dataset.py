@@ -15,8 +15,8 @@ from assay.config import DatasetConfig, SplitConfig
 from assay.data.dataset import Card, open_dataset, prepare
 from assay.data.images import ImageFacts, decode
 from assay.data.importers import Sample, Scan
-from assay.data.importers.image_folder import folder_digest
 from assay.data.pack import Packed
+from assay.data.raw import folder_digest
 from assay.data.split import split_samples
 from assay.data.verify import check_dataset
 from assay.data.version import folder_hash

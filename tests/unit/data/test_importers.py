@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from assay.data.importers import Scan, SourceChanged, digits
-from assay.data.importers.image_folder import Source, folder_digest, scan
+from assay.data.importers.image_folder import Source, scan
+from assay.data.raw import folder_digest
 from assay.errors import InputError
 from tests.support.bad_images import CLASSES, encoded, make_folder, noise
 

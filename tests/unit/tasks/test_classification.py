@@ -18,7 +18,7 @@ from torch import Tensor
 
 from assay.config import DatasetConfig, ExperimentConfig
 from assay.data.dataset import Dataset, prepare
-from assay.data.importers.image_folder import folder_digest
+from assay.data.raw import folder_digest
 from assay.errors import InputError
 from assay.tasks.classification import data as data_module
 from assay.tasks.classification.config import AugmentConfig, Config

@@ -2,7 +2,8 @@
 
 A module `assay/data/importers/<kind>.py` has `class Source(SourceConfig)` and
 `def scan(source, root, progress) -> Scan`. Nothing heavy is imported at its top: every command reads the config.
-A source that reads a folder of the user's has the fields `path` and `sha256`, and can be named by `assay data add`.
+A source that reads a folder of the user's is a `FolderSource`, and can be named by `assay data add`; its module may
+have `def recognizes(folder) -> bool`, which looks at the layout alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,13 @@ class SourceChanged(InputError):
     def __init__(self, folder: str, recorded: str, found: str):
         super().__init__(f"the folder {folder} changed since it was added ({recorded[:8]}, now {found[:8]})")
         self.folder = folder
+
+
+class FolderSource(SourceConfig):
+    """A folder of the user's: `path` is relative to the project or absolute, `sha256` is its `raw.folder_digest`."""
+
+    path: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,23 @@ class _Held:
 
 def kinds() -> list[str]:
     return sorted(entry.name for entry in pkgutil.iter_modules(__path__))
+
+
+def folder_kinds() -> list[str]:
+    """The kinds that `assay data add` can take."""
+    return [kind for kind in kinds() if issubclass(load_source(kind), FolderSource)]
+
+
+def detect(folder: Path) -> str:
+    """The kind whose layout the folder has; plain class folders, which no kind recognizes, are an `image_folder`.
+
+    Raises:
+        InputError: it has the layout of several.
+    """
+    found = [kind for kind in folder_kinds() if getattr(load_importer(kind), "recognizes", lambda _: False)(folder)]
+    if len(found) > 1:
+        raise InputError(f"{folder}: looks like {' and like '.join(found)}: say which with --kind")
+    return found[0] if found else "image_folder"
 
 
 def load_importer(kind: str) -> ModuleType:

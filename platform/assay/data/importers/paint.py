@@ -36,12 +36,12 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG00
     from assay.data.importers import held
     from assay.data.shipped import PHOTOGRAPHS, shipped_image
 
-    wanted = [(f"content/{name}", 0, None) for name in PHOTOGRAPHS]
-    wanted += [(f"style/{name}", 1, "train") for name in sorted(source.styles)]
+    wanted = [(0, name) for name in PHOTOGRAPHS] + [(1, name) for name in sorted(source.styles)]
     samples = []
-    for path, label, split in wanted:
-        content = encode_png(shipped_image(path.partition("/")[2]))
-        samples.append(held(path, (label,), content, split=split))
+    for label, name in wanted:
+        content = encode_png(shipped_image(name))
+        split = "train" if label else None
+        samples.append(held(f"{STYLE_CLASSES[label]}/{name}", (label,), content, split=split))
         progress(len(samples), len(wanted), "checked")
     lines = "".join(f"{sample.name} {sample.sha256}\n" for sample in samples)
     return Scan(samples, STYLE_CLASSES, [], [], [], hashlib.sha256(lines.encode()).hexdigest(), "style")

@@ -1,0 +1,26 @@
+"""What the grid of Gaussians lets one choose."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from assay.config import Decay, Headline, TaskConfig
+
+
+class Config(TaskConfig):
+    """A GAN on points, with the loss of the task `gan`."""
+
+    name: Literal["benchmarks.quality.grid"] = "benchmarks.quality.grid"
+    latent: int = Field(8, ge=1)
+    width: int = Field(128, ge=1)
+    depth: int = Field(3, ge=1, description="hidden layers")
+    samples: int = Field(25_600, ge=25, description="points of an epoch")
+    judged: int = Field(10_000, ge=25, description="points of an evaluation")
+    penalty: float = Field(0.1, ge=0, description="weight of R1 and of R2")
+    ema: Decay = 0.998
+
+    @property
+    def headline(self) -> Headline:
+        return Headline("near")

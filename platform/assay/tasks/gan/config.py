@@ -1,0 +1,69 @@
+"""What a generative adversarial network lets the user choose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from assay.config import Decay, Frozen, Headline, TaskConfig
+
+if TYPE_CHECKING:
+    from assay.data.dataset import Card
+
+
+class AugmentConfig(Frozen):
+    """Changes that real and generated images undergo before the discriminator sees them. Zero switches one off."""
+
+    colour: float = Field(0.0, ge=0, le=1, description="strength; 1 is that of the paper")
+    translation: float = Field(0.125, ge=0, le=0.5, description="largest shift, as a fraction of the side")
+    cutout: float = Field(0.0, ge=0, le=0.75, description="side of the square that is blanked, as a fraction")
+
+
+class Config(TaskConfig):
+    """A generator of images, and the discriminator that it learns from."""
+
+    name: Literal["gan"] = "gan"
+    loss: Literal["r3gan", "dcgan"] = "r3gan"
+    conditional: bool = Field(True, description="one class asked of each image; false: images of any")
+    image_size: Literal[8, 16, 32, 64, 128, 256] = Field(32, description="pixels a side")
+    latent: int = Field(32, ge=1, le=1024, description="numbers that one image is made from, beside its class")
+    width: int = Field(32, ge=4, le=512, description="channels at half of the image; twice as many a halving")
+    depth: int = Field(1, ge=1, le=8, description="residual blocks a size, of r3gan")
+    r1: float = Field(0.5, ge=0, description="weight of the penalty at real images, of r3gan")
+    r2: float = Field(0.5, ge=0, description="weight of the penalty at generated images, of r3gan")
+    penalty_end: float = Field(0.1, gt=0, le=1, description="factor on r1 and r2 that they fall to by the end")
+    discriminator_lr: float = Field(1.0, gt=0, description="factor on optimizer.lr")
+    ema: Decay = Field(0.998, description="decay of the averaged generator, the one that is kept; 0: no averaging")
+    ema_warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the training over which the decay grows")
+    augment: AugmentConfig = AugmentConfig()
+    repeats: int = Field(1, ge=1, description="times that an epoch shows each image")
+    features: Literal["lite0", "pixels"] = Field("lite0", description="in which images are compared")
+
+    @property
+    def headline(self) -> Headline:
+        return Headline(f"frechet_{self.features}", maximize=False)
+
+    @property
+    def penalized(self) -> bool:
+        """Whether the loss needs gradients of gradients."""
+        return self.loss == "r3gan" and self.r1 + self.r2 > 0
+
+    @classmethod
+    def starter(cls, card: Card) -> dict[str, Any] | None:
+        """Labelled images, some hundred at least."""
+        if card.annotation != "class" or card.samples["train"] < 200:
+            return None
+        size = next((side for side in (8, 16, 32) if side >= card.short_side), 32 if card.short_side < 64 else 64)
+        small = size < 32
+        augment = {"translation": 0.125} if small else {"colour": 1.0, "translation": 0.125, "cutout": 0.5}
+        return {
+            "task": {
+                "name": cls.model_fields["name"].default,
+                "image_size": size,
+                "augment": augment,
+                "repeats": max(1, 20_000 // card.samples["train"]),
+            },
+            "optimizer": {"name": "adam", "lr": 1.0e-3, "betas": [0.0, 0.99], "schedule": "cosine"},
+            "train": {"epochs": 10, "batch_size": 64},
+        }

@@ -1,0 +1,166 @@
+"""Generators and discriminators for square images of any power of two.
+
+Two pairs: that of R3GAN (residual, without normalization) and that of DCGAN (transposed convolutions, batch
+normalization). Both take their class the same way: the generator as numbers beside the latent, the discriminator by
+projection (Miyato and Koyama, "cGANs with Projection Discriminator", ICLR 2018, equation 3).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from assay.tasks.gan.config import Config
+
+SLOPE = 0.2
+WIDEST = 8  # times `width`
+
+
+class Generator(nn.Module):
+    """[B, latent + classes] to images [B, C, S, S], -1 to 1. `classes` is 0 where none is asked for."""
+
+    def __init__(self, config: Config, channels: int, classes: int) -> None:
+        super().__init__()
+        make = residual_generator if config.loss == "r3gan" else dcgan_generator
+        self.network = make(config, config.latent + classes, channels)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        images: Tensor = self.network(inputs)
+        return images
+
+
+class Discriminator(nn.Module):
+    """Images [B, C, S, S] and their classes [B] to logits [B]: high for real. Without classes the second is unused."""
+
+    def __init__(self, config: Config, channels: int, classes: int) -> None:
+        super().__init__()
+        make = residual_features if config.loss == "r3gan" else dcgan_features
+        self.features, width = make(config, channels)
+        self.score = nn.Linear(width, 1)
+        self.classes = nn.Embedding(classes, width) if classes else None
+        if self.classes is not None:
+            nn.init.zeros_(self.classes.weight)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        features = self.features(images)
+        scores: Tensor = self.score(features)[:, 0]
+        if self.classes is not None:
+            scores = scores + (self.classes(labels) * features).sum(1)
+        return scores
+
+
+class Residual(nn.Module):
+    """x + conv(act(conv(act(x)))): the second convolution starts at zero, the first scaled by the number of blocks.
+
+    So signals and gradients keep their size without normalization (Zhang, Dauphin and Ma, "Fixup Initialization",
+    ICLR 2019, section 3), as in R3GAN, section 3.3.
+    """
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.kaiming_normal_(self.first.weight, a=SLOPE)
+        with torch.no_grad():
+            self.first.weight.mul_(blocks**-0.5)
+        for zero in (self.first.bias, self.second.weight, self.second.bias):
+            nn.init.zeros_(zero)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.first(F.leaky_relu(x, SLOPE))
+        changed: Tensor = x + self.second(F.leaky_relu(inner, SLOPE))
+        return changed
+
+
+def sides(image_size: int) -> list[int]:
+    """The sides of the maps, from the smallest, 2 or 4 pixels, to half of the image."""
+    found = [min(4, image_size // 4)]
+    while 2 * found[-1] < image_size:
+        found.append(2 * found[-1])
+    return found
+
+
+def widths(config: Config) -> list[int]:
+    """Channels of the maps of `sides`: `width` at half of the image, doubled at each halving, up to 8 times."""
+    return [config.width * min(2**i, WIDEST) for i in reversed(range(len(sides(config.image_size))))]
+
+
+def residual_generator(config: Config, inputs: int, channels: int) -> nn.Module:
+    side, wide = sides(config.image_size)[0], widths(config)
+    blocks = config.depth * len(wide)
+    layers: list[nn.Module] = [nn.Linear(inputs, wide[0] * side**2), nn.Unflatten(1, (wide[0], side, side))]
+    for number, width in enumerate(wide):
+        if number:
+            layers += [nn.Conv2d(wide[number - 1], width, 1, bias=False), _doubled()]
+        layers += [Residual(width, blocks) for _ in range(config.depth)]
+    layers += [nn.LeakyReLU(SLOPE), _doubled(), nn.Conv2d(wide[-1], channels, 3, padding=1), nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+def residual_features(config: Config, channels: int) -> tuple[nn.Module, int]:
+    side, wide = sides(config.image_size)[0], widths(config)[::-1]
+    blocks = config.depth * len(wide)
+    layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1)]
+    for number, width in enumerate(wide):
+        if number:
+            layers += [nn.AvgPool2d(2), nn.Conv2d(wide[number - 1], width, 1, bias=False)]
+        layers += [Residual(width, blocks) for _ in range(config.depth)]
+    layers += [nn.LeakyReLU(SLOPE), nn.Flatten(), nn.Linear(wide[-1] * side**2, wide[-1]), nn.LeakyReLU(SLOPE)]
+    return nn.Sequential(*layers), wide[-1]
+
+
+def _doubled() -> nn.Module:
+    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def dcgan_generator(config: Config, inputs: int, channels: int) -> nn.Module:
+    """Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional GANs", ICLR 2016."""
+    side, wide = sides(config.image_size)[0], widths(config)
+    layers: list[nn.Module] = [
+        nn.Unflatten(1, (inputs, 1, 1)),
+        nn.ConvTranspose2d(inputs, wide[0], side, bias=False),
+        *_normalized(wide[0]),
+    ]
+    for into, out in zip(wide, wide[1:], strict=False):
+        layers += [nn.ConvTranspose2d(into, out, 4, 2, 1, bias=False), *_normalized(out)]
+    network = nn.Sequential(*layers, nn.ConvTranspose2d(wide[-1], channels, 4, 2, 1), nn.Tanh())
+    return network.apply(_dcgan_start)
+
+
+def dcgan_features(config: Config, channels: int) -> tuple[nn.Module, int]:
+    """The discriminator of the same paper up to its last layer; no batch normalization on the image itself."""
+    side, wide = sides(config.image_size)[0], widths(config)[::-1]
+    layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1), nn.LeakyReLU(SLOPE)]
+    for into, out in zip(wide, wide[1:], strict=False):
+        layers += [nn.Conv2d(into, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.LeakyReLU(SLOPE)]
+    network = nn.Sequential(*layers, nn.Flatten())
+    return network.apply(_dcgan_start), wide[-1] * side**2
+
+
+def _normalized(width: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(width), nn.ReLU()]
+
+
+def _dcgan_start(module: nn.Module) -> None:
+    """The paper's: weights of deviation 0.02."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class Served(nn.Module):
+    """The generator as users call it: float32 [B, latent + classes], the class one-hot, to uint8 [B, C, S, S]."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return as_bytes(self.generator(inputs))
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """-1..1 to uint8 0..255, by rounding."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

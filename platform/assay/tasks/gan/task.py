@@ -1,0 +1,330 @@
+"""GAN: a generator of images, learnt against a discriminator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from assay.config import ExperimentConfig
+from assay.data.dataset import Dataset
+from assay.errors import InputError, known
+from assay.task import Answer, Context, Engine, Export, Metrics, Picture, Source
+from assay.task import Task as Contract
+from assay.tasks.gan.augment import augmented
+from assay.tasks.gan.config import Config
+from assay.tasks.gan.data import FIXED, Images, latents
+from assay.tasks.gan.features import JUDGED, SPACES, Judge
+from assay.tasks.gan.losses import judged_fake, judged_real, relativistic, slopes
+from assay.tasks.gan.model import Discriminator, Generator, Served, as_bytes
+from assay.tasks.gan.quality import diversity, frechet, neighbourhood
+from assay.train.engine import make_optimizer
+
+FEWEST = 4  # images in a batch
+COLLAPSED = 0.3  # of the diversity of real images
+PRESENT = 0.25  # of a class's due
+COLUMNS, BESIDE, MOST_ROWS = 8, 4, 20  # of a sheet: generated and real images, and classes
+LOOKED_AT = 512  # real images that a sheet may show
+FARTHEST = 5000  # images whose neighbourhoods are compared
+
+
+def source(config: Config, dataset: Dataset, split: str) -> Images:
+    return Images(config, dataset, split)
+
+
+class Task(Contract):
+    """A generator, its running average (which is what is judged and exported) and a discriminator."""
+
+    watched: ClassVar[bool] = True
+
+    def __init__(self, experiment: ExperimentConfig, dataset: Dataset, context: Context) -> None:
+        config, card = experiment.task, dataset.card
+        assert isinstance(config, Config)
+        self.config, self.dataset, self.context = config, dataset, context
+        self.named = card.annotation == "class"
+        self.classes = list(card.classes) if config.conditional else []
+        generator = Generator(config, card.channels, len(self.classes)).to(context.device)
+        discriminator = Discriminator(config, card.channels, len(self.classes)).to(context.device)
+        self.generator, self.discriminator = generator, discriminator
+        self.average = deepcopy(generator).requires_grad_(False)
+        self.modules = {"generator": generator, "discriminator": discriminator, "average": self.average}
+        self.wrapped = {"generator": context.wrap(generator), "discriminator": context.wrap(discriminator)}
+        chosen = experiment.optimizer
+        self.optimizers = {
+            "generator": make_optimizer(generator.parameters(), chosen),
+            "discriminator": make_optimizer(discriminator.parameters(), chosen, chosen.lr * config.discriminator_lr),
+        }
+        self.space = SPACES[config.features]().to(context.device)
+        self.warned = False
+
+    @classmethod
+    def check(cls, config: ExperimentConfig, dataset: Dataset) -> None:
+        task, card, train = config.task, dataset.card, config.train
+        assert isinstance(task, Config)
+        if train.batch_size < FEWEST * max(1, train.workers):
+            raise InputError(f"train.batch_size {train.batch_size}: a GAN needs at least {FEWEST} images a worker")
+        if config.optimizer.name == "lbfgs":
+            raise InputError("optimizer.name lbfgs: two networks against each other have no one loss; take adam")
+        if task.conditional and card.annotation != "class":
+            raise InputError(
+                f"task.conditional: dataset {card.name!r} gives its images no class; set task.conditional=false"
+            )
+        missing = [name for name in card.classes if task.conditional and not card.counts["train"][name]]
+        if missing:
+            raise InputError(
+                f"task.conditional: no training image of dataset {card.name!r} shows {missing[0]!r}; "
+                "add some, or set task.conditional=false"
+            )
+        if task.penalized and train.compile:
+            raise InputError(
+                "train.compile: torch.compile knows no gradients of gradients, which task.r1 and task.r2 need; "
+                "set train.compile=false"
+            )
+        if task.penalized and train.precision == "fp16":
+            raise InputError(
+                "train.precision fp16: too coarse for the gradients that task.r1 and task.r2 square; take bf16 or fp32"
+            )
+
+    @classmethod
+    def build(cls, config: ExperimentConfig, dataset: Dataset, context: Context) -> Task:
+        return cls(config, dataset, context)
+
+    # Training
+
+    def train_step(self, batch: Mapping[str, Tensor], engine: Engine) -> Mapping[str, Tensor]:
+        paired = self.config.loss == "r3gan"
+        losses = self._discriminate(batch, engine) if paired else self._discriminate_plainly(batch, engine)
+        self.discriminator.requires_grad_(False)
+        with engine.autocast():
+            fake = self.wrapped["generator"](self._inputs(batch["second"], batch["label"]))
+            on_fake = self.discriminator(self._changed(fake, batch, 1), batch["label"])
+            if paired:
+                with torch.no_grad():
+                    on_real = self.discriminator(self._changed(batch["image"], batch, 1), batch["label"])
+                fooling = relativistic(on_fake, on_real)
+            else:
+                fooling = judged_real(on_fake)
+        engine.backward(fooling)
+        engine.step(self.optimizers["generator"])
+        self.discriminator.requires_grad_(True)
+        self._follow(engine.progress)
+        return {**losses, "generator_loss": fooling}
+
+    def _discriminate(self, batch: Mapping[str, Tensor], engine: Engine) -> dict[str, Tensor]:
+        """The discriminator's step of R3GAN: pairs of a real and a generated image, and penalties on both."""
+        with engine.autocast():
+            with torch.no_grad():
+                fake = self.generator(self._inputs(batch["latent"], batch["label"]))
+            images = torch.cat([batch["image"], fake.float()]).requires_grad_(self.config.penalized)
+            changed = torch.cat([self._changed(half, batch, 0) for half in images.chunk(2)])
+            scores = self.wrapped["discriminator"](changed, batch["label"].repeat(2))
+            loss = total = relativistic(*scores.chunk(2))
+        losses = {"discriminator_loss": loss}
+        if self.config.penalized:
+            at_real, at_fake = slopes(scores, images).chunk(2)
+            losses |= {"r1": at_real.mean(), "r2": at_fake.mean()}
+            weight = self.config.penalty_end**engine.progress / 2
+            total = loss + weight * (self.config.r1 * losses["r1"] + self.config.r2 * losses["r2"])
+        engine.backward(total)
+        engine.step(self.optimizers["discriminator"])
+        return losses
+
+    def _discriminate_plainly(self, batch: Mapping[str, Tensor], engine: Engine) -> dict[str, Tensor]:
+        """The discriminator's step of DCGAN: real and generated images in batches of their own, as is usual."""
+        discriminator = self.wrapped["discriminator"]
+        with engine.autocast():
+            on_real = judged_real(discriminator(self._changed(batch["image"], batch, 0), batch["label"]))
+        engine.backward(on_real)
+        with engine.autocast():
+            with torch.no_grad():
+                fake = self.generator(self._inputs(batch["latent"], batch["label"]))
+            on_fake = judged_fake(discriminator(self._changed(fake, batch, 0), batch["label"]))
+        engine.backward(on_fake)
+        engine.step(self.optimizers["discriminator"])
+        return {"discriminator_loss": on_real.detach() + on_fake.detach()}
+
+    def _changed(self, images: Tensor, batch: Mapping[str, Tensor], step: int) -> Tensor:
+        """What the discriminator sees: real and generated image i of a step are changed by the same numbers."""
+        return augmented(images, batch["augment"][:, step], self.config.augment)
+
+    def _inputs(self, latent: Tensor, labels: Tensor) -> Tensor:
+        """What the generator takes: latents [B, Z], and where classes are asked for, these one-hot: [B, Z + K]."""
+        if not self.classes:
+            return latent
+        return torch.cat([latent, F.one_hot(labels, len(self.classes)).to(latent)], 1)
+
+    @torch.no_grad()
+    def _follow(self, progress: float) -> None:
+        """Move the average towards the generator, the slower the later; running statistics are copied."""
+        warmup = self.config.ema_warmup
+        decay = self.config.ema * (min(1.0, progress / warmup) if warmup else 1.0)
+        averages, parameters = list(self.average.parameters()), list(self.generator.parameters())
+        torch._foreach_lerp_(averages, parameters, 1 - decay)
+        for kept, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            kept.copy_(buffer)
+
+    # Evaluation
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Made of the real training images at the first evaluation."""
+        train = Images(self.config, self.dataset, "train")
+        count = len(train.packed)
+        chosen = np.linspace(0, count - 1, min(count, JUDGED)).astype(np.int64)
+        batch = train.load(chosen, None)
+        return Judge(as_bytes(batch["image"]), batch["label"].numpy())
+
+    def eval_step(self, batch: Mapping[str, Tensor], metrics: Metrics) -> None:
+        labels = batch["label"]
+        images = {
+            "real": as_bytes(batch["image"]),
+            "fake": as_bytes(self.average(self._inputs(batch["latent"], labels))),
+        }
+        for name, pixels in images.items():
+            metrics.add_rows(name, torch.cat([labels[:, None].double(), self.space(pixels).double()], 1))
+        if not self.named:
+            return
+        named = {name: torch.from_numpy(self.judge(pixels)).to(labels) for name, pixels in images.items()}
+        metrics.add("judge_accuracy", (named["real"] == labels).sum(), len(labels))
+        if self.classes:
+            metrics.add("class_accuracy", (named["fake"] == labels).sum(), len(labels))
+        classes = len(self.dataset.card.classes)
+        metrics.add_counts(
+            "classes", torch.stack([torch.bincount(x, minlength=classes) for x in (labels, named["fake"])])
+        )
+
+    def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
+        """Distances and shares in the space of features; `collapsed` is 1 where diversity is nearly gone."""
+        real, fake = tables["real"].numpy(), tables["fake"].numpy()
+        labels = [rows[:, 0].astype(np.int64) * bool(self.classes) for rows in (real, fake)]
+        real, fake = real[:, 1:], fake[:, 1:]
+        found = {self.config.headline.metric: frechet(real, fake)}
+        found |= neighbourhood(real[:FARTHEST], fake[:FARTHEST])
+        found["diversity"] = diversity(real, fake, *labels)
+        found["collapsed"] = float(found["diversity"] < COLLAPSED)
+        if "classes" in tables:
+            due, got = tables["classes"].double()
+            shown = (got >= PRESENT * due)[due > 0]
+            found["classes_present"] = shown.double().mean().item()
+        if found["collapsed"] and not self.warned:
+            self.warned = True
+            self.context.warn(
+                f"the generator has collapsed: its images are {found['diversity']:.0%} as diverse as real ones. "
+                "Raise task.r1 and task.r2, lower optimizer.lr, or train longer"
+            )
+        return found
+
+    # Pictures
+
+    @torch.no_grad()
+    def pictures(self, tables: Mapping[str, Tensor], source: Source) -> Iterable[Picture]:  # noqa: ARG002
+        """Generated images from latents that never change, with real ones beside; and ways between two latents."""
+        from assay.tasks.gan.pictures import sheet
+
+        self.train(False)
+        rows = min(len(self.classes) or COLUMNS, MOST_ROWS)
+        asked = np.arange(rows).repeat(COLUMNS)
+        made = self._made(latents(FIXED, np.arange(rows * COLUMNS), self.config.latent), asked)
+        made = made.reshape(rows, COLUMNS, *made.shape[1:])
+        real = self._real(source, rows)
+        table = [{"row": i, "class": name} for i, name in enumerate(self.classes[:rows])]
+        yield Picture("samples", sheet(np.concatenate([made, real], 1), COLUMNS), table)
+
+        ends = latents(FIXED, np.arange(2 * rows), self.config.latent).reshape(2, rows, 1, -1)
+        ways = between(ends[0], ends[1], COLUMNS + BESIDE).flatten(0, 1)
+        strip = self._made(ways, np.arange(rows).repeat(COLUMNS + BESIDE))
+        yield Picture("interpolation", sheet(strip.reshape(rows, COLUMNS + BESIDE, *strip.shape[1:])), table)
+
+    def _made(self, latent: Tensor, asked: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 [N, C, S, S] of the average generator; where no class is asked for, `asked` is not used."""
+        device = self.context.device
+        inputs = self._inputs(latent.to(device), torch.from_numpy(asked).to(device))
+        made: NDArray[np.uint8] = as_bytes(self.average(inputs)).cpu().numpy()
+        return made
+
+    def _real(self, source: Source, rows: int) -> NDArray[np.uint8]:
+        """uint8 [rows, 4, C, S, S] of the split's first images: each class in its row, again where it has fewer."""
+        batch = source.load(np.arange(min(len(source), LOOKED_AT)), None)
+        images, labels = as_bytes(batch["image"]).numpy(), batch["label"].numpy()
+        every = np.arange(len(images))
+        groups = [every[labels == row] if self.classes else every[row * BESIDE :] for row in range(rows)]
+        chosen = np.stack([np.resize(group if len(group) else every, BESIDE) for group in groups])
+        found: NDArray[np.uint8] = images[chosen]
+        return found
+
+    # Serving
+
+    def export(self) -> Export:
+        size = self.config.latent + len(self.classes)
+        facts = {"classes": self.classes, "latent": self.config.latent}
+        served = Served(self.average).cpu().eval()
+        return Export(served, np.zeros((2, size), dtype=np.float32), (0,), facts)
+
+    @classmethod
+    def read(cls, path: Path, facts: Mapping[str, Any]) -> NDArray[np.float32]:
+        """A request {"class": "3", "seed": 7}: a latent and its class, [1, latent + classes]."""
+        try:
+            asked = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+        except ValueError:
+            raise InputError(f'{path}: no JSON; write a request such as {{"seed": 7}}') from None
+        if not isinstance(asked, dict):
+            raise InputError(f'{path}: must be one JSON object, such as {{"seed": 7}}')
+        keys = ["class", "seed"] if facts["classes"] else ["seed"]
+        for key in asked:
+            if key not in keys:
+                raise InputError(f"{path}: {known('key', str(key), keys)}")
+        seed = asked.get("seed", 0)
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+            raise InputError(f"{path}: seed must be a whole number of 0 or more, not {seed!r}")
+        if not facts["classes"]:
+            return cls.sample(1, seed, facts)
+        name = str(asked.get("class"))
+        if name not in facts["classes"]:
+            raise InputError(f"{path}: {known('class', name, facts['classes'])}")
+        return _requests(seed, np.array([facts["classes"].index(name)]), facts)
+
+    @classmethod
+    def sample(cls, count: int, seed: int, facts: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Latents by the seed, the classes in turn: float32 [count, latent + classes]."""
+        return _requests(seed, np.arange(count) % max(1, len(facts["classes"])), facts)
+
+    @classmethod
+    def describe(
+        cls, inputs: NDArray[np.float32], outputs: NDArray[np.uint8], facts: Mapping[str, Any]
+    ) -> list[Answer]:
+        """An image each, and the class that was asked for."""
+        from assay.tasks.gan.pictures import png
+
+        classes, answers = facts["classes"], []
+        for asked, image in zip(inputs, outputs, strict=True):
+            said = {"class": classes[int(asked[facts["latent"] :].argmax())]} if classes else {}
+            answers.append(Answer(said, [Picture("sample", png(image))]))
+        return answers
+
+
+def _requests(seed: int, labels: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.float32]:
+    latent = latents(seed, np.arange(len(labels)), facts["latent"]).numpy()
+    return (
+        np.concatenate([latent, np.eye(len(facts["classes"]), dtype=np.float32)[labels]], 1)
+        if facts["classes"]
+        else latent
+    )
+
+
+def between(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """[rows, steps, Z] on the great circles from `start` [rows, 1, Z] to `end`: latents are normal, so their middle
+    would be too short on a straight line.
+    """
+    share = torch.linspace(0, torch.pi / 2, steps)[None, :, None]
+    return torch.cos(share) * start + torch.sin(share) * end
