@@ -117,6 +117,8 @@ def feature_maps(
         raise InputError(f"{architecture}: has maps at the strides {offered}, not at all of {list(strides)}") from None
     except (RuntimeError, AttributeError, AssertionError):
         raise InputError(f"{architecture}: gives no feature maps: take another, such as timm:resnet18") from None
+    if hasattr(body, "_stage_out_idx"):  # timm's EfficientNets and MobileNets go on behind the last map asked for
+        body.blocks = body.blocks[: max(body._stage_out_idx)]
     tensors = {_plain(key): tensor for key, tensor in full.state_dict().items()}
     body.load_state_dict({key: tensors[_plain(key)] for key in body.state_dict()})
     return FeatureMaps(body, repeat, body.feature_info.channels(), list(strides), origin)
