@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from assay.config import load_params
 from assay.data import add as add_module
 from assay.data.dataset import open_dataset
-from tests.support.bad_images import make_folder
+from tests.support.bad_images import coco_folder, make_folder, style_folder
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -63,10 +64,10 @@ def test_a_folder_becomes_a_version_and_an_experiment(project: Path) -> None:
     assert set(before.splitlines()) <= set(after.splitlines())
     params = load_params(project / "params.yaml")
     experiment = params.experiment("fruit")
-    assert experiment.task.model_dump()["image_size"] == 24
-    assert (experiment.train.batch_size, experiment.train.epochs) == (8, 20)
-    assert experiment.gate.min == {"test/accuracy": 0.34}
-    assert "always guessing" in after
+    assert result["experiment"] == "fruit"
+    assert (experiment.task.name, experiment.data) == ("classification", "fruit")
+    assert experiment.gate.min
+    assert "raise it once you know" in after
     assert "up to date" in run(project, "dvc", "status", "data@fruit").stdout
     folder = project / "data" / "fruit"
     assert open_dataset(project, "fruit", folder).hash == result["hash"]
@@ -82,7 +83,7 @@ def test_a_folder_becomes_a_version_and_an_experiment(project: Path) -> None:
     assert state(project) == everything
 
     listed = json.loads(run(project, "assay", "data", "list", "--json").stdout)["datasets"]
-    assert [(row["name"], row["state"]) for row in listed] == [("digits", "missing"), ("fruit", "ready")]
+    assert {"digits": "missing", "fruit": "ready"}.items() <= {row["name"]: row["state"] for row in listed}.items()
     assert json.loads(run(project, "assay", "data", "check", "fruit", "--json").stdout)["ok"] is True
 
     # New content: the block is updated in place, comments and the experiment stay.
@@ -114,6 +115,8 @@ def test_any_failure_leaves_everything_as_it_was(project: Path) -> None:
     assert "overlaps" in str(add(project, "x", ".", code=2)["error"])
     assert "a name has small letters" in str(add(project, "No Name", "raw", code=2)["error"])
     assert "another name" in str(add(project, "digits", "raw", code=2)["error"])
+    assert "another name" in str(add(project, "fruit", "raw", "--kind", "coco", code=2)["error"])
+    assert "unknown kind of folder 'cocoa'" in str(add(project, "x", "raw", "--kind", "cocoa", code=2)["error"])
     (project / "raw" / "void").rmdir()
     shutil.copyfile(project / "raw" / "apple" / "good-0000.png", project / "raw" / "apple" / "copy.png")
     broken = (project / "dvc.yaml").read_text()
@@ -122,6 +125,58 @@ def test_any_failure_leaves_everything_as_it_was(project: Path) -> None:
     (project / "dvc.yaml").write_text(broken)
     assert state(project) == before
     assert "up to date" in run(project, "dvc", "status", "data@fruit").stdout
+
+
+def check_kind(project: Path, name: str, kind: str, annotation: str) -> dict[str, Any]:
+    """Add `raw`, find it recorded, and a starter of the task that has one for such data; add it again, unchanged."""
+    done = run(project, "assay", "data", "add", name, "raw", "--json")
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert f"read as {kind}" in done.stderr
+    assert (result["changed"], result["kind"], result["annotation"]) == (True, kind, annotation)
+    card = open_dataset(project, name, project / "data" / name).card
+    params = load_params(project / "params.yaml")
+    block = add_module.first_experiment(name, card)
+    assert result["experiment"] == (name if block else None)
+    assert (name in params.experiments) == (block is not None)
+    assert params.dataset(name).source.model_dump() == {"kind": kind, "path": "raw", "sha256": card.source}
+    assert "up to date" in run(project, "dvc", "status", f"data@{name}").stdout
+    everything = state(project)
+    assert "didn't change" in run(project, "dvc", "repro", f"data@{name}").stdout
+    assert add(project, name, "raw")["changed"] is False
+    assert state(project) == everything
+    run(project, "dvc", "repro", "--force", f"data@{name}")
+    assert state(project) == everything
+    assert json.loads(run(project, "assay", "data", "check", name, "--json").stdout)["ok"] is True
+    return result
+
+
+def test_boxes_of_a_coco_folder(project: Path) -> None:
+    data = coco_folder(project / "raw", 30)
+    result = check_kind(project, "fruit", "coco", "boxes")
+    assert result["boxes"] == len(data["annotations"]) == 45
+    assert "boxes (45)" in run(project, "assay", "data", "list").stdout
+
+    # A box that is drawn anew is a new version; one annotation too bad, and nothing is touched.
+    data["annotations"][0]["bbox"] = [0, 0, 20, 50]
+    (project / "raw" / "annotations.json").write_text(json.dumps(data))
+    newer = add(project, "fruit", "raw")
+    assert newer["hash"] != result["hash"]
+    assert newer["converted"] == [{"file": "00.png", "change": "1 of 1 boxes clipped to the image"}]
+    before = state(project)
+    (project / "raw" / "annotations.json").write_text("{")
+    assert "not readable as JSON" in str(add(project, "fruit", "raw", code=2)["error"])
+    assert state(project) == before
+
+
+def test_contents_and_styles(project: Path) -> None:
+    style_folder(project / "raw", contents=6, styles=2)
+    result = check_kind(project, "paintings", "style_folder", "style")
+    assert result["splits"] == {"train": 6, "val": 1, "test": 1}
+    before = state(project)
+    for file in (project / "raw" / "style").iterdir():
+        file.unlink()
+    assert "style/ has 0 distinct good images" in str(add(project, "paintings", "raw", code=2)["error"])
+    assert state(project) == before
 
 
 def test_outside_of_a_project_it_says_what_is_missing(project: Path, tmp_path: Path) -> None:

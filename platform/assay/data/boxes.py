@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from assay.data.images import ImageFacts, Rejected
-from assay.data.importers import Box, Scan
+from assay.data.importers import Box, Sample, Scan
 from assay.data.raw import File, converted_lines, copies_warning, sample
 from assay.errors import InputError
 
@@ -87,12 +87,16 @@ def scan_of(
         boxes = tuple(replace(box, label=labels[name]) for box, name in fitted.boxes)
         seen = tuple(sorted({box.label for box in boxes if not box.ignored}))
         samples.append(sample(item.file, seen, boxes, item.split))
-    lines = [*warnings, *copies_warning([item.file for item, _ in found])]
-    if empty := sum(not fitted.boxes for _, fitted in found):
-        lines.append(f"{empty} images have no box: they are kept as background")
-    if unused := [name for name in classes if name not in used]:
-        lines.append(f"classes without a good box, left out: {', '.join(unused)}")
+    unused = [name for name in classes if name not in used]
+    lines = [*warnings, *copies_warning([item.file for item, _ in found]), *_missing(samples, unused)]
     return Scan(samples, kept, rejected, converted, lines, digest, "boxes")
+
+
+def _missing(samples: Sequence[Sample], unused: Sequence[str]) -> list[str]:
+    """Warnings about images without boxes and classes without them."""
+    empty = sum(not sample.boxes for sample in samples)
+    lines = [f"{empty} images have no box: they are kept as background"] if empty else []
+    return [*lines, f"classes without a good box, left out: {', '.join(unused)}"] if unused else lines
 
 
 def number(value: Any) -> float:

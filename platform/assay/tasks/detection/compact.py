@@ -19,8 +19,8 @@ from assay.tasks.detection.config import Config
 
 PRIOR = 0.01
 """The score of every class at the start (Lin et al., "Focal Loss for Dense Object Detection", section 4.1)."""
-LARGEST = 4.0
-"""The largest logarithm of the factor between a box and its anchor: about 55."""
+LARGEST = 5.0
+"""The largest logarithm of the factor between a box and its anchor: about 148."""
 SHARPNESS = 2.0  # the exponent of the quality focal loss
 GROUP = 16  # channels that are normalized together
 CANDIDATES = 300  # boxes of an image that compete
@@ -133,13 +133,6 @@ def decode(anchors: Tensor, offsets: Tensor) -> Tensor:
     centre = (anchors[..., 2:] + anchors[..., :2]) / 2 + offsets[..., :2] * side
     half = side * offsets[..., 2:].clamp(-LARGEST, LARGEST).exp() / 2
     return torch.cat([centre - half, centre + half], -1)
-
-
-def encode(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """The offsets that `decode` turns into `boxes`."""
-    side = anchors[..., 2:] - anchors[..., :2]
-    shift = (boxes[..., 2:] + boxes[..., :2] - anchors[..., 2:] - anchors[..., :2]) / 2 / side
-    return torch.cat([shift, ((boxes[..., 2:] - boxes[..., :2]) / side).log()], -1)
 
 
 def survivors(boxes: Tensor, label: Tensor, overlap: float) -> Tensor:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.report.pictures import grid
 from assay.task import Picture, Source
-from assay.tasks.detection.evaluation import Scores
+from assay.tasks.detection.evaluation import Rows, Scores
 
 ACTUAL, FOUND = "limegreen", "darkorange"
 SHOWN = 8
@@ -49,8 +48,8 @@ def draw(image: Tensor, actual: Tensor, found: Tensor, classes: Sequence[str]) -
 
 def scenes(
     source: Source,
-    truth: NDArray[np.float64],
-    detections: NDArray[np.float64],
+    truth: Rows,
+    detections: Rows,
     classes: Sequence[str],
     threshold: float,
 ) -> Picture | None:
@@ -58,17 +57,16 @@ def scenes(
     if not len(source):
         return None
     detections = detections[detections[:, 5] >= threshold]
-    counts = np.array(
-        [_mistakes(truth[truth[:, 0] == i], detections[detections[:, 0] == i]) for i in range(len(source))]
-    )
+    of_image = [(truth[truth[:, 0] == i], detections[detections[:, 0] == i]) for i in range(len(source))]
+    counts = np.array([_mistakes(*rows) for rows in of_image])
     worst = np.argsort(-counts, kind="stable")[: SHOWN // 2].tolist()
     spread = [i for i in np.linspace(0, len(source) - 1, SHOWN).round().astype(int).tolist() if i not in worst]
     images, captions = [], []
     for index in dict.fromkeys([*worst, *spread[: SHOWN // 2]]):
         batch = source.load(np.array([index]), None)
         scale = float(batch["scale"][0])
-        actual = torch.from_numpy(truth[truth[:, 0] == index][:, 1:6])
-        found = torch.from_numpy(detections[detections[:, 0] == index][:, 1:])
+        actual, found = (torch.from_numpy(rows.copy()) for rows in of_image[index])
+        actual, found = actual[:, 1:6], found[:, 1:]
         actual[:, :4] *= scale
         found[:, :4] *= scale
         images.append(draw(batch["image"][0], actual, found, classes).permute(1, 2, 0).numpy())
@@ -76,7 +74,7 @@ def scenes(
     return Picture("boxes", grid(images, captions, columns=4))
 
 
-def _mistakes(truth: NDArray[np.float64], detections: NDArray[np.float64]) -> int:
+def _mistakes(truth: Rows, detections: Rows) -> int:
     """Boxes of an image that were missed, and detections that hit nothing, at IoU .5."""
     from torchvision.ops import box_iou
 
@@ -94,7 +92,8 @@ def precision_recall(scores: Scores) -> Picture:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 5), layout="constrained")
-    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
     for name, precision in scores.precision.items():
         axes.plot(np.linspace(0, 1, len(precision)), precision, label=name)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
@@ -104,5 +103,5 @@ def precision_recall(scores: Scores) -> Picture:
         for text in axes.legend(loc="lower left").get_texts():
             text.set_parse_math(False)
     buffer = io.BytesIO()
-    canvas.print_png(buffer)
+    figure.savefig(buffer, format="png", dpi=100)
     return Picture("precision_recall", buffer.getvalue(), scores.classes)

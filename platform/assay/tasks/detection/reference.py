@@ -112,12 +112,10 @@ def fill(model: Reference, config: Config, fresh: bool) -> str:
 def _fill_backbone(model: Reference, architecture: str) -> str:
     from torchvision.models import get_model
 
-    found = [
-        (name, prefix) for name, prefix in BACKBONES.items() if f"{name}_" in architecture and "fpn" in architecture
-    ]
-    if not found:
+    name = next((name for name in BACKBONES if f"{name}_" in architecture and "fpn" in architecture), None)
+    if name is None:
         raise InputError(f"task.weights: imagenet fits no part of {architecture}: set it to none or to a file")
-    (name, prefix), body = found[0], model.detector.backbone.body
     state, origin = stored.load(f"torchvision:{name}", "imagenet", get_model(name, weights=None).state_dict())
-    body.load_state_dict({key: state[prefix + key] for key in body.state_dict()})
+    body = model.detector.backbone.body
+    body.load_state_dict({key: state[BACKBONES[name] + key] for key in body.state_dict()})
     return origin

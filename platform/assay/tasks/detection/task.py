@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,8 @@ class Task(Contract):
         assert isinstance(task, Config)
         if card.annotation != "boxes":
             raise InputError(
-                f"data: {config.data} tells the {card.annotation} of its images, not boxes: take a dataset of kind coco, "
-                "voc or digit_scenes, or another task"
+                f"data: {config.data} tells the {card.annotation} of its images, not boxes: take a dataset of kind "
+                "coco, voc or digit_scenes, or another task"
             )
         for split in ("train", "val"):
             if not any(card.counts[split].values()):
@@ -228,8 +228,8 @@ def _check_compact(task: Config, channels: int) -> None:
 def _check_whole(task: Config, compiled: bool) -> None:
     if compiled:
         raise InputError(
-            f"train.compile: torch.compile cannot follow {task.architecture}: set it to false, or take a backbone such as "
-            "timm:tf_efficientnet_lite0 as task.architecture"
+            f"train.compile: torch.compile cannot follow {task.architecture}: set it to false, or name a backbone, "
+            "such as timm:tf_efficientnet_lite0, as task.architecture"
         )
     if task.weights != "none":
         fill(Reference(task, 3, 1, [0.5] * 3, [0.25] * 3), task, fresh=True)
