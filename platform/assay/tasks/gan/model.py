@@ -59,11 +59,14 @@ class Residual(nn.Module):
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
+        self.blocks = blocks
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def start(self) -> None:
         nn.init.kaiming_normal_(self.first.weight, a=SLOPE)
         with torch.no_grad():
-            self.first.weight.mul_(blocks**-0.5)
+            self.first.weight.mul_(self.blocks**-0.5)
         for zero in (self.first.bias, self.second.weight, self.second.bias):
             nn.init.zeros_(zero)  # type: ignore[arg-type]
 
@@ -89,13 +92,18 @@ def widths(config: Config) -> list[int]:
 def residual_generator(config: Config, inputs: int, channels: int) -> nn.Module:
     side, wide = sides(config.image_size)[0], widths(config)
     blocks = config.depth * len(wide)
-    layers: list[nn.Module] = [nn.Linear(inputs, wide[0] * side**2), nn.Unflatten(1, (wide[0], side, side))]
+    first = nn.Linear(inputs, wide[0] * side**2)
+    layers: list[nn.Module] = [first, nn.Unflatten(1, (wide[0], side, side))]
     for number, width in enumerate(wide):
         if number:
             layers += [nn.Conv2d(wide[number - 1], width, 1, bias=False), _doubled()]
         layers += [Residual(width, blocks) for _ in range(config.depth)]
     layers += [nn.LeakyReLU(SLOPE), _doubled(), nn.Conv2d(wide[-1], channels, 3, padding=1), nn.Tanh()]
-    return nn.Sequential(*layers)
+    network = nn.Sequential(*layers).apply(_unit_gain)
+    with torch.no_grad():  # the latent and the class, one number of 1, weigh the same
+        first.weight[:, : config.latent].normal_(0, (2 * config.latent) ** -0.5)
+        first.weight[:, config.latent :].normal_(0, 0.5**0.5)
+    return network
 
 
 def residual_features(config: Config, channels: int) -> tuple[nn.Module, int]:
@@ -107,7 +115,17 @@ def residual_features(config: Config, channels: int) -> tuple[nn.Module, int]:
             layers += [nn.AvgPool2d(2), nn.Conv2d(wide[number - 1], width, 1, bias=False)]
         layers += [Residual(width, blocks) for _ in range(config.depth)]
     layers += [nn.LeakyReLU(SLOPE), nn.Flatten(), nn.Linear(wide[-1] * side**2, wide[-1]), nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(*layers), wide[-1]
+    return nn.Sequential(*layers).apply(_unit_gain), wide[-1]
+
+
+def _unit_gain(module: nn.Module) -> None:
+    """Layers outside of the blocks keep the size of signals; the default start shrinks them to a third of the power."""
+    if isinstance(module, Residual):
+        module.start()
+    elif isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _doubled() -> nn.Module:

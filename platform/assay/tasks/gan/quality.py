@@ -28,7 +28,10 @@ def frechet(real: Rows, fake: Rows) -> float:
 def _factor(rows: Rows) -> Rows:
     """F [min(N, D), D] with Fᵀ F the covariance of the rows [N, D]."""
     centred: Rows = (rows - rows.mean(0)) / np.sqrt(max(len(rows) - 1, 1))
-    return centred if len(centred) <= centred.shape[1] else np.linalg.qr(centred, mode="r")
+    if len(centred) <= centred.shape[1]:
+        return centred
+    triangle: Rows = np.linalg.qr(centred, mode="r")  # type: ignore[assignment] # this mode gives one array
+    return triangle
 
 
 def neighbourhood(real: Rows, fake: Rows, k: int = NEIGHBOURS) -> dict[str, float]:

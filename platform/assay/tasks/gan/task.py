@@ -167,8 +167,8 @@ class Task(Contract):
         """Move the average towards the generator, the slower the later; running statistics are copied."""
         warmup = self.config.ema_warmup
         decay = self.config.ema * (min(1.0, progress / warmup) if warmup else 1.0)
-        averages, parameters = list(self.average.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(averages, parameters, 1 - decay)
+        for average, parameter in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+            average.lerp_(parameter, 1 - decay)
         for kept, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             kept.copy_(buffer)
 
