@@ -65,7 +65,9 @@ def experiment(**changes: Any) -> ExperimentConfig:
 def test_the_base_is_right_and_defaults_are_written_out() -> None:
     plain = resolved(experiment())
     assert plain["task"]["image_size"] == 32
-    assert plain["task"]["augment"] == {"shift": 0, "rotate": 0, "scale": 0, "flip": False}
+    assert plain["task"]["augment"] == {
+        "shift": 0, "rotate": 0, "scale": 0, "flip": False, "colour": 0, "erase": 0
+    }  # fmt: skip
     assert plain["optimizer"]["betas"] == [0.9, 0.999]
     assert parse_experiment(plain, "again") == experiment()
 

@@ -226,8 +226,8 @@ def _check_compact(task: Config, channels: int) -> None:
     try:
         catalog.check(task.architecture, task.weights, min(task.size), channels)
     except InputError as error:
-        near = difflib.get_close_matches(task.architecture, DETECTORS, n=1, cutoff=0.8)
-        raise InputError(f"{error}; of whole detectors, {near[0]} is near" if near else str(error)) from None
+        whole = difflib.get_close_matches(task.architecture, DETECTORS, n=1, cutoff=0.8)
+        raise InputError(f"{error}; of whole detectors, {whole[0]} is near" if whole else str(error)) from None
     with torch.device("meta"):
         catalog.feature_maps(
             task.architecture, channels=channels, weights=task.weights, fresh=False, strides=task.strides

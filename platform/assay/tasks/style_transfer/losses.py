@@ -117,5 +117,8 @@ def rolled(pictures: Tensor, shift: Tensor) -> Tensor:
     A perceptual network that halves the side sees even and odd pixels with different weights, and pictures that please
     it in one position only show a lattice of dots; seen in changing positions, they do not.
     """
-    moved = [torch.roll(p, (int(down), int(right)), (1, 2)) for p, (down, right) in zip(pictures, shift.tolist())]
+    moved = [
+        torch.roll(p, (int(down), int(right)), (1, 2))
+        for p, (down, right) in zip(pictures, shift.tolist(), strict=True)
+    ]
     return torch.stack(moved)

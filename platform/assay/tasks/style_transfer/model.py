@@ -87,8 +87,8 @@ class Painter(nn.Module):
         self.up = nn.ModuleList([Layer(4 * width, 2 * width, 3, styles), Layer(2 * width, width, 3, styles)])
         self.leave = nn.Conv2d(width, 3, 5)
         nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        nn.init.constant_(self.leave.bias, 0.0)  # type: ignore[arg-type]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, photographs: Tensor, style: Tensor) -> Tensor:
         inputs = 2 * photographs.contiguous(memory_format=torch.channels_last) - 1
@@ -101,7 +101,8 @@ class Painter(nn.Module):
             maps = F.relu(layer(F.interpolate(maps, scale_factor=2.0, mode="nearest"), style))
         height, width = photographs.shape[2:]
         change = self.leave(F.pad(maps, [2] * 4, mode="reflect"))[:, :, :height, :width]
-        return photographs + change.float()
+        picture: Tensor = photographs + change.float()
+        return picture
 
 
 class Served(nn.Module):
