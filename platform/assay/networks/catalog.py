@@ -309,7 +309,10 @@ def _nodes_at(body: nn.Module, architecture: str, strides: Iterable[int]) -> tup
     side = 256
     names = get_graph_node_names(body)[1]
     probe = _extractor(copy.deepcopy(body).to("meta").eval(), {name: name for name in names}, architecture)
-    outputs = probe(torch.zeros(1, 3, side, side, device="meta"))
+    try:
+        outputs = probe(torch.zeros(1, 3, side, side, device="meta"))
+    except (RuntimeError, AssertionError):
+        raise InputError(f"{architecture}: is made for one size: take another, such as timm:resnet18") from None
     maps = {n: o for n, o in outputs.items() if isinstance(o, Tensor) and o.ndim == 4 and o.shape[2] == o.shape[3]}
     found: dict[str, str] = {}
     channels = []
