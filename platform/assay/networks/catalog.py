@@ -267,7 +267,19 @@ def _fill(
         return "trained before"
     state, origin = stored.load(architecture, weights, body.state_dict(), head=head, options=options)
     body.load_state_dict(state, strict=False)  # what is missing, `load` has allowed
+    for name in head:
+        if not any(key.startswith(f"{name}.") for key in state):
+            _start_small(body.get_submodule(name))
     return origin
+
+
+def _start_small(head: nn.Module) -> None:
+    """Begin a new head on learnt features without an opinion: some libraries draw weights that drown them."""
+    for layer in head.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _head(body: nn.Module) -> tuple[str, ...]:

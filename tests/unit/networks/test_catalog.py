@@ -50,6 +50,13 @@ def test_grey_images_are_seen_as_colour_by_a_pretrained_network() -> None:
     assert torch.equal(network(grey), network(grey.expand(-1, 3, -1, -1)))
 
 
+@pytest.mark.parametrize("size", [64, 160])
+def test_a_new_head_on_learnt_features_begins_unsure(size: int) -> None:
+    network, _ = classifier(LITE, channels=3, classes=2, weights="imagenet", image_size=size, dropout=0)
+    with torch.no_grad():
+        assert network.eval()(images(size=size)).softmax(1).max() < 0.9
+
+
 @pytest.mark.parametrize("architecture", ["torchvision:alexnet", "torchvision:resnet18", "timm:resnet10t"])
 def test_dropout_acts_in_training_alone_and_can_be_switched_off(architecture: str) -> None:
     network, _ = classifier(architecture, channels=3, classes=5, weights="none", image_size=64, dropout=0.5)
