@@ -1,7 +1,7 @@
 """`python -m benchmarks.quality transfer FOLDER`: pretrained features against a start from nothing, same minutes.
 
 FOLDER holds one sub-folder of photographs a class. The first arm is what `assay data add` proposes; the rival is the
-small network from scratch, given the epochs that take as long.
+small network from scratch at the size of the photographs, given the epochs that take as long.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+from assay.data.dataset import read_card
+from assay.data.starter import image_size
 from benchmarks.common import assay, figure, fresh_clone, spread, trained
 
 SCRATCH = (
@@ -25,13 +27,15 @@ def main(folder: str) -> None:
     arms: dict[str, list[tuple[dict[str, float], float]]] = {"transfer": [], "scratch": []}
     with fresh_clone() as clone:
         assay(clone, "data", "add", "photos", str(Path(folder).resolve()))
+        own = image_size(read_card(clone / "data" / "photos", "photos").short_side)
+        scratch = (*SCRATCH, f"task.image_size={own}")
         for seed in range(3):
             metrics, seconds = trained(clone, "photos", f"seed={seed}")
-            _, probe = trained(clone, "photos", f"seed={seed}", *SCRATCH, f"train.epochs={PROBE}")
-            _, shorter = trained(clone, "photos", f"seed={seed}", *SCRATCH, "train.epochs=1")
+            _, probe = trained(clone, "photos", f"seed={seed}", *scratch, f"train.epochs={PROBE}")
+            _, shorter = trained(clone, "photos", f"seed={seed}", *scratch, "train.epochs=1")
             epochs = max(1, round((seconds - shorter) / (probe - shorter) * (PROBE - 1)) + 1)
             arms["transfer"].append((metrics, seconds))
-            arms["scratch"].append(trained(clone, "photos", f"seed={seed}", *SCRATCH, f"train.epochs={epochs}"))
+            arms["scratch"].append(trained(clone, "photos", f"seed={seed}", *scratch, f"train.epochs={epochs}"))
     means = {}
     for arm, found in arms.items():
         accuracies = [metrics["test/accuracy"] for metrics, _ in found]

@@ -193,7 +193,8 @@ def card(scenes: Dataset, **changes: Any) -> Card:
     [
         ({"short_side": 200}, LITE, 128),
         ({"short_side": 50}, LITE, 96),
-        ({"short_side": 40}, "small_cnn", 32),
+        ({"short_side": 32}, LITE, 96),
+        ({"short_side": 28}, "small_cnn", 28),
         ({"short_side": 200, "channels": 1}, "small_cnn", 128),
     ],
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 OWN = "small_cnn"
 LITE = "timm:tf_efficientnet_lite0"
-PHOTOGRAPH = 48  # pixels of the shorter side from which colour images are taken for photographs
+PHOTOGRAPH = 32  # pixels of the shorter side from which colour images are taken for photographs
 
 
 def _architecture(value: str) -> str:
@@ -98,6 +98,7 @@ class Config(TaskConfig):
         train = {"epochs": 20, "batch_size": batch_size(card.samples["train"]), "workers": 1}
         if card.channels == 3 and card.short_side >= PHOTOGRAPH:
             task |= {"architecture": LITE, "weights": "imagenet", "image_size": max(task["image_size"], 96)}
+            task |= {"augment": {"flip": True, "shift": 0.1}}
             task |= {"transfer": {"freeze": True, "unfreeze": [0.4, 0.6], "decay": 0.3}}
             train |= {"epochs": 10}
         else:
