@@ -28,7 +28,7 @@ class Config(TaskConfig):
     conditional: bool = Field(True, description="one class asked of each image; false: images of any")
     image_size: Literal[8, 16, 32, 64, 128, 256] = Field(32, description="pixels a side")
     latent: int = Field(32, ge=1, le=1024, description="numbers that one image is made from, beside its class")
-    width: int = Field(32, ge=4, le=512, description="channels at half of the image; twice as many a halving")
+    width: int = Field(32, ge=4, le=512, description="channels at half of the image; 8 times it at most")
     depth: int = Field(1, ge=1, le=8, description="residual blocks a size, of r3gan")
     r1: float = Field(0.5, ge=0, description="weight of the penalty at real images, of r3gan")
     r2: float = Field(0.5, ge=0, description="weight of the penalty at generated images, of r3gan")
