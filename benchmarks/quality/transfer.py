@@ -11,7 +11,13 @@ from pathlib import Path
 
 from benchmarks.common import assay, figure, fresh_clone, spread, trained
 
-SCRATCH = ("task.architecture=small_cnn", "task.weights=none", "task.transfer=null")
+SCRATCH = (
+    "task.architecture=small_cnn",
+    "task.weights=none",
+    "task.transfer.freeze=false",
+    "task.transfer.unfreeze=[]",
+    "task.transfer.decay=1",
+)
 PROBE = 4  # epochs that tell how long one takes
 
 

@@ -131,7 +131,7 @@ def test_two_workers_learn_what_one_learns(
     assert len(alone) == STEPS
     assert alone[0].keys() == of_two_workers[name][0].keys()
     for step, (one, two) in enumerate(zip(alone, of_two_workers[name], strict=True)):
-        assert two == pytest.approx(dict(one), rel=1e-5, abs=1e-5), f"step {step}"
+        assert two == pytest.approx(dict(one), rel=1e-4, abs=1e-4), f"step {step}"
 
 
 class Broken(Exception):

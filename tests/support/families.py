@@ -67,7 +67,12 @@ def build(config: ExperimentConfig, dataset: Dataset, context: LocalContext) -> 
 
 
 def losses(config: ExperimentConfig, dataset: Dataset, context: LocalContext, steps: int) -> list[Mapping[str, float]]:
-    """What the first steps report, over all workers. Dropout, whose noise is each worker's own, is off."""
+    """What the first steps report, over all workers. Dropout, whose noise is each worker's own, is off.
+
+    The learning rate is a tenth: Adam turns the rounding of gradients near zero into whole steps of that size.
+    """
+    slower = config.optimizer.model_copy(update={"lr": config.optimizer.lr / 10})
+    config = config.model_copy(update={"optimizer": slower})
     task = build(config, dataset, context)
     for module in task.modules.values():
         for layer in module.modules():

@@ -65,7 +65,9 @@ def experiment(**changes: Any) -> ExperimentConfig:
 def test_the_base_is_right_and_defaults_are_written_out() -> None:
     plain = resolved(experiment())
     assert plain["task"]["image_size"] == 32
-    assert plain["task"]["augment"] == {"shift": 0, "rotate": 0, "scale": 0, "flip": False}
+    assert plain["task"]["augment"] == {
+        "shift": 0, "rotate": 0, "scale": 0, "flip": False, "colour": 0, "erase": 0
+    }  # fmt: skip
     assert plain["optimizer"]["betas"] == [0.9, 0.999]
     assert parse_experiment(plain, "again") == experiment()
 
@@ -257,7 +259,7 @@ def test_overrides_are_typed(assignment: str, value: Any) -> None:
         ("optimizer=3", "optimizer: input should be a valid dictionary"),
         ("train.epochs=1.5", r"train\.epochs: input should be a valid integer"),
         ("train.workers=3", "batch_size 64 does not divide by workers 3; try 63"),
-        ("task.name=gan", r"--set: task\.name: unknown task 'gan'"),
+        ("task.name=gam", r"--set: task\.name: unknown task 'gam'"),
         ("seed=[", "not readable as YAML"),
         ("seed=2001-13-01", "not readable as YAML"),
         ("optimizer.lr=!!float abc", "not readable as YAML"),

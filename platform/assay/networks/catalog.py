@@ -87,7 +87,7 @@ def classifier(
     body, options = _create(architecture, 3 if repeat else channels, classes, image_size, weights)
     head = _head(body)
     origin = _fill(body, architecture, weights, head, options, fresh)
-    _set_dropout(body, head[-1], dropout)
+    _set_dropout(body, head, dropout)
     return Network(body, repeat, head), origin
 
 
@@ -117,6 +117,8 @@ def feature_maps(
         raise InputError(f"{architecture}: has maps at the strides {offered}, not at all of {list(strides)}") from None
     except (RuntimeError, AttributeError, AssertionError):
         raise InputError(f"{architecture}: gives no feature maps: take another, such as timm:resnet18") from None
+    if hasattr(body, "_stage_out_idx"):  # timm's EfficientNets and MobileNets go on behind the last map asked for
+        body.blocks = body.blocks[: max(body._stage_out_idx)]
     tensors = {_plain(key): tensor for key, tensor in full.state_dict().items()}
     body.load_state_dict({key: tensors[_plain(key)] for key in body.state_dict()})
     return FeatureMaps(body, repeat, body.feature_info.channels(), list(strides), origin)
@@ -277,25 +279,14 @@ def _head(body: nn.Module) -> tuple[str, ...]:
     return (layers[-1],)
 
 
-def _set_dropout(body: nn.Module, head: str, dropout: float) -> None:
+def _set_dropout(body: nn.Module, heads: Sequence[str], dropout: float) -> None:
     """Where the network drops out itself, else before its head."""
     own = [module for module in body.modules() if isinstance(module, nn.Dropout) and module.p > 0]
     for module in own:
         module.p = dropout
-    if hasattr(body, "drop_rate"):  # timm drops out by a number
-        body.drop_rate = dropout  # type: ignore[assignment]
-    elif not own and dropout:
-        body.get_submodule(head).register_forward_pre_hook(_Dropout(dropout))
-
-
-class _Dropout:
-    """Drops out the input of a layer; the names of its weights stay what they are in the library."""
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (nn.functional.dropout(inputs[0], self.share, module.training), *inputs[1:])
+    if dropout and not own:
+        for head in heads:
+            body.set_submodule(head, nn.Sequential(nn.Dropout(dropout), body.get_submodule(head)))
 
 
 def _extractor(body: nn.Module, nodes: dict[str, str], architecture: str) -> nn.Module:

@@ -11,7 +11,8 @@ LIBRARIES = ("torchvision", "timm")
 ENDINGS = (".safetensors", ".pth", ".pt")
 
 
-def _architecture(value: str) -> str:
+def check_architecture(value: str) -> str:
+    """The value, if it has the form. Raises `ValueError`."""
     if not re.fullmatch(rf"({'|'.join(LIBRARIES)}):[A-Za-z0-9_.-]+", value):
         raise ValueError(
             f"{value!r} names no network: write library:name, "
@@ -28,7 +29,7 @@ def _weights(value: str) -> str:
     return value
 
 
-ArchitectureName = Annotated[str, AfterValidator(_architecture)]
+ArchitectureName = Annotated[str, AfterValidator(check_architecture)]
 """`torchvision:<name>` or `timm:<name>`; whether the library has it is only known where it can be imported."""
 
 WeightsName = Annotated[str, AfterValidator(_weights)]

@@ -23,8 +23,8 @@ from assay.errors import InputError
 from assay.tasks.classification import data as data_module
 from assay.tasks.classification.config import AugmentConfig, Config
 from assay.tasks.classification.data import Images, augmented
-from assay.tasks.classification.model import ARCHITECTURES, Classifier, Served, resize
-from assay.tasks.classification.task import Task, source
+from assay.tasks.classification.model import Classifier, Served, resize, small_cnn
+from assay.tasks.classification.task import Task, _summarize_class, source
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
 from assay.train.loop import evaluate
@@ -207,7 +207,7 @@ def test_streaming_gives_the_batches_of_memory(
     assert len(held) == len(streamed) == dataset.card.samples["train"]
     for drawn in (None, draw([3, 0, 7])):
         one, other = (images.load(np.array([3, 0, 7]), drawn) for images in (held, streamed))
-        assert one.keys() == other.keys() == {"image", "label"}
+        assert one.keys() == other.keys() == {"image", "target", "index"}
         for name in one:
             assert one[name].dtype == other[name].dtype
             assert torch.equal(one[name], other[name])
@@ -216,7 +216,7 @@ def test_streaming_gives_the_batches_of_memory(
 
 def test_labels_are_those_of_the_packed_samples(dataset: Dataset) -> None:
     images, packed = Images(Config(), dataset, "test"), dataset.split("test")
-    labels = images.load(np.arange(len(images)), None)["label"]
+    labels = images.load(np.arange(len(images)), None)["target"]
     names = packed.column("name").to_pylist()
     assert [CLASSES[int(label)] for label in labels] == [name.split("/")[0] for name in names]
 
@@ -228,8 +228,7 @@ def test_labels_are_those_of_the_packed_samples(dataset: Dataset) -> None:
 @settings(max_examples=30, deadline=None)
 def test_networks_take_every_size_and_width(size: int, width: int, channels: int, classes: int, batch: int) -> None:
     config = Config(image_size=size, width=width)
-    assert set(ARCHITECTURES) == {"small_cnn"}
-    model = Classifier(config, classes, [0.5] * channels, [0.2] * channels)
+    model = Classifier(small_cnn(config, channels, classes), [0.5] * channels, [0.2] * channels)
     for mode in (True, False):
         logits = model.train(mode)(torch.zeros(batch, channels, size, size, dtype=torch.uint8))
         assert logits.shape == (batch, classes)
@@ -237,7 +236,7 @@ def test_networks_take_every_size_and_width(size: int, width: int, channels: int
 
 
 def test_pixels_are_normalized_by_the_card() -> None:
-    model = Classifier(Config(image_size=8, width=4), 2, [0.5, 0.25, 0.0], [0.1, 0.2, 0.0])
+    model = Classifier(small_cnn(Config(image_size=8, width=4), 3, 2), [0.5, 0.25, 0.0], [0.1, 0.2, 0.0])
     seen: list[Tensor] = []
     model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     model(torch.full((2, 3, 8, 8), 51, dtype=torch.uint8))
@@ -254,7 +253,8 @@ def test_the_metrics_are_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     table = torch.zeros(4, 4, dtype=torch.int64)
     for a, p in pairs:
         table[a, p] += 1
-    found = Task.summarize(None, {"confusion": table})  # type: ignore[arg-type]
+    rows = torch.tensor([[i, 0.0, a, p, 0.5, float(a != p)] for i, (a, p) in enumerate(pairs)])
+    found = _summarize_class({"confusion": table, "samples": rows})
     assert found["accuracy"] == pytest.approx(accuracy_score(actual, predicted))
     expected = f1_score(actual, predicted, labels=range(4), average="macro", zero_division=0)
     assert found["macro_f1"] == pytest.approx(expected)
@@ -264,20 +264,21 @@ def test_the_metrics_are_scikit_learns(pairs: list[tuple[int, int]]) -> None:
 def test_an_evaluation_counts_every_sample(dataset: Dataset, size: int, tmp_path: Path) -> None:
     task, images = built(dataset), source(Config(image_size=8), dataset, "test")
     torch.nn.init.normal_(task.model.network[-1].weight, std=5)  # type: ignore[index]
-    metrics, (drawn,) = evaluate(task, images, "test", size, LocalContext(tmp_path, CPU, 1))
+    metrics, (drawn, *others) = evaluate(task, images, "test", size, LocalContext(tmp_path, CPU, 1))
     with torch.no_grad():
         batch = images.load(np.arange(len(images)), None)
         logits = task.model.eval()(batch["image"])
     assert len(set(logits.argmax(1).tolist())) > 1  # else the table says little
-    assert metrics["test/accuracy"] == pytest.approx((logits.argmax(1) == batch["label"]).double().mean().item())
+    assert metrics["test/accuracy"] == pytest.approx((logits.argmax(1) == batch["target"]).double().mean().item())
     assert metrics["test/loss"] == pytest.approx(
-        torch.nn.functional.cross_entropy(logits, batch["label"]).item(), rel=1e-5
+        torch.nn.functional.cross_entropy(logits, batch["target"]).item(), rel=1e-5
     )
-    assert set(metrics) == {"test/accuracy", "test/loss", "test/macro_f1"}
+    assert set(metrics) == {"test/accuracy", "test/loss", "test/macro_f1", "test/ece"}
+    assert {picture.name for picture in others} >= {"classes", "reliability", "mistakes"}
     assert sum(row["count"] for row in drawn.table) == len(images)
     expected = [(a, p) for a in CLASSES for p in CLASSES]
     assert [(row["actual"], row["predicted"]) for row in drawn.table] == expected
-    pairs = list(zip(batch["label"].tolist(), logits.argmax(1).tolist(), strict=True))
+    pairs = list(zip(batch["target"].tolist(), logits.argmax(1).tolist(), strict=True))
     for row, (a, p) in zip(drawn.table, [(a, p) for a in range(3) for p in range(3)], strict=True):
         assert row["count"] == pairs.count((a, p))
     assert Image.open(io.BytesIO(drawn.png)).format == "PNG"
@@ -307,7 +308,8 @@ def test_what_is_exported_takes_any_size_and_answers_in_words(dataset: Dataset) 
         answers = export.module(torch.zeros(2, 3, 31, 57, dtype=torch.uint8)).numpy()
     np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-5)
     assert export.facts == {"classes": list(CLASSES), "channels": 3}
-    one, other = Task.describe(np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]], dtype=np.float64), export.facts)
+    outputs = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]], dtype=np.float64)
+    one, other = (answer.facts for answer in Task.describe(export.example, outputs, export.facts))
     assert one == {
         "class": "berry", "probability": 0.7, "probabilities": {"apple": 0.1, "berry": 0.7, "cherry": 0.2},
     }  # fmt: skip

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.tasks.classification.config import Config
+from assay.tasks.classification.config import OWN, Config
 
 
 def small_cnn(config: Config, channels: int, classes: int) -> nn.Module:
@@ -34,24 +34,57 @@ def small_cnn(config: Config, channels: int, classes: int) -> nn.Module:
     )
 
 
-ARCHITECTURES: dict[str, Callable[[Config, int, int], nn.Module]] = {"small_cnn": small_cnn}
+def make_network(config: Config, channels: int, classes: int, fresh: bool) -> tuple[nn.Module, str]:
+    """The configured network, normalized images [B, C, S, S] to logits [B, K], and where its weights came from."""
+    if config.architecture == OWN:
+        return small_cnn(config, channels, classes), "random"
+    from assay.networks.catalog import classifier
+
+    return classifier(
+        config.architecture,
+        channels=channels,
+        classes=classes,
+        weights=config.weights,
+        image_size=config.image_size,
+        dropout=config.dropout,
+        fresh=fresh,
+    )
+
+
+def moments(config: Config, mean: Sequence[float], std: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """By which pixels are normalized: those of the pretrained weights where there are any, else the dataset's."""
+    if config.weights == "none":
+        return mean, std
+    from assay.networks.catalog import normalization
+
+    return normalization(config.architecture)
 
 
 class Classifier(nn.Module):
-    """A network behind its normalization: pixels 0 to 255, [B, C, S, S], to logits [B, K]."""
+    """A network behind its normalization: pixels 0 to 255, [B, C, S, S], to logits [B, K].
+
+    Grey pixels become as many channels as `mean` has values. `thresholds` [K], where an image may show several
+    classes, are the probabilities from which a class counts as shown; they are weights like all others.
+    """
 
     mean: Tensor
     std: Tensor
+    thresholds: Tensor | None
 
-    def __init__(self, config: Config, classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], labels: int = 0) -> None:
         super().__init__()
         self.register_buffer("mean", 255 * torch.tensor(mean).reshape(-1, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).clamp_min(1e-3).reshape(-1, 1, 1))
-        self.network = ARCHITECTURES[config.architecture](config, len(mean), classes)
+        self.register_buffer("thresholds", torch.full((labels,), 0.5) if labels else None)
+        self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network((pixels.float() - self.mean) / self.std)
         return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """[B, K]: of the one class, or of each class by itself."""
+        return logits.softmax(dim=1) if self.thresholds is None else logits.sigmoid()
 
 
 class Served(nn.Module):
@@ -63,8 +96,7 @@ class Served(nn.Module):
         self.image_size = image_size
 
     def forward(self, images: Tensor) -> Tensor:
-        probabilities: Tensor = self.classifier(resize(images, self.image_size)).softmax(dim=1)
-        return probabilities
+        return self.classifier.probabilities(self.classifier(resize(images, self.image_size)))
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Classification: one image, one class, learnt by cross entropy."""
+"""Classification: one image, one class, learnt by cross entropy; or all classes that it shows, each by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from assay.data.images import Rejected, decode
 from assay.errors import InputError
 from assay.task import Answer, Context, Engine, Export, Metrics, Picture, Source
 from assay.task import Task as Contract
+from assay.tasks.classification import drawings, scores
+from assay.tasks.classification.checks import check
 from assay.tasks.classification.config import Config
 from assay.tasks.classification.data import Images
-from assay.tasks.classification.model import Classifier, Served
+from assay.tasks.classification.model import Classifier, Served, make_network, moments
+from assay.tasks.classification.transfer import Thaw
 from assay.train.engine import make_optimizer
 
 
@@ -30,68 +33,141 @@ def source(config: Config, dataset: Dataset, split: str) -> Images:
 class Task(Contract):
     """A network, its optimizer and the names of its classes."""
 
-    def __init__(
-        self,
-        config: Config,
-        classes: list[str],
-        model: Classifier,
-        wrapped: nn.Module,
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        self.config = config
-        self.classes = classes
-        self.model = model
-        self.wrapped = wrapped
-        self.modules = {"model": model}
-        self.optimizers = {"model": optimizer}
+    def __init__(self, config: ExperimentConfig, dataset: Dataset, context: Context) -> None:
+        task, card = config.task, dataset.card
+        assert isinstance(task, Config)
+        self.config = task
+        self.context = context
+        self.classes = list(card.classes)
+        self.channels = card.channels
+        labels = len(self.classes) if task.multi_label else 0
+        network, origin = make_network(task, card.channels, len(self.classes), context.fresh)
+        self.model = Classifier(network, *moments(task, card.mean, card.std), labels).to(context.device)
+        self.thaw = Thaw(self.model.network, task.transfer)
+        self.wrapped: nn.Module | None = context.wrap(self.model)
+        self.modules = {"model": self.model}
+        self.optimizers = {"model": make_optimizer(self.thaw.groups(config.optimizer.lr), config.optimizer)}
+        self.weight = _weights(task, dataset).to(context.device) if task.balance == "weights" else None
+        self.facts = {"weights": origin, "trainable_parameters": str(self.thaw.trainable())}
+        self._to_fit = False
+
+    @classmethod
+    def check(cls, config: ExperimentConfig, dataset: Dataset) -> None:
+        check(config, dataset)
 
     @classmethod
     def build(cls, config: ExperimentConfig, dataset: Dataset, context: Context) -> Task:
-        task, card = config.task, dataset.card
-        assert isinstance(task, Config)
-        model = Classifier(task, len(card.classes), card.mean, card.std).to(context.device)
-        optimizer = make_optimizer(model.parameters(), config.optimizer)
-        return cls(task, list(card.classes), model, context.wrap(model), optimizer)
+        return cls(config, dataset, context)
+
+    def train(self, mode: bool) -> None:
+        super().train(mode)
+        if mode:
+            self.thaw.train()
+            self._to_fit = True  # the next evaluation is that of the validation split
 
     def train_step(self, batch: Mapping[str, Tensor], engine: Engine) -> Mapping[str, Tensor]:
+        if self.thaw.follow(engine.progress):
+            self.thaw.train()
+            self.wrapped = None  # let go of the old wrapper's hooks first
+            self.wrapped = self.context.wrap(self.model)
+        assert self.wrapped is not None
         with engine.autocast():
-            logits = self.wrapped(batch["image"])
-            loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.config.label_smoothing)
+            loss = self._losses(self.wrapped(batch["image"]), batch["target"]).mean()
         engine.optimize(loss)
         return {"loss": loss}
 
+    def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """[B], weighted and smoothed as the config says."""
+        smoothing = self.config.label_smoothing
+        if not self.config.multi_label:
+            return F.cross_entropy(logits, target, self.weight, label_smoothing=smoothing, reduction="none")
+        smooth = target * (1 - smoothing) + smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+        if self.weight is not None:
+            losses = losses * (target * self.weight[0] + (1 - target) * self.weight[1])
+        return losses.mean(1)
+
     def eval_step(self, batch: Mapping[str, Tensor], metrics: Metrics) -> None:
-        logits, label = self.model(batch["image"]), batch["label"]
-        metrics.add("loss", F.cross_entropy(logits, label, reduction="sum"), len(label))
-        classes = len(self.classes)
-        pairs = torch.bincount(label * classes + logits.argmax(1), minlength=classes**2)
-        metrics.add_counts("confusion", pairs.reshape(classes, classes))
+        logits, target = self.model(batch["image"]).float(), batch["target"]
+        probabilities = self.model.probabilities(logits)
+        number = batch["index"][:, None].double()
+        if self.config.multi_label:
+            losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)
+            metrics.add_rows("samples", torch.cat([number, losses[:, None], target, probabilities], 1))
+        else:
+            losses = F.cross_entropy(logits, target, reduction="none")
+            metrics.add_counts("confusion", _confusion(target, logits.argmax(1), len(self.classes)))
+            confidence, said = probabilities.max(1)
+            rank = (logits > logits.gather(1, target[:, None])).sum(1)
+            rows = [number[:, 0], losses, target, said, confidence, rank]
+            metrics.add_rows("samples", torch.stack([row.double() for row in rows], 1))
+        metrics.add("loss", losses.sum(), len(losses))
 
     def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
-        """Accuracy, and the mean over classes of F1 (0 for a class that is neither there nor predicted)."""
-        confusion = tables["confusion"].double()
-        hits, actual, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-        f1 = 2 * hits / (actual + predicted).clamp_min(1)
-        return {"accuracy": (hits.sum() / confusion.sum()).item(), "macro_f1": f1.mean().item()}
+        fit, self._to_fit = self._to_fit, False
+        return self._summarize_labels(tables["samples"], fit) if self.config.multi_label else _summarize_class(tables)
 
-    def pictures(self, tables: Mapping[str, Tensor], source: Source) -> Iterable[Picture]:  # noqa: ARG002
-        from assay.report.pictures import confusion
+    def _summarize_labels(self, rows: Tensor, fit: bool) -> Mapping[str, float]:
+        """The thresholds follow from the validation split, after each epoch; any other split takes them as they are."""
+        targets, probabilities = self._split_rows(rows)
+        assert self.model.thresholds is not None
+        if fit:
+            found = scores.best_thresholds(targets.numpy(), probabilities.numpy())
+            self.model.thresholds.copy_(torch.from_numpy(found))
+        said = self._said(probabilities)
+        return {
+            "macro_f1": scores.mean(_label_scores(targets, said)["f1"]),
+            "accuracy": (said == targets.bool()).all(1).double().mean().item(),
+            "map": scores.mean_average_precision(targets.numpy(), probabilities.numpy()),
+        }
 
-        table = tables["confusion"].tolist()
-        cells = [
-            {"actual": actual, "predicted": predicted, "count": table[i][j]}
-            for i, actual in enumerate(self.classes)
-            for j, predicted in enumerate(self.classes)
+    def _split_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Targets and probabilities, [N, K] each."""
+        return rows[:, 2 : 2 + len(self.classes)], rows[:, 2 + len(self.classes) :]
+
+    def _said(self, probabilities: Tensor) -> Tensor:
+        assert self.model.thresholds is not None
+        return probabilities >= self.model.thresholds.cpu()
+
+    def pictures(self, tables: Mapping[str, Tensor], source: Source) -> list[Picture]:
+        rows = tables["samples"]
+        if self.config.multi_label:
+            targets, probabilities = self._split_rows(rows)
+            said = self._said(probabilities)
+            wrong = (said != targets.bool()).any(1)
+            listed = [
+                (row[1].item(), int(row[0]), self._names(target), self._names(answer))
+                for row, target, answer in zip(rows[wrong], targets[wrong], said[wrong], strict=True)
+            ]
+            shown = drawings.of_classes(_label_scores(targets, said), targets.sum(0).int().tolist(), self.classes)
+            return [shown, *drawings.mistakes(listed, source)]
+        table = tables["confusion"]
+        right = rows[:, 2] == rows[:, 3]
+        listed = [
+            (row[1], int(row[0]), self.classes[int(row[2])], f"{self.classes[int(row[3])]} {row[4]:.2f}")
+            for row in rows[~right].tolist()
         ]
-        return [Picture("confusion", confusion(table, self.classes), cells)]
+        return [
+            drawings.confusion(table.tolist(), self.classes),
+            drawings.of_classes(_class_scores(table), table.sum(1).tolist(), self.classes),
+            drawings.reliability(rows[:, 4], right),
+            *drawings.mistakes(listed, source),
+        ]
+
+    def _names(self, shown: Tensor) -> str:
+        return ", ".join(name for name, is_shown in zip(self.classes, shown.tolist(), strict=True) if is_shown) or "-"
 
     def export(self) -> Export:
-        channels, size = len(self.model.mean), self.config.image_size
+        size, thresholds = self.config.image_size, self.model.thresholds
         return Export(
             module=Served(self.model, size).cpu().eval(),
-            example=np.zeros((2, channels, size, size), dtype=np.uint8),
+            example=np.zeros((2, self.channels, size, size), dtype=np.uint8),
             dynamic=(0, 2, 3),
-            facts={"classes": self.classes, "channels": channels},
+            facts={
+                "classes": self.classes,
+                "channels": self.channels,
+                **({} if thresholds is None else {"thresholds": thresholds.tolist()}),
+            },
         )
 
     @classmethod
@@ -111,14 +187,48 @@ class Task(Contract):
         outputs: np.ndarray[Any, Any],
         facts: Mapping[str, Any],
     ) -> list[Answer]:
-        classes = facts["classes"]
-        return [
-            Answer(
-                {
-                    "class": classes[int(row.argmax())],
-                    "probability": float(row.max()),
-                    "probabilities": dict(zip(classes, map(float, row), strict=True)),
-                }
-            )
-            for row in outputs
-        ]
+        """`class`, `probability` and `probabilities`; with several labels `labels` in the place of the first two."""
+        answers = []
+        for row in outputs:
+            named = dict(zip(facts["classes"], map(float, row), strict=True))
+            if "thresholds" in facts:
+                limits = zip(named.items(), facts["thresholds"], strict=True)
+                said: dict[str, Any] = {"labels": [name for (name, p), limit in limits if p >= limit]}
+            else:
+                said = {"class": facts["classes"][int(row.argmax())], "probability": float(row.max())}
+            answers.append(Answer({**said, "probabilities": named}))
+        return answers
+
+
+def _weights(config: Config, dataset: Dataset) -> Tensor:
+    """Loss weights by how rare a class is, their mean over the training split 1: [K], or [2, K] of shown and not."""
+    counts = torch.tensor(list(dataset.card.counts["train"].values()), dtype=torch.float64)
+    if not config.multi_label:
+        return (counts.sum() / (len(counts) * counts)).float()
+    share = Images(config, dataset, "train").targets.double().mean(0).clamp(1e-6, 1 - 1e-6)
+    return torch.stack([0.5 / share, 0.5 / (1 - share)]).float()
+
+
+def _confusion(target: Tensor, said: Tensor, classes: int) -> Tensor:
+    return torch.bincount(target * classes + said, minlength=classes**2).reshape(classes, classes)
+
+
+def _class_scores(confusion: Tensor) -> dict[str, list[float]]:
+    return scores.per_class(confusion.diagonal(), confusion.sum(1), confusion.sum(0))
+
+
+def _label_scores(targets: Tensor, said: Tensor) -> dict[str, list[float]]:
+    return scores.per_class((said & targets.bool()).sum(0), targets.sum(0), said.sum(0))
+
+
+def _summarize_class(tables: Mapping[str, Tensor]) -> Mapping[str, float]:
+    confusion, rows = tables["confusion"], tables["samples"]
+    right, rank = rows[:, 2] == rows[:, 3], rows[:, 5]
+    found = {
+        "accuracy": (confusion.diagonal().sum() / confusion.sum()).item(),
+        "macro_f1": scores.mean(_class_scores(confusion)["f1"]),
+        "ece": scores.calibration_error(rows[:, 4], right),
+    }
+    if len(confusion) > scores.TOP:
+        found["top5"] = (rank < scores.TOP).double().mean().item()
+    return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from assay.config import Frozen, Headline, TaskConfig
+from assay.networks.names import ArchitectureName, WeightsName, weight_files
 
 if TYPE_CHECKING:
     from assay.data.dataset import Card
@@ -40,17 +41,17 @@ class Config(TaskConfig):
     """One image, any number of boxes, each with its class."""
 
     name: Literal["detection"] = "detection"
-    architecture: str = Field(
+    architecture: ArchitectureName = Field(
         "timm:tf_efficientnet_lite0", description="a backbone by name, or a whole detector of torchvision"
     )
-    weights: str = Field("imagenet", description="imagenet, none, or a file of weights: of the backbone")
+    weights: WeightsName = Field("imagenet", description="of the backbone; a file: of the whole detector, if it is one")
     image_size: Side | tuple[Side, Side] = Field(320, description="pixels a side, or [height, width]")
     strides: tuple[Literal[4, 8, 16, 32], ...] = Field((8, 16, 32), min_length=1, description="the maps looked at")
     width: int = Field(96, ge=16, le=512, multiple_of=16, description="channels of neck and head")
     depth: int = Field(2, ge=1, le=6, description="convolutions of the head before its last")
     anchor: float = Field(5.0, gt=0, description="side of the box that a place starts from, in strides")
     backbone_lr: float = Field(0.3, ge=0, le=1, description="factor on optimizer.lr; 0 freezes the backbone")
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 averages none")
+    ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights; 0 averages none")
     detections: int = Field(100, ge=1, le=1000, description="boxes of an image, at most")
     overlap: float = Field(0.6, gt=0, le=1, description="IoU above which the weaker of two boxes of a class falls")
     threshold: float = Field(0.3, ge=0, lt=1, description="lowest score of a box that is told and drawn")
@@ -69,7 +70,7 @@ class Config(TaskConfig):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return () if self.weights in ("none", "imagenet") else (self.weights,)
+        return weight_files(self.weights)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,7 +85,7 @@ class Config(TaskConfig):
     @classmethod
     def starter(cls, card: Card) -> dict[str, Any] | None:
         """The compact detector at the size of the images, for some minutes on two cores."""
-        if getattr(card, "annotation", None) != "boxes":
+        if card.annotation != "boxes":
             return None
         longest = max(card.median_size)
         size = [max(64, round(side * min(1.0, 320 / longest) / 32) * 32) for side in card.median_size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from assay.errors import InputError
 from assay.task import Answer, Context, Engine, Export, Metrics, Picture
 from assay.task import Task as Contract
 from assay.tasks.detection.compact import Compact
-from assay.tasks.detection.config import Config
+from assay.tasks.detection.config import DETECTORS, Config
 from assay.tasks.detection.data import Scenes
 from assay.tasks.detection.evaluation import Scores, evaluate
 from assay.tasks.detection.letterbox import letterbox, restore
@@ -222,7 +223,15 @@ def _check_compact(task: Config, channels: int) -> None:
         if side % stride:
             near = max(stride, round(side / stride) * stride)
             raise InputError(f"task.image_size: {side} does not divide by the stride {stride}: take {near}")
-    catalog.check(task.architecture, task.weights, min(task.size), channels)
+    try:
+        catalog.check(task.architecture, task.weights, min(task.size), channels)
+    except InputError as error:
+        whole = difflib.get_close_matches(task.architecture, DETECTORS, n=1, cutoff=0.8)
+        raise InputError(f"{error}; of whole detectors, {whole[0]} is near" if whole else str(error)) from None
+    with torch.device("meta"):
+        catalog.feature_maps(
+            task.architecture, channels=channels, weights=task.weights, fresh=False, strides=task.strides
+        )
 
 
 def _check_whole(task: Config, compiled: bool) -> None:

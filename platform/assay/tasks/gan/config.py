@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from assay.config import Decay, Frozen, Headline, TaskConfig
-
-if TYPE_CHECKING:
-    from assay.data.dataset import Card
 
 
 class AugmentConfig(Frozen):
@@ -48,22 +45,3 @@ class Config(TaskConfig):
     def penalized(self) -> bool:
         """Whether the loss needs gradients of gradients."""
         return self.loss == "r3gan" and self.r1 + self.r2 > 0
-
-    @classmethod
-    def starter(cls, card: Card) -> dict[str, Any] | None:
-        """Labelled images, some hundred at least."""
-        if card.annotation != "class" or card.samples["train"] < 200:
-            return None
-        size = next((side for side in (8, 16, 32) if side >= card.short_side), 32 if card.short_side < 64 else 64)
-        small = size < 32
-        augment = {"translation": 0.125} if small else {"colour": 1.0, "translation": 0.125, "cutout": 0.5}
-        return {
-            "task": {
-                "name": cls.model_fields["name"].default,
-                "image_size": size,
-                "augment": augment,
-                "repeats": max(1, 20_000 // card.samples["train"]),
-            },
-            "optimizer": {"name": "adam", "lr": 1.0e-3, "betas": [0.0, 0.99], "schedule": "cosine"},
-            "train": {"epochs": 10, "batch_size": 64},
-        }

@@ -1,0 +1,253 @@
+"""Style transfer: the content of a photograph in the style of another picture, learnt from a frozen network's eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from assay.config import ExperimentConfig
+from assay.data.dataset import Dataset
+from assay.data.images import Rejected, decode
+from assay.errors import InputError
+from assay.task import Answer, Context, Engine, Export, Metrics, Picture, Source
+from assay.task import Task as Contract
+from assay.tasks.style_transfer import checks
+from assay.tasks.style_transfer.config import Config
+from assay.tasks.style_transfer.data import STYLE, Images, chosen_content, chosen_styles, source, whole_pictures
+from assay.tasks.style_transfer.losses import Judge, Losses, rolled
+from assay.tasks.style_transfer.model import Canvas, Painter, Served
+from assay.train.engine import make_optimizer
+
+__all__ = ["Task", "source"]
+
+SHOWN = 8  # triptychs in a picture, at most
+SMALLEST = 8  # pixels a side that the network takes
+
+
+class Task(Contract):
+    """What paints (a network, or the pictures themselves), its optimizer, and the judge of the result."""
+
+    watched: ClassVar[bool] = True
+
+    def __init__(self, config: ExperimentConfig, dataset: Dataset, context: Context) -> None:
+        assert isinstance(config.task, Config)
+        self.config = config.task
+        self.dataset = dataset
+        self.device = context.device
+        self.styles, self.chosen = chosen_styles(self.config, dataset)
+        self.whole_steps = config.optimizer.name == "lbfgs"
+
+    @classmethod
+    def check(cls, config: ExperimentConfig, dataset: Dataset) -> None:
+        checks.check(config, dataset)
+
+    @classmethod
+    def build(cls, config: ExperimentConfig, dataset: Dataset, context: Context) -> Task:
+        assert isinstance(config.task, Config)
+        kind = Optimized if config.task.method == "optimize" else Painted
+        task = kind(config, dataset, context)
+        if context.fresh:
+            task.facts = {"perceptual_weights": task.judge.origin, "styles": ", ".join(task.styles)}
+        return task
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Made when it is first asked: serving needs none."""
+        styles = whole_pictures(Images.of(self.dataset, "train", STYLE), self.config.image_size)
+        return Judge(self.config, styles, self.device)
+
+    def painted(self, content: Tensor, style: Tensor) -> Tensor:
+        """The results for contents uint8 [B, 3, S, S] in styles int64 [B], in 0..1."""
+        raise NotImplementedError
+
+    def eval_step(self, batch: Mapping[str, Tensor], metrics: Metrics) -> None:
+        content, style = batch["content"] / 255, batch["style"]
+        results = as_saved(self.painted(batch["content"], style))
+        reference = self.judge.features(content)
+        losses = self.judge.losses(results, reference, style)
+        for name, values in named(losses).items():
+            metrics.add(name, values.sum(), len(values))
+        untouched = self.judge.style_loss(reference, style)
+        metrics.add_rows("style", torch.stack([untouched, losses.style], 1))
+
+    def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
+        """How many times nearer to its style the result is than the untouched content."""
+        untouched, painted = tables["style"].double().mean(0).tolist()
+        return {"style_ratio": untouched / max(painted, 1e-12)}
+
+    def pictures(self, tables: Mapping[str, Tensor], source: Source) -> Iterable[Picture]:  # noqa: ARG002
+        from assay.report.pictures import grid
+
+        batch = source.load(np.arange(min(SHOWN, len(source))), None)
+        with torch.no_grad():
+            results = self.painted(batch["content"].to(self.device), batch["style"].to(self.device))
+        styles = whole_pictures(Images.of(self.dataset, "train", STYLE), self.config.image_size)[batch["style"]]
+        rows = zip(batch["content"], styles, pixels(results).cpu(), strict=True)
+        images = [image.permute(1, 2, 0).numpy() for row in rows for image in row]
+        captions = [word for n in batch["style"].tolist() for word in ("content", self.styles[n], "result")]
+        return [Picture("triptychs", grid(images, captions, 3 if len(images) == 3 else 6))]
+
+    @classmethod
+    def read(cls, path: Path, facts: Mapping[str, Any]) -> np.ndarray[Any, Any]:  # noqa: ARG003
+        """uint8 [1, 3, H, W]."""
+        try:
+            photograph = decode(path.read_bytes(), 3)[None]
+        except Rejected as error:
+            raise InputError(f"{path}: {error}") from None
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+        height, width = photograph.shape[2:]
+        if min(height, width) < SMALLEST:
+            raise InputError(f"{path}: {width} x {height} pixels; at least {SMALLEST} a side are needed")
+        return photograph
+
+    @classmethod
+    def describe(
+        cls, inputs: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]
+    ) -> list[Answer]:
+        """The photograph in each style: `outputs` are uint8 [B, N, 3, H, W]."""
+        height, width = inputs.shape[2:]
+        return [
+            Answer(
+                {"styles": list(facts["styles"]), "width": width, "height": height},
+                [Picture(name, png(image)) for name, image in zip(names(facts["styles"]), results, strict=True)],
+            )
+            for results in outputs
+        ]
+
+
+class Painted(Task):
+    """A network learns to paint any photograph in each style (Johnson, Alahi and Fei-Fei, ECCV 2016)."""
+
+    def __init__(self, config: ExperimentConfig, dataset: Dataset, context: Context) -> None:
+        super().__init__(config, dataset, context)
+        self.painter = Painter(self.config, len(self.styles)).to(context.device)
+        self.wrapped = context.wrap(self.painter)
+        self.modules = {"painter": self.painter}
+        self.optimizers = {"painter": make_optimizer(self.painter.parameters(), config.optimizer)}
+
+    def painted(self, content: Tensor, style: Tensor) -> Tensor:
+        results: Tensor = self.painter(content / 255, style)
+        return results.clamp(0, 1)
+
+    def train_step(self, batch: Mapping[str, Tensor], engine: Engine) -> Mapping[str, Tensor]:
+        content, style, shift = batch["content"] / 255, batch["style"], batch["shift"]
+        with engine.autocast():
+            with torch.no_grad():
+                reference = self.judge.features(rolled(content, shift))
+            results = rolled(self.wrapped(content, style), shift)
+            losses = self.judge.losses(results, reference, style)
+        engine.optimize(losses.total.mean())
+        return {name: values.mean() for name, values in named(losses).items()}
+
+    def export(self) -> Export:
+        size = self.config.image_size
+        return Export(
+            module=Served(self.painter, len(self.styles)).cpu().eval(),
+            example=np.zeros((2, 3, size, size), dtype=np.uint8),
+            dynamic=(0, 2, 3),
+            facts={"styles": self.styles},
+        )
+
+
+class Optimized(Task):
+    """The pictures themselves are learnt: one photograph in each chosen style (Gatys, Ecker and Bethge, CVPR 2016)."""
+
+    def __init__(self, config: ExperimentConfig, dataset: Dataset, context: Context) -> None:
+        super().__init__(config, dataset, context)
+        name, content = chosen_content(self.config, dataset)
+        self.content = content.to(context.device)
+        shape = (len(self.chosen), *content.shape[1:])
+        start = content.expand(shape) / 255 if self.config.start == "content" else torch.rand(shape)
+        self.canvas = Canvas(start.contiguous()).to(context.device)
+        self.modules = {"canvas": self.canvas}
+        self.optimizers = {"canvas": make_optimizer(self.canvas.parameters(), config.optimizer)}
+        self.numbers = torch.tensor(self.chosen, device=context.device)
+        self.facts = {"content": name}
+
+    def painted(self, content: Tensor, style: Tensor) -> Tensor:  # noqa: ARG002
+        places = (style[:, None] == self.numbers).int().argmax(1)
+        picture: Tensor = self.canvas()[places].clamp(0, 1)
+        return picture
+
+    def train_step(self, batch: Mapping[str, Tensor], engine: Engine) -> Mapping[str, Tensor]:
+        """One step of a gradient method on a shifted view, or one of L-BFGS, which needs the same loss at each step."""
+        (optimizer,) = self.optimizers.values()
+        shift = torch.zeros_like(batch["shift"][0]) if self.whole_steps else batch["shift"][0]
+        reference = self.references[tuple(shift.tolist())]
+        seen: list[Losses] = []
+
+        def closure() -> Tensor:
+            optimizer.zero_grad(set_to_none=True)
+            with engine.autocast():
+                results = torch.roll(self.canvas(), tuple(shift.tolist()), (2, 3))
+                losses = self.judge.losses(results, reference, self.numbers)
+            loss = losses.total.mean()
+            engine.backward(loss)
+            seen.append(losses)
+            return loss
+
+        if self.whole_steps:
+            engine.step(optimizer, closure)
+        else:
+            closure()
+            engine.step(optimizer)
+        return {name: values.mean() for name, values in named(seen[0]).items()}
+
+    @cached_property
+    def references(self) -> Mapping[tuple[int, ...], Mapping[str, Tensor]]:
+        """The content's activations, by the shift of the view."""
+        layers = self.config.perceptual.content_layers
+        found: dict[tuple[int, ...], Mapping[str, Tensor]] = {}
+        with torch.no_grad():
+            for shift in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                features = self.judge.features(torch.roll(self.content / 255, shift, (2, 3)))
+                found[shift] = {layer: features[layer] for layer in layers}
+        return found
+
+    def export(self) -> Export:
+        raise InputError(
+            "task.method: optimize learns pictures, which are recorded with the run, and no model: "
+            "train with method: network for one to register"
+        )
+
+
+def named(losses: Losses) -> dict[str, Tensor]:
+    """What is recorded, each [B]."""
+    return {
+        "style_loss": losses.style,
+        "content_loss": losses.content,
+        "variation": losses.variation,
+        "total_loss": losses.total,
+    }
+
+
+def pixels(pictures: Tensor) -> Tensor:
+    """0..1 to uint8."""
+    return pictures.mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def as_saved(pictures: Tensor) -> Tensor:
+    """0..1 in the 256 steps that a file can hold."""
+    return pixels(pictures) / 255
+
+
+def names(styles: Sequence[str]) -> list[str]:
+    """The styles' names as those of files: without folders and ending, with a number where equal."""
+    short = [Path(style).stem for style in styles]
+    return [name if short.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(short)]
+
+
+def png(image: np.ndarray[Any, Any]) -> bytes:
+    """A PNG of uint8 [3, H, W]."""
+    from PIL import Image
+
+    from assay.data.images import encode_png
+
+    return encode_png(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))))
