@@ -71,13 +71,31 @@ def _quiet() -> None:
     quiet()
 
 
+def keep_experiment(path: Path, name: str) -> None:
+    """Leave one experiment with its dataset in a `params.yaml`: what the tests say of it, others must not change."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 120
+    params = yaml.load(path)
+    kept = {"datasets": params["experiments"][name]["data"], "experiments": name, "presets": name}
+    for section, only in kept.items():
+        for other in set(params.get(section, {})) - {only}:
+            del params[section][other]
+        if not params.get(section, True):
+            del params[section]
+    with path.open("w") as file:
+        yaml.dump(params, file)
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project that the others are copies of, its digits prepared and recorded by DVC."""
+    """The project that the others are copies of: the digits alone, prepared and recorded by DVC."""
     project = Project(tmp_path_factory.mktemp("template"))
     for name in COPIED:
         (project.root / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, project.root / name)
+    keep_experiment(project.root / "params.yaml", "digits")
     for name in ("platform", "pipelines"):
         shutil.copytree(
             REPOSITORY / name, project.root / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")

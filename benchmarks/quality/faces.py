@@ -6,10 +6,14 @@ import statistics
 
 from benchmarks.common import figure, fresh_clone, set_value, spread, trained
 
+SPLIT = {"train": 0.78, "val": 0.02, "test": 0.2}
+"""80/20: of the 160 that are not tested, four stand by as the validation split that the platform insists on."""
+
 
 def main() -> None:
     with fresh_clone() as clone:
         found = []
+        set_value(clone, "datasets.faces.split", SPLIT)
         for seed in range(5):
             set_value(clone, "datasets.faces.seed", seed)
             found.append(trained(clone, "faces", f"seed={seed}"))

@@ -329,6 +329,21 @@ def replaced(config: ExperimentConfig, values: Iterable[tuple[str, Any]], origin
     return _validate(ExperimentConfig, data, origin)
 
 
+def located(config: ExperimentConfig, root: Path) -> ExperimentConfig:
+    """The config with the files that its task names as absolute paths: relative ones are below `root`, the project."""
+    data = resolved(config)
+    data["task"] = _mapped(data["task"], {name: str(root / name) for name in config.task.files})
+    return _validate(ExperimentConfig, data, "params.yaml")
+
+
+def _mapped(data: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(data, dict):
+        return {key: _mapped(value, names) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_mapped(value, names) for value in data]
+    return names.get(data, data) if isinstance(data, str) else data
+
+
 def _open_mapping(key: str) -> bool:
     return key.startswith(("gate.min.", "gate.max."))
 

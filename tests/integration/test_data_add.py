@@ -24,7 +24,7 @@ BIN = Path(sys.executable).parent
 
 
 def run(project: Path, *command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr
     return done
@@ -218,7 +218,7 @@ def test_an_interrupt_after_dvc_recorded_is_taken_back(
 def test_an_interrupt_leaves_everything_as_it_was(project: Path, delay: float) -> None:
     make_folder(project / "raw", 96, 10)
     before = state(project)
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
     command = ["assay", "data", "add", "fruit", "raw", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=project, env=environment, start_new_session=True, **pipes)  # type: ignore[call-overload]

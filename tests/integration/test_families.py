@@ -15,7 +15,7 @@ from assay.jobs.evaluate import evaluate
 from assay.jobs.predict import Request, predict
 from assay.jobs.promote import register
 from assay.tracking.tracker import Tracker
-from tests.conftest import Project
+from tests.conftest import REPOSITORY, Project
 from tests.support.families import PARAMS
 
 
@@ -24,6 +24,7 @@ def project(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     """One project with the data of all experiments."""
     root = tmp_path_factory.mktemp("families") / "p"
     shutil.copytree(template.root, root, symlinks=True)
+    shutil.copy(REPOSITORY / "params.yaml", root / "params.yaml")
     project = Project(root)
     project.run("dvc", "repro", "-q", "data")
     return project

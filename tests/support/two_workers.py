@@ -1,4 +1,4 @@
-"""`python -m tests.support.two_workers RANK FOLDER STEPS`: one of two real processes that train every experiment.
+"""`python -m tests.support.two_workers RANK FOLDER`: one of two real processes that train every experiment.
 
 FOLDER holds the datasets; rank 0 leaves `losses.json` there, what each step of each experiment reported.
 """
@@ -15,8 +15,12 @@ import torch.distributed as distributed
 from assay.train.distributed_context import DistributedContext
 from tests.support.families import EXPERIMENTS, losses, opened, small
 
+STEPS = 20
+BATCH = 4
+"""Samples a step of both workers together."""
 
-def main(rank: int, folder: Path, steps: int) -> None:
+
+def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     store = distributed.FileStore(str(folder / "store"), 2)
@@ -24,8 +28,8 @@ def main(rank: int, folder: Path, steps: int) -> None:
     context = DistributedContext(folder, torch.device("cpu"), 1, rank, 2)
     found = {}
     for name in EXPERIMENTS:
-        config = small(name)
-        found[name] = losses(config, opened(config, folder), context, steps)
+        config = small(name, BATCH)
+        found[name] = losses(config, opened(config, folder), context, STEPS)
     distributed.barrier()
     distributed.destroy_process_group()
     if rank == 0:
@@ -33,4 +37,4 @@ def main(rank: int, folder: Path, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

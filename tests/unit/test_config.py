@@ -24,6 +24,7 @@ from assay.config import (
     TrainConfig,
     digest,
     load_params,
+    located,
     override,
     parse_experiment,
     parse_params,
@@ -259,7 +260,7 @@ def test_overrides_are_typed(assignment: str, value: Any) -> None:
         ("optimizer=3", "optimizer: input should be a valid dictionary"),
         ("train.epochs=1.5", r"train\.epochs: input should be a valid integer"),
         ("train.workers=3", "batch_size 64 does not divide by workers 3; try 63"),
-        ("task.name=gam", r"--set: task\.name: unknown task 'gam'"),
+        ("task.name=clasification", r"task\.name: unknown task 'clasification'; did you mean 'classification'"),
         ("seed=[", "not readable as YAML"),
         ("seed=2001-13-01", "not readable as YAML"),
         ("optimizer.lr=!!float abc", "not readable as YAML"),
@@ -340,6 +341,16 @@ def test_reading_a_config_imports_nothing_heavy() -> None:
 def test_settings_of_an_optimizer_are_closed() -> None:
     with pytest.raises(ValidationError):
         OptimizerConfig.model_validate({"lr": 1, "nesterov": True})
+
+
+def test_files_of_a_task_are_those_of_the_project(tmp_path: Path) -> None:
+    task = {"name": "classification", "architecture": "timm:resnet18", "weights": "models/own.pth"}
+    config = ExperimentConfig.model_validate({"task": task, "data": "digits"})
+    absolute = str(tmp_path / "models/own.pth")
+    assert located(config, tmp_path).task.files == (absolute,)
+    assert located(located(config, tmp_path), Path("/elsewhere")).task.files == (absolute,)
+    assert config.task.files == ("models/own.pth",)
+    assert located(experiment(), tmp_path) == experiment()
 
 
 def test_a_preset_replaces_keys_and_is_checked() -> None:

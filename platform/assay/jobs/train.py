@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.config import ExperimentConfig, load_params, override, parse_experiment, resolved
+from assay.config import ExperimentConfig, load_params, located, override, parse_experiment, resolved
 from assay.data.dataset import Dataset, open_dataset
 from assay.errors import AssayError, InputError
 from assay.jobs import outputs
@@ -63,7 +63,8 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
     _require_repository(settings.root)
     dataset = open_dataset(settings.root, config.data, settings.dataset_folder(config.data))
     check_fit(config, dataset.card.samples)
-    load_task(config.task.name)[0].check(config, dataset)
+    local = located(config, settings.root)  # what is built; what is recorded says the same on every machine
+    load_task(config.task.name)[0].check(local, dataset)
     if (done := _finished(request, config, dataset, tracker)) is not None:
         progress.say(f"nothing to train: run {done['run_id']} has these very inputs")
         return _written(request, done, settings, tracker)
@@ -80,7 +81,7 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
             record = _record_of(held.run_id, tracker)
         else:
             job = Job(
-                held.run_id, resolved(config), str(dataset.folder), dataset.hash, str(held.folder),
+                held.run_id, resolved(local), str(dataset.folder), dataset.hash, str(held.folder),
                 chosen.threads, chosen.gpu, chosen.compiled,
             )  # fmt: skip
             record = _execute(job, chosen, held, config, dataset, settings, tracker, progress)

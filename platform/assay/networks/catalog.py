@@ -267,7 +267,19 @@ def _fill(
         return "trained before"
     state, origin = stored.load(architecture, weights, body.state_dict(), head=head, options=options)
     body.load_state_dict(state, strict=False)  # what is missing, `load` has allowed
+    for name in head:
+        if not any(key.startswith(f"{name}.") for key in state):
+            _start_small(body.get_submodule(name))
     return origin
+
+
+def _start_small(head: nn.Module) -> None:
+    """Begin a new head on learnt features without an opinion: some libraries draw weights that drown them."""
+    for layer in head.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _head(body: nn.Module) -> tuple[str, ...]:
@@ -309,7 +321,10 @@ def _nodes_at(body: nn.Module, architecture: str, strides: Iterable[int]) -> tup
     side = 256
     names = get_graph_node_names(body)[1]
     probe = _extractor(copy.deepcopy(body).to("meta").eval(), {name: name for name in names}, architecture)
-    outputs = probe(torch.zeros(1, 3, side, side, device="meta"))
+    try:
+        outputs = probe(torch.zeros(1, 3, side, side, device="meta"))
+    except (RuntimeError, AssertionError):
+        raise InputError(f"{architecture}: is made for one size: take another, such as timm:resnet18") from None
     maps = {n: o for n, o in outputs.items() if isinstance(o, Tensor) and o.ndim == 4 and o.shape[2] == o.shape[3]}
     found: dict[str, str] = {}
     channels = []

@@ -21,7 +21,8 @@ def check_architecture(value: str) -> str:
     return value
 
 
-def _weights(value: str) -> str:
+def check_weights(value: str) -> str:
+    """The value, if it has the form. Raises `ValueError`."""
     if value not in ("none", "imagenet") and not value.endswith(ENDINGS):
         raise ValueError(
             f"{value!r} names no weights: write none, imagenet, or the path of a file that ends in {', '.join(ENDINGS)}"
@@ -32,7 +33,7 @@ def _weights(value: str) -> str:
 ArchitectureName = Annotated[str, AfterValidator(check_architecture)]
 """`torchvision:<name>` or `timm:<name>`; whether the library has it is only known where it can be imported."""
 
-WeightsName = Annotated[str, AfterValidator(_weights)]
+WeightsName = Annotated[str, AfterValidator(check_weights)]
 """`none` (a random start), `imagenet`, or the path of a file of tensors."""
 
 

@@ -84,11 +84,11 @@ class Registry:
             return
         self._tag(version, PREVIOUS, str(old.version) if old is not None else "")
         self._tag(version, PREFIX + "promoted_at", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        self._tag(version, PREFIX + "gate", json.dumps(report)[:5000])
+        self._tag(version, PREFIX + "gate", json.dumps(report))
         self.client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
     def reject(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
-        self._tag(version, PREFIX + "gate", json.dumps(report)[:5000])
+        self._tag(version, PREFIX + "gate", json.dumps(report))
 
     def rollback(self, model: str) -> tuple[ModelVersion, ModelVersion]:
         """Give the alias back to the champion before; returns (restored, demoted)."""

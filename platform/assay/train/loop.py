@@ -69,53 +69,79 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
         WorkError: a metric became NaN or infinite.
     """
     loader = _loader(sources["train"], config, context)
-    total = loader.steps * config.train.epochs
-    engine = StepEngine(task.optimizers, config.train, config.optimizer, context.device, total)
+    engine = StepEngine(
+        task.optimizers, config.train, config.optimizer, context.device, loader.steps * config.train.epochs
+    )
     window = Window(context.device)
     position, resumed_from = _resume(task, engine, window, context)
-    pulse = _Pulse(context, config.train.checkpoint_seconds)
-    record_every = min(LONGEST_WINDOW, max(1, loader.steps // RECORDS_PER_EPOCH))
-    first = position.step
-
-    def save() -> None:
-        check_finite({f"train/{name}": total for name, total in window.fold(context).items()}, position.step)
-        _check_weights(task, position.step)
-        _save(task, engine, window, position, context)
-
-    stopped = False
+    run = _Run(
+        task, config, context, loader, engine, window, position, _Pulse(context, config.train.checkpoint_seconds)
+    )
+    first, stopped = position.step, False
     while position.epoch < config.train.epochs and not stopped:
-        task.train(True)
-        started, first_batch = time.perf_counter(), position.batch
-        for batch in loader.epoch(position.epoch, position.batch):
-            seed_step(config.seed, position.step, context)
-            engine.begin(position.step)
-            window.add(task.train_step(to_device(batch, context.device), engine))
-            engine.end()
-            position.batch += 1
-            position.step += 1
-            if position.step % record_every == 0:
-                _record({**window.take(context), **engine.loss_scale()}, "train", position.step, context)
-            if pulse.due() and position.batch < loader.steps:  # at the end of the epoch: after the evaluation
-                stopped, to_save = pulse.agree()
-                if stopped or to_save:
-                    save()
-                if stopped:
-                    break
-        if position.batch < loader.steps:
-            break
+        stopped = run.epoch(sources["val"])
+    return _outcome(task, position, config, first, resumed_from)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A training under way: what its epochs share."""
+
+    task: Task
+    config: ExperimentConfig
+    context: LocalContext
+    loader: Loader
+    engine: StepEngine
+    window: Window
+    position: Position
+    pulse: _Pulse
+
+    def epoch(self, val: Source) -> bool:
+        """The rest of an epoch, its evaluation, and a checkpoint where one is due; True where a stop was asked for."""
+        position, context = self.position, self.context
+        started, first = time.perf_counter(), position.batch
+        if self._batches():
+            return True
         seconds = time.perf_counter() - started
-        speed = (loader.steps - first_batch) * loader.batch_size / max(seconds, 1e-9)
-        _record(window.take(context), "train", position.step, context)
-        _evaluate_epoch(task, sources["val"], config, context, position)
+        speed = (self.loader.steps - first) * self.loader.batch_size / max(seconds, 1e-9)
+        _record(self.window.take(context), "train", position.step, context)
+        _evaluate_epoch(self.task, val, self.config, context, position)
         timing = {"time/epoch_seconds": seconds, "time/samples_per_second": speed}
         context.report(position.step, timing | memory(context.device))
         position.epoch, position.batch = position.epoch + 1, 0
-        pulse.touch()
-        stop_now, to_save = pulse.agree()
-        stopped = stop_now and position.epoch < config.train.epochs
-        if stopped or to_save or position.epoch == config.train.epochs:
-            save()
-    return _outcome(task, position, config, first, resumed_from)
+        self.pulse.touch()
+        stop, save = self.pulse.agree()
+        if stop or save or position.epoch == self.config.train.epochs:
+            self._save()
+        return stop
+
+    def _batches(self) -> bool:
+        """The steps that are left of an epoch; True where a stop was asked for before its end."""
+        position, window, context = self.position, self.window, self.context
+        record_every = min(LONGEST_WINDOW, max(1, self.loader.steps // RECORDS_PER_EPOCH))
+        self.task.train(True)
+        for batch in self.loader.epoch(position.epoch, position.batch):
+            seed_step(self.config.seed, position.step, context)
+            self.engine.begin(position.step)
+            window.add(self.task.train_step(to_device(batch, context.device), self.engine))
+            self.engine.end()
+            position.batch += 1
+            position.step += 1
+            if position.step % record_every == 0:
+                _record({**window.take(context), **self.engine.loss_scale()}, "train", position.step, context)
+            if self.pulse.due() and position.batch < self.loader.steps:  # at the end of the epoch: after the evaluation
+                stop, save = self.pulse.agree()
+                if stop or save:
+                    self._save()
+                if stop:
+                    return True
+        return False
+
+    def _save(self) -> None:
+        step, context = self.position.step, self.context
+        check_finite({f"train/{name}": total for name, total in self.window.fold(context).items()}, step)
+        _check_weights(self.task, step)
+        _save(self.task, self.engine, self.window, self.position, context)
 
 
 def evaluate(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from assay.config import DatasetConfig, ExperimentConfig
 from assay.data.dataset import Dataset, prepare
 from assay.data.raw import folder_digest
 from assay.errors import InputError
 from assay.tasks.classification import data as data_module
-from assay.tasks.classification.config import AugmentConfig, Config
-from assay.tasks.classification.data import Images, augmented
-from assay.tasks.classification.model import Classifier, Served, resize, small_cnn
+from assay.tasks.classification.config import Config
+from assay.tasks.classification.data import Images
+from assay.tasks.classification.model import Classifier, Served, make_network, resize
 from assay.tasks.classification.task import Task, _summarize_class, source
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
@@ -59,19 +59,6 @@ def built(dataset: Dataset, **task: Any) -> Task:
 
 def draw(indices: list[int] | range, seed: int = 1, epoch: int = 0) -> Draw:
     return Draw(seed, epoch, np.array(indices, dtype=np.int64))
-
-
-class Fixed(Draw):
-    """Each of the five numbers (turn, grow, right, down, mirror) as the test says, -1 to 1."""
-
-    def __init__(self, count: int, **values: float) -> None:
-        super().__init__(0, 0, np.arange(count))
-        names = ("turn", "grow", "right", "down", "mirror")
-        object.__setattr__(self, "row", [(values.get(name, 0.0) + 1) / 2 for name in names])
-
-    def uniform(self, purpose: str, count: int = 1) -> np.ndarray[Any, Any]:
-        assert count == len(self.row)  # type: ignore[attr-defined]
-        return np.tile(np.array(self.row), (len(self.indices), 1))  # type: ignore[attr-defined]
 
 
 def picture(size: int = 8, channels: int = 1) -> Tensor:
@@ -125,73 +112,6 @@ def test_serving_sees_the_very_pixels_of_training(dataset: Dataset) -> None:
         path.unlink()
 
 
-# Augmentation
-
-
-@pytest.mark.parametrize("config", [AugmentConfig(), AugmentConfig(shift=0.1, rotate=30, scale=0.3)])
-def test_no_change_is_no_change(config: AugmentConfig) -> None:
-    """Zero in the config, or zeros drawn."""
-    drawn = draw([0]) if config == AugmentConfig() else Fixed(1)
-    torch.testing.assert_close(augmented(picture(), config, drawn), picture().float(), rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("config", "drawn", "expected"),
-    [
-        (AugmentConfig(flip=True), {"mirror": -1}, lambda p: p.flip(-1)),
-        (AugmentConfig(flip=True), {"mirror": 0.99}, lambda p: p),
-        (AugmentConfig(), {"mirror": -1, "turn": 1, "right": 1, "down": 1, "grow": 1}, lambda p: p),
-        (AugmentConfig(rotate=90), {"turn": 1}, lambda p: p.rot90(1, (-2, -1))),
-        (AugmentConfig(rotate=90), {"turn": -1}, lambda p: p.rot90(-1, (-2, -1))),
-        (AugmentConfig(rotate=180), {"turn": 1}, lambda p: p.flip(-1, -2)),
-        (AugmentConfig(shift=0.25), {"right": 1}, lambda p: torch.cat([p[..., 2:], p[..., -1:], p[..., -1:]], -1)),
-        (AugmentConfig(shift=0.5), {"down": -0.5}, lambda p: torch.cat([p[..., :1, :]] * 2 + [p[..., :-2, :]], -2)),
-    ],
-)
-def test_each_change_does_what_it_says(
-    config: AugmentConfig, drawn: dict[str, float], expected: Callable[..., Any]
-) -> None:
-    made = augmented(picture(), config, Fixed(1, **drawn))
-    torch.testing.assert_close(made, expected(picture().float()), rtol=0, atol=0.01)
-
-
-@pytest.mark.parametrize(("grow", "side"), [(1, 12), (-1, 4)])
-def test_growing_grows(grow: float, side: int) -> None:
-    square = torch.zeros(1, 1, 16, 16)
-    square[..., 4:12, 4:12] = 255
-    made = augmented(square, AugmentConfig(scale=0.5), Fixed(1, grow=grow))
-    assert (made > 127).sum().item() == side**2
-
-
-def test_half_of_the_pictures_are_mirrored() -> None:
-    made = augmented(picture().expand(400, -1, -1, -1), AugmentConfig(flip=True), draw(range(400)))
-    flipped = (made[:, 0, 0, 0] - 7).abs() < 0.01
-    straight = (made[:, 0, 0, 0] - 0).abs() < 0.01
-    assert (flipped | straight).all()
-    assert 150 < flipped.sum() < 250
-
-
-EVERYTHING = AugmentConfig(shift=0.2, rotate=20, scale=0.2, flip=True)
-
-
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=8, unique=True), st.integers(0, 3))
-@settings(max_examples=25)
-def test_a_picture_is_changed_the_same_in_any_batch(indices: list[int], epoch: int) -> None:
-    pictures = torch.randint(0, 256, (31, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    together = augmented(pictures[indices], EVERYTHING, draw(indices, epoch=epoch))
-    assert 0 <= together.min() <= together.max() <= 255
-    for row, index in enumerate(indices):
-        alone = augmented(pictures[[index]], EVERYTHING, draw([index], epoch=epoch))
-        assert torch.equal(alone[0], together[row])
-
-
-def test_epochs_and_samples_are_changed_differently() -> None:
-    same = picture().expand(2, -1, -1, -1)
-    one, other = augmented(same, EVERYTHING, draw([0, 1]))
-    assert not torch.equal(one, other)
-    assert not torch.equal(one, augmented(same, EVERYTHING, draw([0, 1], epoch=1))[0])
-
-
 # Data
 
 
@@ -228,7 +148,7 @@ def test_labels_are_those_of_the_packed_samples(dataset: Dataset) -> None:
 @settings(max_examples=30, deadline=None)
 def test_networks_take_every_size_and_width(size: int, width: int, channels: int, classes: int, batch: int) -> None:
     config = Config(image_size=size, width=width)
-    model = Classifier(small_cnn(config, channels, classes), [0.5] * channels, [0.2] * channels)
+    model = Classifier(make_network(config, channels, classes, True)[0], [0.5] * channels, [0.2] * channels)
     for mode in (True, False):
         logits = model.train(mode)(torch.zeros(batch, channels, size, size, dtype=torch.uint8))
         assert logits.shape == (batch, classes)
@@ -236,7 +156,7 @@ def test_networks_take_every_size_and_width(size: int, width: int, channels: int
 
 
 def test_pixels_are_normalized_by_the_card() -> None:
-    model = Classifier(small_cnn(Config(image_size=8, width=4), 3, 2), [0.5, 0.25, 0.0], [0.1, 0.2, 0.0])
+    model = Classifier(make_network(Config(image_size=8, width=4), 3, 2, True)[0], [0.5, 0.25, 0.0], [0.1, 0.2, 0.0])
     seen: list[Tensor] = []
     model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     model(torch.full((2, 3, 8, 8), 51, dtype=torch.uint8))
@@ -264,24 +184,41 @@ def test_the_metrics_are_scikit_learns(pairs: list[tuple[int, int]]) -> None:
 def test_an_evaluation_counts_every_sample(dataset: Dataset, size: int, tmp_path: Path) -> None:
     task, images = built(dataset), source(Config(image_size=8), dataset, "test")
     torch.nn.init.normal_(task.model.network[-1].weight, std=5)  # type: ignore[index]
-    metrics, (drawn, *others) = evaluate(task, images, "test", size, LocalContext(tmp_path, CPU, 1))
+    metrics, pictures = evaluate(task, images, "test", size, LocalContext(tmp_path, CPU, 1))
     with torch.no_grad():
         batch = images.load(np.arange(len(images)), None)
         logits = task.model.eval()(batch["image"])
-    assert len(set(logits.argmax(1).tolist())) > 1  # else the table says little
-    assert metrics["test/accuracy"] == pytest.approx((logits.argmax(1) == batch["target"]).double().mean().item())
-    assert metrics["test/loss"] == pytest.approx(
-        torch.nn.functional.cross_entropy(logits, batch["target"]).item(), rel=1e-5
-    )
-    assert set(metrics) == {"test/accuracy", "test/loss", "test/macro_f1", "test/ece"}
-    assert {picture.name for picture in others} >= {"classes", "reliability", "mistakes"}
-    assert sum(row["count"] for row in drawn.table) == len(images)
-    expected = [(a, p) for a in CLASSES for p in CLASSES]
-    assert [(row["actual"], row["predicted"]) for row in drawn.table] == expected
-    pairs = list(zip(batch["target"].tolist(), logits.argmax(1).tolist(), strict=True))
-    for row, (a, p) in zip(drawn.table, [(a, p) for a in range(3) for p in range(3)], strict=True):
-        assert row["count"] == pairs.count((a, p))
-    assert Image.open(io.BytesIO(drawn.png)).format == "PNG"
+    actual, said, probabilities = batch["target"], logits.argmax(1), logits.softmax(1)
+    assert len(set(said.tolist())) > 1  # else the table says little
+    expected = {
+        "test/accuracy": accuracy_score(actual, said),
+        "test/macro_f1": f1_score(actual, said, labels=range(3), average="macro", zero_division=0),
+        "test/loss": torch.nn.functional.cross_entropy(logits, actual).item(),
+        "test/ece": multiclass_calibration_error(probabilities, actual, 3, n_bins=15).item(),
+    }
+    assert metrics == pytest.approx(expected, rel=1e-5)
+    drawn = {picture.name: picture for picture in pictures}
+    assert list(drawn) == ["confusion", "classes", "reliability", "mistakes"]
+    cells = [(row["actual"], row["predicted"]) for row in drawn["confusion"].table]
+    assert cells == [(a, p) for a in CLASSES for p in CLASSES]
+    pairs = list(zip(actual.tolist(), said.tolist(), strict=True))
+    counts = [row["count"] for row in drawn["confusion"].table]
+    assert counts == [pairs.count((a, p)) for a in range(3) for p in range(3)]
+    assert sum(row["samples"] for row in drawn["classes"].table) == len(images)
+    assert sum(row["share"] for row in drawn["reliability"].table) == pytest.approx(1)
+    worst = [(row["sample"], row["actual"]) for row in drawn["mistakes"].table]
+    losses = torch.nn.functional.cross_entropy(logits, actual, reduction="none")
+    order = [int(i) for i in losses.argsort(descending=True) if actual[i] != said[i]]
+    assert worst == [(i, CLASSES[int(actual[i])]) for i in order[:16]]
+    assert all(Image.open(io.BytesIO(picture.png)).format == "PNG" for picture in pictures)
+
+
+def test_five_best_count_where_there_are_more_classes() -> None:
+    rows = torch.zeros(4, 6, dtype=torch.float64)
+    rows[:, 5] = torch.tensor([0, 4, 5, 6])
+    found = _summarize_class({"confusion": torch.ones(7, 7), "samples": rows})
+    assert found["top5"] == 0.5
+    assert "top5" not in _summarize_class({"confusion": torch.ones(5, 5), "samples": rows})
 
 
 def test_training_learns_a_batch_by_heart(dataset: Dataset) -> None:
@@ -309,7 +246,7 @@ def test_what_is_exported_takes_any_size_and_answers_in_words(dataset: Dataset) 
     np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-5)
     assert export.facts == {"classes": list(CLASSES), "channels": 3}
     outputs = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]], dtype=np.float64)
-    one, other = (answer.facts for answer in Task.describe(export.example, outputs, export.facts))
+    one, other = (dict(answer.facts) for answer in Task.describe(export.example, outputs, export.facts))
     assert one == {
         "class": "berry", "probability": 0.7, "probabilities": {"apple": 0.1, "berry": 0.7, "cherry": 0.2},
     }  # fmt: skip

@@ -19,7 +19,7 @@ def augmented(images: Tensor, config: AugmentConfig, draw: Draw, purpose: str = 
     if config.shift or config.rotate or config.scale or config.flip:
         images = _moved(images, config, draw, purpose)
     if config.colour:
-        images = _coloured(images.float(), config.colour, draw.uniform(f"{purpose}/colour", 3))
+        images = _coloured(images.float(), config.colour, draw.uniform(f"{purpose}/colour", 4))
     if config.erase:
         images = _erased(images.float(), config.erase, draw.uniform(f"{purpose}/erase", 5))
     return images.float()
@@ -39,14 +39,17 @@ def _moved(images: Tensor, config: AugmentConfig, draw: Draw, purpose: str) -> T
 
 
 def _coloured(images: Tensor, strength: float, numbers: NDArray[np.float64]) -> Tensor:
-    """Brightness, contrast and saturation of each image multiplied by factors between 1 - strength and 1 + strength."""
+    """Brightness, contrast and saturation of each image times factors of 1 - strength to 1 + strength, and its hue
+    turned by at most the share `strength` of half the colour circle.
+    """
     from torchvision.transforms.v2 import functional as transforms
 
     changed = []
-    for image, (bright, contrast, saturation) in zip(images / 255, 1 + strength * (2 * numbers - 1), strict=True):
-        image = transforms.adjust_brightness(image, bright)
-        image = transforms.adjust_contrast(image, contrast)
-        changed.append(transforms.adjust_saturation(image, saturation))
+    for image, (bright, contrast, saturation, hue) in zip(images / 255, strength * (2 * numbers - 1), strict=True):
+        image = transforms.adjust_brightness(image, 1 + bright)
+        image = transforms.adjust_contrast(image, 1 + contrast)
+        image = transforms.adjust_saturation(image, 1 + saturation)
+        changed.append(transforms.adjust_hue(image, hue / 2))
     return 255 * torch.stack(changed)
 
 

@@ -29,7 +29,7 @@ class AugmentConfig(Frozen):
     rotate: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees")
     scale: float = Field(0.0, ge=0, lt=1, description="largest change of size; 0.1 is 0.9 to 1.1")
     flip: bool = Field(False, description="mirror left and right in half of the cases")
-    colour: float = Field(0.0, ge=0, lt=1, description="largest change of brightness, contrast and saturation")
+    colour: float = Field(0.0, ge=0, lt=1, description="largest change of brightness, contrast, saturation and hue")
     erase: float = Field(0.0, ge=0, le=1, description="share of the images that lose a rectangle")
 
 
@@ -60,6 +60,9 @@ class Config(TaskConfig):
     multi_label: bool = Field(False, description="an image may show several classes, or none")
     image_size: int = Field(32, ge=4, le=1024, description="pixels a side, after resizing")
     width: int = Field(32, ge=4, le=512, description="channels of the first stage of small_cnn")
+    pool: Literal["place", "max"] = Field(
+        "place", description="small_cnn: keep where things are (centred things), or take the most of each feature"
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     augment: AugmentConfig = AugmentConfig()

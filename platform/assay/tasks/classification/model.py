@@ -14,7 +14,8 @@ from assay.tasks.classification.config import OWN, Config
 def small_cnn(config: Config, channels: int, classes: int) -> nn.Module:
     """Two 3x3 convolutions a stage, the side halved and the width doubled until 4 pixels are left.
 
-    [B, C, S, S] to [B, classes]. The last map is flattened where it is small, for the place of a stroke matters.
+    [B, C, S, S] to [B, classes]. With `pool: place` the last map, of at most 4x4, is flattened, for in centred things
+    the place of a stroke matters; with `max` only the most of each feature counts, for things that lie anywhere.
     """
     layers: list[nn.Module] = []
     width, side, into = config.width, config.image_size, channels
@@ -25,12 +26,13 @@ def small_cnn(config: Config, channels: int, classes: int) -> nn.Module:
             break
         layers.append(nn.MaxPool2d(2))
         width, side = min(2 * width, 8 * config.width), side // 2
+    kept = 1 if config.pool == "max" else min(side, 4)
     return nn.Sequential(
         *layers,
-        nn.AdaptiveAvgPool2d(min(side, 4)),
+        nn.AdaptiveMaxPool2d(1) if config.pool == "max" else nn.AdaptiveAvgPool2d(kept),
         nn.Flatten(),
         nn.Dropout(config.dropout),
-        nn.Linear(into * min(side, 4) ** 2, classes),
+        nn.Linear(into * kept**2, classes),
     )
 
 

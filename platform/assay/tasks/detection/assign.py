@@ -33,7 +33,8 @@ def assign(anchors: Tensor, levels: list[int], boxes: Tensor, labels: Tensor, ig
     real = (labels >= 0) & ~ignored
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2
     within = (centre >= boxes[:, :, None, :2]).all(-1) & (centre <= boxes[:, :, None, 2:]).all(-1)
-    distance = torch.cdist((boxes[..., :2] + boxes[..., 2:]) / 2, centre.expand(len(boxes), -1, -1))
+    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+    distance = (middle[:, :, None] - centre).square().sum(-1)
     near = torch.cat([_nearest(part) for part in torch.split(distance, levels, 2)], 2)
     overlap = overlaps(boxes, anchors.expand(len(boxes), -1, -1))
     chosen = near & within & (overlap >= _threshold(overlap, near))
