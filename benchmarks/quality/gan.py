@@ -22,7 +22,7 @@ from benchmarks.common import REPOSITORY, figure, spread
 GRID: dict[str, Any] = {
     "task": {"name": "benchmarks.quality.grid"},
     "data": "none",
-    "optimizer": {"name": "adam", "lr": 1.0e-3, "betas": [0.0, 0.99], "schedule": "cosine"},
+    "optimizer": {"name": "adam", "lr": 1.0e-3, "betas": [0.5, 0.99], "schedule": "cosine"},
     "train": {"epochs": 100, "batch_size": 256, "workers": 0},
 }
 GRID_SEEDS = range(5)

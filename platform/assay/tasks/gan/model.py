@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from assay.tasks.gan.config import Config
 
 SLOPE = 0.2
-SMALLEST = 4  # pixels a side of a map; what is smaller is one vector
 WIDEST = 8  # times `width`
+SMALLEST = 8  # pixels a side of a map of the residual networks; what is smaller is one vector
+OVERSHOOT = 1.5  # of what these generate, before it is cut to -1..1
 
 
 class Generator(nn.Module):
@@ -79,16 +80,21 @@ class Residual(nn.Module):
 
 
 def residual_generator(config: Config, inputs: int, channels: int) -> nn.Module:
-    """Dense blocks on one vector, a map of 4 pixels a side made of it, convolutional blocks at 8 and above."""
-    core, wide = WIDEST * config.width, widths(config)
-    blocks = config.depth * len(wide)
-    first = nn.Linear(inputs, core)
+    """Dense blocks on one vector, which is made an image of 8 pixels a side; larger ones go on from a map of that size
+    with convolutional blocks, up to half of the image.
+    """
+    core, wide = WIDEST * config.width, _widths(config, SMALLEST)
+    blocks = config.depth * (1 + len(wide))
+    first, top = nn.Linear(inputs, core), wide[0] if wide else channels
     layers: list[nn.Module] = [first, *_dense(core, config.depth, blocks), nn.LeakyReLU(SLOPE)]
-    layers += [nn.Linear(core, wide[0] * SMALLEST**2), nn.Unflatten(1, (wide[0], SMALLEST, SMALLEST))]
-    for into, out in zip(wide, wide[1:], strict=False):
-        layers += [nn.Conv2d(into, out, 1, bias=False), _doubled(), *_convolutional(out, config.depth, blocks)]
-    layers += [nn.LeakyReLU(SLOPE), _doubled(), nn.Conv2d(wide[-1], channels, 3, padding=1), nn.Tanh()]
-    network = nn.Sequential(*layers).apply(_keep_size)
+    layers += [nn.Linear(core, top * SMALLEST**2), nn.Unflatten(1, (top, SMALLEST, SMALLEST))]
+    for place, width in enumerate(wide):
+        if place:
+            layers += [nn.Conv2d(wide[place - 1], width, 1, bias=False), _doubled()]
+        layers += _convolutional(width, config.depth, blocks)
+    if wide:
+        layers += [nn.LeakyReLU(SLOPE), _doubled(), nn.Conv2d(wide[-1], channels, 3, padding=1)]
+    network = nn.Sequential(*layers, Cut()).apply(_keep_size)
     with torch.no_grad():  # the latent weighs as much as the class, which is a single 1
         first.weight[:, : config.latent].normal_(0, (2 * config.latent) ** -0.5)
         first.weight[:, config.latent :].normal_(0, 0.5**0.5)
@@ -97,19 +103,35 @@ def residual_generator(config: Config, inputs: int, channels: int) -> nn.Module:
 
 def residual_features(config: Config, channels: int) -> tuple[nn.Module, int]:
     """The generator's way back."""
-    core, wide = WIDEST * config.width, widths(config)[::-1]
-    blocks = config.depth * len(wide)
-    layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1)]
-    for into, out in zip(wide, wide[1:], strict=False):
-        layers += [*_convolutional(into, config.depth, blocks), nn.AvgPool2d(2), nn.Conv2d(into, out, 1, bias=False)]
-    layers += [nn.LeakyReLU(SLOPE), nn.Flatten(), nn.Linear(wide[-1] * SMALLEST**2, core)]
+    core, wide = WIDEST * config.width, _widths(config, SMALLEST)[::-1]
+    blocks = config.depth * (1 + len(wide))
+    layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1)] if wide else []
+    for place, width in enumerate(wide):
+        if place:
+            layers += [nn.AvgPool2d(2), nn.Conv2d(wide[place - 1], width, 1, bias=False)]
+        layers += _convolutional(width, config.depth, blocks)
+    if wide:
+        layers.append(nn.LeakyReLU(SLOPE))
+    layers += [nn.Flatten(), nn.Linear((wide[-1] if wide else channels) * SMALLEST**2, core)]
     layers += [*_dense(core, config.depth, blocks), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers).apply(_keep_size), core
 
 
-def widths(config: Config) -> list[int]:
-    """Channels of the maps from 4 pixels a side to half of the image: `width` there, doubled at each halving."""
-    halvings = (config.image_size // SMALLEST).bit_length() - 2
+class Cut(nn.Module):
+    """-1..1 with both ends within reach.
+
+    A tanh alone only comes near to them: pure black gets a haze that eyes pass over and networks do not.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (OVERSHOOT * torch.tanh(x)).clamp(-1, 1)
+
+
+def _widths(config: Config, smallest: int) -> list[int]:
+    """Channels of the maps from `smallest` pixels a side to half of the image: `width` there, doubled at each halving,
+    to 8 times it; none where half of the image is smaller.
+    """
+    halvings = (config.image_size // smallest).bit_length() - 2
     return [config.width * min(2**i, WIDEST) for i in range(halvings, -1, -1)]
 
 
@@ -164,7 +186,7 @@ def dcgan_features(config: Config, channels: int) -> tuple[nn.Module, int]:
 
 
 def _dcgan_widths(config: Config) -> list[int]:
-    wide = widths(config)
+    wide = _widths(config, 4)
     return wide if len(wide) > 1 else [2 * config.width, config.width]
 
 
