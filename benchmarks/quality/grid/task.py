@@ -87,7 +87,7 @@ def mlp(into: int, width: int, depth: int, out: int) -> nn.Sequential:
 
 
 class Generator(nn.Module):
-    """Latents [B, Z] to points [B, 2]. Signs among them, for a continuous map of normal numbers alone must fill the gaps
+    """Latents [B, Z] to points [B, 2]. Some are signs: a continuous map of normal numbers alone must fill the gaps
     between the modes (Brock, Donahue and Simonyan, "Large Scale GAN Training", ICLR 2019, appendix E).
     """
 
