@@ -173,7 +173,8 @@ class Optimized(Task):
 
     def painted(self, content: Tensor, style: Tensor) -> Tensor:  # noqa: ARG002
         places = (style[:, None] == self.numbers).int().argmax(1)
-        return self.canvas()[places].clamp(0, 1)
+        results: Tensor = self.canvas()[places].clamp(0, 1)
+        return results
 
     def train_step(self, batch: Mapping[str, Tensor], engine: Engine) -> Mapping[str, Tensor]:
         """One step of a gradient method on a shifted view, or one of L-BFGS, which needs the same loss at each step."""
@@ -203,7 +204,7 @@ class Optimized(Task):
     def references(self) -> Mapping[tuple[int, ...], Mapping[str, Tensor]]:
         """The content's activations, by the shift of the view."""
         layers = self.config.perceptual.content_layers
-        found = {}
+        found: dict[tuple[int, ...], Mapping[str, Tensor]] = {}
         with torch.no_grad():
             for shift in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 features = self.judge.features(torch.roll(self.content / 255, shift, (2, 3)))
@@ -238,7 +239,7 @@ def as_saved(pictures: Tensor) -> Tensor:
 
 
 def names(styles: Sequence[str]) -> list[str]:
-    """The styles' names as those of files: what lies behind the folders and before the ending, the number where equal."""
+    """The styles' names as those of files: without folders and ending, with their number where equal."""
     short = [Path(style).stem for style in styles]
     return [name if short.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(short)]
 
