@@ -40,9 +40,7 @@ class Config(TaskConfig):
     method: Literal["optimize", "network"] = Field(
         "network", description="optimize: pictures themselves are learnt; network: one that paints any photograph"
     )
-    image_size: int = Field(
-        256, ge=16, le=2048, description="pixels a side of styles, evaluation and optimized pictures"
-    )
+    image_size: int = Field(256, ge=16, le=2048, description="pixels a side of styles and of whole pictures")
     style_weight: float = Field(50.0, ge=0)
     content_weight: float = Field(1.0, ge=0)
     variation_weight: float = Field(20.0, ge=0, description="weight of total variation: larger is smoother")
@@ -51,9 +49,7 @@ class Config(TaskConfig):
     crop_size: int = Field(128, ge=16, le=2048, description="network: pixels a side of the training crops")
     crops_per_image: int = Field(32, ge=1, description="network: crops of each photograph in an epoch")
     zoom: float = Field(0.5, ge=0, le=4, description="network: crops show photographs enlarged up to 1 + zoom")
-    width: int = Field(
-        16, ge=4, le=256, description="network: channels at full resolution, four times that at a quarter"
-    )
+    width: int = Field(16, ge=4, le=256, description="network: channels at full size, four times that at a quarter")
     blocks: int = Field(3, ge=1, le=16, description="network: residual blocks")
 
     content: str | None = Field(None, description="optimize: a photograph's name; none: the first for validation")

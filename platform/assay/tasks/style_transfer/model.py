@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from assay.tasks.style_transfer.config import Config
 
 
+GAIN = 0.1
+"""Of the last convolution. It sums so many maps that with 1 a first step would leave the range of pictures."""
+
+
 class Canvas(nn.Module):
     """Pictures as parameters, [N, 3, S, S] in 0..1; nothing but their looks keeps them there."""
 
@@ -74,7 +78,7 @@ class Painter(nn.Module):
     Johnson, Alahi and Fei-Fei, ECCV 2016: down to a quarter of the side, residual blocks, and up again by repeated
     pixels and a convolution (Odena, Dumoulin and Olah, "Deconvolution and Checkerboard Artifacts", Distill 2016).
     The output is a change of the photograph's own pixels, none at first, so that learning starts from the content.
-    It may leave 0..1 by a little: what is cut off could not be learnt from.
+    It may leave 0..1: what is cut off could not be learnt from.
     """
 
     def __init__(self, config: Config, styles: int) -> None:
@@ -87,22 +91,20 @@ class Painter(nn.Module):
         self.up = nn.ModuleList([Layer(4 * width, 2 * width, 3, styles), Layer(2 * width, width, 3, styles)])
         self.leave = nn.Conv2d(width, 3, 5)
         nn.init.zeros_(self.leave.weight)
-        nn.init.constant_(self.leave.bias, 0.0)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)
 
     def forward(self, photographs: Tensor, style: Tensor) -> Tensor:
-        inputs = 2 * photographs.contiguous(memory_format=torch.channels_last) - 1
-        maps = inputs
+        maps = 2 * photographs.contiguous(memory_format=torch.channels_last) - 1
+        sizes = []
         for layer in self.down:
+            sizes.append(maps.shape[2:])
             maps = F.relu(layer(maps, style))
         for block in self.blocks:
             maps = block(maps, style)
-        for layer in self.up:
-            maps = F.relu(layer(F.interpolate(maps, scale_factor=2.0, mode="nearest"), style))
-        height, width = photographs.shape[2:]
-        change = self.leave(F.pad(maps, [2] * 4, mode="reflect"))[:, :, :height, :width]
-        picture: Tensor = photographs + change.float()
-        return picture
+        for layer, size in zip(self.up, reversed(sizes), strict=True):  # by size: a side need not divide by 4
+            maps = F.relu(layer(F.interpolate(maps, size, mode="nearest"), style))
+        change = self.leave(F.pad(maps, [2] * 4, mode="reflect"))
+        return photographs + torch.tanh(GAIN * change.float())
 
 
 class Served(nn.Module):

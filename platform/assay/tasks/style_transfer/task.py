@@ -173,8 +173,8 @@ class Optimized(Task):
 
     def painted(self, content: Tensor, style: Tensor) -> Tensor:  # noqa: ARG002
         places = (style[:, None] == self.numbers).int().argmax(1)
-        picture: Tensor = self.canvas()[places].clamp(0, 1)
-        return picture
+        results: Tensor = self.canvas()[places].clamp(0, 1)
+        return results
 
     def train_step(self, batch: Mapping[str, Tensor], engine: Engine) -> Mapping[str, Tensor]:
         """One step of a gradient method on a shifted view, or one of L-BFGS, which needs the same loss at each step."""
@@ -239,7 +239,7 @@ def as_saved(pictures: Tensor) -> Tensor:
 
 
 def names(styles: Sequence[str]) -> list[str]:
-    """The styles' names as those of files: without folders and ending, with a number where equal."""
+    """The styles' names as those of files: without folders and ending, with their number where equal."""
     short = [Path(style).stem for style in styles]
     return [name if short.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(short)]
 
