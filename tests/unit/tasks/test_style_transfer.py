@@ -182,7 +182,7 @@ def test_one_picture_of_a_chosen_pair(paint: Dataset, tmp_path: Path) -> None:
     contents = Images.of(paint, "test", CONTENT)
     coffee = contents.pixels(contents.names.index("content/coffee"))
     assert len(test) == 1
-    assert batch["style"].tolist() == [1]
+    assert (task.styles, batch["style"].tolist()) == (["style/retina"], [0])
     assert torch.equal(batch["content"][0], fitted(coffee, 32))
     _, (picture,) = evaluate(task, test, "test", 1, context)
     assert Image.open(io.BytesIO(picture.png)).width > 3 * 32

@@ -24,8 +24,8 @@ def check(config: ExperimentConfig, dataset: Dataset) -> None:
     _check_annotation(config, dataset)
     _check_training(config, config.task)
     _check_layers(config.task)
+    chosen_styles(config.task, dataset)
     if config.task.method == "optimize":
-        chosen_styles(config.task, dataset)
         chosen_content(config.task, dataset)
     _check_images(dataset)
 
