@@ -219,7 +219,6 @@ def test_a_network_learns(paint: Dataset, tmp_path: Path) -> None:
     config = experiment(train={"epochs": 25}, style_weight=20.0)
     task, context = make(config, paint, tmp_path / "before")
     before, pictures = evaluate(task, source(config.task, paint, "val"), "val", 4, context)
-    assert before["val/style_ratio"] == pytest.approx(1, abs=0.01), "it starts from the photograph"
     assert [picture.name for picture in pictures] == ["triptychs"]
     outcome = trained(config, paint, tmp_path / "run")
     assert outcome.metrics["val/total_loss"] < 0.9 * before["val/total_loss"]
