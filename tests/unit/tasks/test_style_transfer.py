@@ -251,6 +251,29 @@ def test_the_exported_network_answers_alike_at_any_size(served: Served) -> None:
     assert not torch.equal(expected[:, 0], expected[:, 1]), "styles differ"
 
 
+def test_pictures_owe_no_palette_to_the_photograph() -> None:
+    """Brighter, flatter, tinted: but for rounding, the same picture."""
+    torch.manual_seed(0)
+    painter = Painter(Config(width=4, blocks=1), 2)
+    plain = torch.rand(1, 3, 21, 34)
+    tinted = 0.3 * plain * torch.tensor([1.0, 0.7, 0.4])[:, None, None] + 0.2
+    with torch.no_grad():
+        torch.testing.assert_close(
+            painter(tinted, torch.tensor([1])), painter(plain, torch.tensor([1])), atol=0.02, rtol=0
+        )
+
+
+@pytest.mark.parametrize("method", ["network", "optimize"])
+def test_a_chosen_style_is_the_only_one(paint: Dataset, tmp_path: Path, method: str) -> None:
+    config = experiment(method=method, style="style/retina")
+    task, _ = make(config, paint, tmp_path)
+    assert task.styles == ["style/retina"]
+    assert len(task.judge.grams["conv1"]) == 1
+    assert len(source(config.task, paint, "test")) == (2 if method == "network" else 1)
+    if method == "network":
+        assert source(config.task, paint, "train").load(np.arange(8), None)["style"].unique().tolist() == [0]
+
+
 def test_what_is_served_is_what_was_judged(paint: Dataset, tmp_path: Path) -> None:
     task, _ = make(experiment(), paint, tmp_path)
     torch.nn.init.normal_(task.modules["painter"].leave.weight, std=0.1)
@@ -321,7 +344,7 @@ def test_what_cannot_work_is_refused_in_one_line(paint: Dataset, changes: dict[s
 @pytest.mark.parametrize(
     ("task", "line"),
     [
-        ({"content": "chelsea"}, "content: method network"),
+        ({"content": "chelsea"}, "content: method network paints every photograph"),
         ({"crop_size": 64}, "crop_size: 64 is larger"),
         ({"style_weight": 0, "content_weight": 0}, "nothing would be learnt"),
     ],
