@@ -17,8 +17,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup     ## From the digits to a champion model: data, training, evaluation, registration
-	@$(BIN)/python -m pipelines train-and-promote digits
+demo: setup     ## From data to champion models, of all families: data, training, evaluation, registration
+	@$(BIN)/python -m pipelines train-and-promote digits faces digit_scenes digits_gan paint
 
 test: setup lint  ## Lint, then every test
 	$(BIN)/python -m pytest

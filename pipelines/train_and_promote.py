@@ -26,5 +26,6 @@ def train_and_promote(root: str, experiment: str, dataset: str) -> dict[str, Any
     results = Path(root) / "results" / experiment
     summary = {name: json.loads((results / f"{name}.json").read_text()) for name in ("train", "metrics", "model")}
     rows = [{"metric": name, "value": value} for name, value in summary["metrics"].items()]
-    create_table_artifact(rows, key=f"{experiment}-metrics", description=f"run {summary['train']['run_id']}")
+    key = f"{experiment}-metrics".replace("_", "-")  # Prefect's keys know no underscore
+    create_table_artifact(rows, key=key, description=f"run {summary['train']['run_id']}")
     return {"ran": ran, **summary}

@@ -1,4 +1,4 @@
-"""The quality of the task `gan`: the grid of 25 Gaussians over five seeds."""
+"""The quality of the task `gan`: 25 Gaussians over five seeds, and digits beside a DCGAN's of the same minutes."""
 
 from __future__ import annotations
 
@@ -7,60 +7,97 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
-from assay.config import ExperimentConfig
-from assay.data.dataset import Dataset
+from assay.config import ExperimentConfig, load_params, override
+from assay.data.dataset import Dataset, prepare
 from assay.task import load_task
 from assay.train.context import LocalContext
 from assay.train.loop import evaluate, train
 from assay.train.randomness import key
-from benchmarks.common import figure
+from benchmarks.common import REPOSITORY, figure, spread
 
-GRID = {
+GRID: dict[str, Any] = {
     "task": {"name": "benchmarks.quality.grid"},
     "data": "none",
-    "optimizer": {"name": "adam", "lr": 1.0e-3, "betas": [0.0, 0.99], "schedule": "cosine"},
-    "train": {"epochs": 100, "batch_size": 256},
+    "optimizer": {"name": "adam", "lr": 1.0e-3, "betas": [0.5, 0.99], "schedule": "cosine"},
+    "train": {"epochs": 100, "batch_size": 256, "workers": 0},
 }
 GRID_SEEDS = range(5)
+NOTHING = cast(Dataset, None)  # the points of the grid are drawn, not read
+
+DIGITS_SEEDS = range(3)
+DCGAN = [
+    "task.loss=dcgan", "task.width=64", "task.ema=0", "task.augment.translation=0",
+    "optimizer.lr=2e-4", "optimizer.betas=[0.5,0.999]", "optimizer.schedule=constant", "optimizer.warmup=0",
+]  # fmt: skip
+"""What makes the plain baseline of `digits_gan`, with the settings of its paper."""
 
 
 def main() -> None:
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     grid()
+    digits()
 
 
 def grid() -> None:
     """Modes found of 25, the share of points within three standard deviations of one, and the seconds, by seed."""
-    modes, near, seconds = [], [], []
-    for seed in GRID_SEEDS:
-        started = time.monotonic()
-        metrics = train_grid(seed)
-        seconds.append(round(time.monotonic() - started, 1))
-        modes.append(int(metrics["test/modes"]))
-        near.append(round(metrics["test/near"], 4))
-    figure("25 Gaussians, modes found by seed", least=min(modes), seeds=modes)
+    runs = [learnt(ExperimentConfig.model_validate({**GRID, "seed": seed}), NOTHING) for seed in GRID_SEEDS]
+    modes = [int(metrics["test/modes"]) for metrics, _ in runs]
+    near = [round(metrics["test/near"], 4) for metrics, _ in runs]
+    figure("25 Gaussians, modes found", least=min(modes), seeds=modes)
     figure("25 Gaussians, share of points within 3 sigma of a mode", least=min(near), seeds=near)
-    figure("25 Gaussians, seconds", median=statistics.median(seconds), seeds=seconds)
+    figure("25 Gaussians, seconds of training", **spread([seconds for _, seconds in runs], 1))
 
 
-def train_grid(seed: int) -> dict[str, float]:
-    """The test metrics of one training through the platform's loop, in this process."""
-    config = ExperimentConfig.model_validate({**GRID, "seed": seed})
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
+def digits() -> None:
+    """`digits_gan` as shipped, and a DCGAN that trains as long: one line for each metric of the test split."""
+    params = load_params(REPOSITORY / "params.yaml")
+    modern = params.experiment("digits_gan")
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
+        place = Path(folder) / modern.data
+        dataset = Dataset(
+            place, prepare(REPOSITORY, modern.data, params.dataset(modern.data), place, _silent), "0" * 32
+        )
+        ours, theirs = [], []
+        for seed in DIGITS_SEEDS:
+            ours.append(learnt(override(modern, [f"seed={seed}"]), dataset))
+            theirs.append(learnt(as_long(override(modern, [*DCGAN, f"seed={seed}"]), dataset, ours[-1][1]), dataset))
+    for name in ours[0][0]:
+        values = [[round(metrics[name], 3) for metrics, _ in runs] for runs in (ours, theirs)]
+        means = [statistics.mean(each) for each in values]
+        ratio = {"ratio": round(means[0] / means[1], 3)} if name.startswith("test/frechet") else {}
+        figure(f"digits_gan and DCGAN, {name}", modern=values[0], dcgan=values[1], **ratio)
+    seconds = {name: [round(s, 1) for _, s in runs] for name, runs in (("modern", ours), ("dcgan", theirs))}
+    figure("digits_gan and DCGAN, seconds of training", **seconds)
+
+
+def as_long(config: ExperimentConfig, dataset: Dataset, seconds: float) -> ExperimentConfig:
+    """As many epochs as fill the seconds, by the pace of two."""
+    _, of_two = learnt(override(config, ["train.epochs=2"]), dataset)
+    return override(config, [f"train.epochs={max(1, round(2 * seconds / of_two))}"])
+
+
+def learnt(config: ExperimentConfig, dataset: Dataset) -> tuple[dict[str, float], float]:
+    """(test metrics, seconds of training) of a run through the platform's loop, in this process."""
     make, source = load_task(config.task.name)
-    nothing = cast(Dataset, None)  # the points are drawn, not read
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
         context = LocalContext(Path(folder), torch.device("cpu"), torch.get_num_threads())
-        torch.manual_seed(key(seed, "init"))
-        task = make.build(config, nothing, context)
-        splits = {name: source(config.task, nothing, name) for name in ("train", "val")}
+        torch.manual_seed(key(config.seed, "init"))
+        task = make.build(config, dataset, context)
+        splits = {name: source(config.task, dataset, name) for name in ("train", "val", "test")}
+        started = time.monotonic()
         task.load_state_dict(train(task, splits, config, context).weights)
-        metrics, _ = evaluate(task, source(config.task, nothing, "test"), "test", 1000, context)
+        seconds = time.monotonic() - started
+        metrics, _ = evaluate(task, splits["test"], "test", 1000, context)
         context.close()
-    return metrics
+    return metrics, seconds
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """No progress."""
 
 
 if __name__ == "__main__":

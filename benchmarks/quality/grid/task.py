@@ -23,6 +23,8 @@ from assay.train.randomness import Draw
 from benchmarks.quality.grid.config import Config
 
 SPACING, SIGMA, NEAR = 2.0, 0.05, 3.0
+EXTENT = SPACING * 2**0.5  # the standard deviation of a coordinate over the grid
+SLOPE = 0.2  # of leaky units
 WARMUP = 0.1  # of the training, over which the average slows down
 
 
@@ -55,11 +57,49 @@ def source(config: Config, dataset: Dataset, split: str) -> Points:
     return Points(config, split)
 
 
-def mlp(into: int, width: int, depth: int, out: int) -> nn.Module:
+class Scaled(nn.Module):
+    """Points [B, 2] as the discriminator sees them: at unit size, and as waves of rising frequency.
+
+    Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains", NeurIPS
+    2020, with octaves of one radian a unit: none of them is the period of the grid.
+    """
+
+    octaves: Tensor
+
+    def __init__(self, frequencies: int) -> None:
+        super().__init__()
+        self.register_buffer("octaves", 2.0 ** torch.arange(frequencies))
+
+    def forward(self, points: Tensor) -> Tensor:
+        waves = (points[:, :, None] * self.octaves).flatten(1)
+        return torch.cat([points / EXTENT, waves.sin(), waves.cos()], 1)
+
+
+def mlp(into: int, width: int, depth: int, out: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for number in range(depth):
-        layers += [nn.Linear(width if number else into, width), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Linear(width, out))
+        layers += [nn.Linear(width if number else into, width), nn.LeakyReLU(SLOPE)]
+    network = nn.Sequential(*layers, nn.Linear(width, out))
+    for layer in network[::2]:
+        nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+        nn.init.zeros_(layer.bias)
+    return network
+
+
+class Generator(nn.Module):
+    """Latents [B, Z] to points [B, 2]. Some are signs: a continuous map of normal numbers alone must fill the gaps
+    between the modes (Brock, Donahue and Simonyan, "Large Scale GAN Training", ICLR 2019, appendix E).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.signs = config.latent // 2
+        self.network = mlp(config.latent, config.width, config.depth, 2)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        inputs = torch.cat([latent[:, : self.signs].sign(), latent[:, self.signs :]], 1)
+        points: Tensor = EXTENT * self.network(inputs)
+        return points
 
 
 class Task(Contract):
@@ -69,8 +109,9 @@ class Task(Contract):
         config = experiment.task
         assert isinstance(config, Config)
         self.config = config
-        self.generator = mlp(config.latent, config.width, config.depth, 2).to(context.device)
-        self.discriminator = mlp(2, config.width, config.depth, 1).to(context.device)
+        self.generator = Generator(config).to(context.device)
+        scores = mlp(2 + 4 * config.frequencies, config.width, config.depth, 1)
+        self.discriminator = nn.Sequential(Scaled(config.frequencies), scores).to(context.device)
         self.average = deepcopy(self.generator).requires_grad_(False)
         self.modules = {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
         self.wrapped = {name: context.wrap(self.modules[name]) for name in ("generator", "discriminator")}
@@ -89,7 +130,8 @@ class Task(Contract):
         scores = self.wrapped["discriminator"](points)[:, 0]
         loss = relativistic(*scores.chunk(2))
         penalty = 2 * slopes(scores, points).mean()  # the sum of the means over real and over generated points
-        engine.backward(loss + self.config.penalty / 2 * penalty)
+        weight = self.config.penalty * self.config.penalty_end**engine.progress
+        engine.backward(loss + weight / 2 * penalty)
         engine.step(self.optimizers["discriminator"])
 
         self.discriminator.requires_grad_(False)

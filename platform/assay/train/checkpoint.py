@@ -86,10 +86,16 @@ def read(folder: Path) -> dict[str, Any]:
             if Path(name).name != name or _sha256(folder / name) != expected:
                 raise Damaged(f"{folder / name} does not match its manifest")
         skeleton = json.loads((folder / "state.json").read_bytes())
-        tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors") if path.name in manifest}
+        files = [path for path in folder.glob("*.safetensors") if path.name in manifest]
+        tensors = {path.stem: _aligned(load_file(path)) for path in files}
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise Damaged(f"{folder} is damaged ({error})") from None
     return {part: _join(tree, tensors.get(part, {})) for part, tree in skeleton.items()}
+
+
+def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In memory of their own. In the file's they lie at odd addresses, where sums may round another way (L-BFGS)."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:

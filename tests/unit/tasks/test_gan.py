@@ -134,10 +134,10 @@ def test_penalties_cost_what_they_weigh(dataset: Dataset) -> None:
     """Without weights, none is computed; with more, the discriminator becomes flatter."""
     slopes = {}
     for weight in (1e-6, 30.0):
-        config = experiment({"r1": weight, "r2": weight, "penalty_end": 1})
+        config = experiment({"penalty": weight, "penalty_end": 1})
         slopes[weight] = stepped(built(dataset, config), config, batches(dataset, config, 20))[-1]["r1"]
     assert slopes[30.0] < slopes[1e-6] / 2
-    config = experiment({"r1": 0, "r2": 0})
+    config = experiment({"penalty": 0})
     assert "r1" not in stepped(built(dataset, config), config, batches(dataset, config, 1))[0]
 
 
@@ -285,7 +285,7 @@ def test_what_cannot_work_is_refused_in_one_line(dataset: Dataset, parts: dict[s
 
 def test_what_only_penalties_forbid_is_allowed_without_them(dataset: Dataset) -> None:
     Task.check(experiment({"loss": "dcgan"}, train={"compile": True}), dataset)
-    Task.check(experiment({"r1": 0, "r2": 0}, train={"precision": "fp16"}), dataset)
+    Task.check(experiment({"penalty": 0}, train={"precision": "fp16"}), dataset)
 
 
 def test_classes_must_be_there_to_be_asked_for(dataset: Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from assay.tasks.gan.config import AugmentConfig, Config
 from assay.tasks.gan.data import squared
 from assay.tasks.gan.features import Judge, Pixels
 from assay.tasks.gan.losses import judged_fake, judged_real, relativistic, slopes
-from assay.tasks.gan.model import Discriminator, Generator, as_bytes
+from assay.tasks.gan.model import Cut, Discriminator, Generator, as_bytes
 from assay.tasks.gan.quality import diversity, frechet, neighbourhood
 from assay.tasks.gan.task import between
 
@@ -241,6 +242,22 @@ def test_only_the_old_networks_normalize() -> None:
         config = Config.model_validate({"image_size": 32, "width": 4, "loss": loss})
         for network in (Generator(config, 1, 0), Discriminator(config, 1, 0)):
             assert any(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == expected
+
+
+def test_modern_images_reach_pure_black_and_white_and_learn_in_between() -> None:
+    logits = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0], requires_grad=True)
+    pixels = Cut()(logits)
+    assert pixels.tolist() == [-1, pytest.approx(-0.6932, abs=1e-4), 0, pytest.approx(0.6932, abs=1e-4), 1]
+    pixels.sum().backward()
+    assert (logits.grad > 0).tolist() == [False, True, True, True, False]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("task", "weight"),
+    [({"image_size": 8}, 0.1), ({"image_size": 32}, 1.6), ({"penalty": 3}, 3), ({"loss": "dcgan", "penalty": 3}, 0)],
+)
+def test_the_penalty_follows_from_the_size_of_images(task: dict[str, Any], weight: float) -> None:
+    assert Config.model_validate(task).slope_weight == pytest.approx(weight)
 
 
 def test_residual_blocks_keep_the_size_of_signals_however_deep() -> None:

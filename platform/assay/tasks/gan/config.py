@@ -13,7 +13,7 @@ class AugmentConfig(Frozen):
     """Changes that real and generated images undergo before the discriminator sees them. Zero switches one off."""
 
     colour: float = Field(0.0, ge=0, le=1, description="strength; 1 is that of the paper")
-    translation: float = Field(0.125, ge=0, le=0.5, description="largest shift, as a fraction of the side")
+    translation: float = Field(0.0, ge=0, le=0.5, description="largest shift, as a fraction of the side")
     cutout: float = Field(0.0, ge=0, le=0.75, description="side of the square that is blanked, as a fraction")
 
 
@@ -25,13 +25,14 @@ class Config(TaskConfig):
     conditional: bool = Field(True, description="one class asked of each image; false: images of any")
     image_size: Literal[8, 16, 32, 64, 128, 256] = Field(32, description="pixels a side")
     latent: int = Field(32, ge=1, le=1024, description="numbers that one image is made from, beside its class")
-    width: int = Field(32, ge=4, le=512, description="channels at half of the image; twice as many a halving")
-    depth: int = Field(1, ge=1, le=8, description="residual blocks a size, of r3gan")
-    r1: float = Field(0.5, ge=0, description="weight of the penalty at real images, of r3gan")
-    r2: float = Field(0.5, ge=0, description="weight of the penalty at generated images, of r3gan")
-    penalty_end: float = Field(0.1, gt=0, le=1, description="factor on r1 and r2 that they fall to by the end")
+    width: int = Field(16, ge=4, le=512, description="channels at half of the image; 8 times it at most")
+    depth: int = Field(2, ge=1, le=8, description="residual blocks a size, of r3gan")
+    penalty: float | None = Field(
+        None, ge=0, description="weight of R1 and of R2, of r3gan; none: by the image's size, 0.1 for 8 x 8 pixels"
+    )
+    penalty_end: float = Field(0.5, gt=0, le=1, description="factor on the penalty that it falls to by the end")
     discriminator_lr: float = Field(1.0, gt=0, description="factor on optimizer.lr")
-    ema: Decay = Field(0.998, description="decay of the averaged generator, the one that is kept; 0: no averaging")
+    ema: Decay = Field(0.99, description="decay of the averaged generator, the one that is kept; 0: no averaging")
     ema_warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the training over which the decay grows")
     augment: AugmentConfig = AugmentConfig()
     repeats: int = Field(1, ge=1, description="times that an epoch shows each image")
@@ -42,6 +43,11 @@ class Config(TaskConfig):
         return Headline(f"frechet_{self.features}", maximize=False)
 
     @property
-    def penalized(self) -> bool:
-        """Whether the loss needs gradients of gradients."""
-        return self.loss == "r3gan" and self.r1 + self.r2 > 0
+    def slope_weight(self) -> float:
+        """Of the squared slopes of the scores: 0 where the loss has no such penalty.
+
+        Slopes are summed over pixels, and equal pictures of more pixels differ in more of them.
+        """
+        if self.loss != "r3gan":
+            return 0.0
+        return 0.1 * (self.image_size / 8) ** 2 if self.penalty is None else self.penalty

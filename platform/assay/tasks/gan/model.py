@@ -7,6 +7,9 @@ projection (Miyato and Koyama, "cGANs with Projection Discriminator", ICLR 2018,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +18,8 @@ from assay.tasks.gan.config import Config
 
 SLOPE = 0.2
 WIDEST = 8  # times `width`
+SMALLEST = 8  # pixels a side of a map of the residual networks; what is smaller is one vector
+OVERSHOOT = 1.5  # of what these generate, before it is cut to -1..1
 
 
 class Generator(nn.Module):
@@ -51,17 +56,15 @@ class Discriminator(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + conv(act(conv(act(x)))): the second convolution starts at zero, the first scaled by the number of blocks.
+    """x + layer(act(layer(act(x)))): the second layer starts at zero, the first scaled by the number of blocks.
 
     So signals and gradients keep their size without normalization (Zhang, Dauphin and Ma, "Fixup Initialization",
     ICLR 2019, section 3), as in R3GAN, section 3.3.
     """
 
-    def __init__(self, width: int, blocks: int) -> None:
+    def __init__(self, make: Callable[[], nn.Conv2d | nn.Linear], blocks: int) -> None:
         super().__init__()
-        self.blocks = blocks
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.first, self.second, self.blocks = make(), make(), blocks
 
     def start(self) -> None:
         nn.init.kaiming_normal_(self.first.weight, a=SLOPE)
@@ -76,50 +79,72 @@ class Residual(nn.Module):
         return changed
 
 
-def sides(image_size: int) -> list[int]:
-    """The sides of the maps, from the smallest, 2 or 4 pixels, to half of the image."""
-    found = [min(4, image_size // 4)]
-    while 2 * found[-1] < image_size:
-        found.append(2 * found[-1])
-    return found
-
-
-def widths(config: Config) -> list[int]:
-    """Channels of the maps of `sides`: `width` at half of the image, doubled at each halving, up to 8 times."""
-    return [config.width * min(2**i, WIDEST) for i in reversed(range(len(sides(config.image_size))))]
-
-
 def residual_generator(config: Config, inputs: int, channels: int) -> nn.Module:
-    side, wide = sides(config.image_size)[0], widths(config)
-    blocks = config.depth * len(wide)
-    first = nn.Linear(inputs, wide[0] * side**2)
-    layers: list[nn.Module] = [first, nn.Unflatten(1, (wide[0], side, side))]
-    for number, width in enumerate(wide):
-        if number:
-            layers += [nn.Conv2d(wide[number - 1], width, 1, bias=False), _doubled()]
-        layers += [Residual(width, blocks) for _ in range(config.depth)]
-    layers += [nn.LeakyReLU(SLOPE), _doubled(), nn.Conv2d(wide[-1], channels, 3, padding=1), nn.Tanh()]
-    network = nn.Sequential(*layers).apply(_unit_gain)
-    with torch.no_grad():  # the latent and the class, one number of 1, weigh the same
+    """Dense blocks on one vector, which is made an image of 8 pixels a side; larger ones go on from a map of that size
+    with convolutional blocks, up to half of the image.
+    """
+    core, wide = WIDEST * config.width, _widths(config, SMALLEST)
+    blocks = config.depth * (1 + len(wide))
+    first, top = nn.Linear(inputs, core), wide[0] if wide else channels
+    layers: list[nn.Module] = [first, *_dense(core, config.depth, blocks), nn.LeakyReLU(SLOPE)]
+    layers += [nn.Linear(core, top * SMALLEST**2), nn.Unflatten(1, (top, SMALLEST, SMALLEST))]
+    for place, width in enumerate(wide):
+        if place:
+            layers += [nn.Conv2d(wide[place - 1], width, 1, bias=False), _doubled()]
+        layers += _convolutional(width, config.depth, blocks)
+    if wide:
+        layers += [nn.LeakyReLU(SLOPE), _doubled(), nn.Conv2d(wide[-1], channels, 3, padding=1)]
+    network = nn.Sequential(*layers, Cut()).apply(_keep_size)
+    with torch.no_grad():  # the latent weighs as much as the class, which is a single 1
         first.weight[:, : config.latent].normal_(0, (2 * config.latent) ** -0.5)
         first.weight[:, config.latent :].normal_(0, 0.5**0.5)
     return network
 
 
 def residual_features(config: Config, channels: int) -> tuple[nn.Module, int]:
-    side, wide = sides(config.image_size)[0], widths(config)[::-1]
-    blocks = config.depth * len(wide)
-    layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1)]
-    for number, width in enumerate(wide):
-        if number:
-            layers += [nn.AvgPool2d(2), nn.Conv2d(wide[number - 1], width, 1, bias=False)]
-        layers += [Residual(width, blocks) for _ in range(config.depth)]
-    layers += [nn.LeakyReLU(SLOPE), nn.Flatten(), nn.Linear(wide[-1] * side**2, wide[-1]), nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(*layers).apply(_unit_gain), wide[-1]
+    """The generator's way back."""
+    core, wide = WIDEST * config.width, _widths(config, SMALLEST)[::-1]
+    blocks = config.depth * (1 + len(wide))
+    layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1)] if wide else []
+    for place, width in enumerate(wide):
+        if place:
+            layers += [nn.AvgPool2d(2), nn.Conv2d(wide[place - 1], width, 1, bias=False)]
+        layers += _convolutional(width, config.depth, blocks)
+    if wide:
+        layers.append(nn.LeakyReLU(SLOPE))
+    layers += [nn.Flatten(), nn.Linear((wide[-1] if wide else channels) * SMALLEST**2, core)]
+    layers += [*_dense(core, config.depth, blocks), nn.LeakyReLU(SLOPE)]
+    return nn.Sequential(*layers).apply(_keep_size), core
 
 
-def _unit_gain(module: nn.Module) -> None:
-    """Layers outside of the blocks keep the size of signals; the default start shrinks them to a third of the power."""
+class Cut(nn.Module):
+    """-1..1 with both ends within reach.
+
+    A tanh alone only comes near to them: pure black gets a haze that eyes pass over and networks do not.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (OVERSHOOT * torch.tanh(x)).clamp(-1, 1)
+
+
+def _widths(config: Config, smallest: int) -> list[int]:
+    """Channels of the maps from `smallest` pixels a side to half of the image: `width` there, doubled at each halving,
+    to 8 times it; none where half of the image is smaller.
+    """
+    halvings = (config.image_size // smallest).bit_length() - 2
+    return [config.width * min(2**i, WIDEST) for i in range(halvings, -1, -1)]
+
+
+def _dense(width: int, depth: int, blocks: int) -> list[nn.Module]:
+    return [Residual(partial(nn.Linear, width, width), blocks) for _ in range(depth)]
+
+
+def _convolutional(width: int, depth: int, blocks: int) -> list[nn.Module]:
+    return [Residual(partial(nn.Conv2d, width, width, 3, padding=1), blocks) for _ in range(depth)]
+
+
+def _keep_size(module: nn.Module) -> None:
+    """Layers outside of blocks keep the size of signals, which the default start divides by three in power."""
     if isinstance(module, Residual):
         module.start()
     elif isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -133,8 +158,12 @@ def _doubled() -> nn.Module:
 
 
 def dcgan_generator(config: Config, inputs: int, channels: int) -> nn.Module:
-    """Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional GANs", ICLR 2016."""
-    side, wide = sides(config.image_size)[0], widths(config)
+    """Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional GANs", ICLR 2016.
+
+    It begins at 4 pixels a side, at 2 for images of 8, so that none has less than three layers.
+    """
+    wide = _dcgan_widths(config)
+    side = config.image_size >> len(wide)
     layers: list[nn.Module] = [
         nn.Unflatten(1, (inputs, 1, 1)),
         nn.ConvTranspose2d(inputs, wide[0], side, bias=False),
@@ -148,12 +177,17 @@ def dcgan_generator(config: Config, inputs: int, channels: int) -> nn.Module:
 
 def dcgan_features(config: Config, channels: int) -> tuple[nn.Module, int]:
     """The discriminator of the same paper up to its last layer; no batch normalization on the image itself."""
-    side, wide = sides(config.image_size)[0], widths(config)[::-1]
+    wide = _dcgan_widths(config)[::-1]
     layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1), nn.LeakyReLU(SLOPE)]
     for into, out in zip(wide, wide[1:], strict=False):
         layers += [nn.Conv2d(into, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.LeakyReLU(SLOPE)]
     network = nn.Sequential(*layers, nn.Flatten())
-    return network.apply(_dcgan_start), wide[-1] * side**2
+    return network.apply(_dcgan_start), wide[-1] * (config.image_size >> len(wide)) ** 2
+
+
+def _dcgan_widths(config: Config) -> list[int]:
+    wide = _widths(config, 4)
+    return wide if len(wide) > 1 else [2 * config.width, config.width]
 
 
 def _normalized(width: int) -> list[nn.Module]:

@@ -84,14 +84,14 @@ class Task(Contract):
                 f"task.conditional: no training image of dataset {card.name!r} shows {missing[0]!r}; "
                 "add some, or set task.conditional=false"
             )
-        if task.penalized and train.compile:
+        if task.slope_weight and train.compile:
             raise InputError(
-                "train.compile: torch.compile knows no gradients of gradients, which task.r1 and task.r2 need; "
+                "train.compile: torch.compile knows no gradients of gradients, which task.penalty needs; "
                 "set train.compile=false"
             )
-        if task.penalized and train.precision == "fp16":
+        if task.slope_weight and train.precision == "fp16":
             raise InputError(
-                "train.precision fp16: too coarse for the gradients that task.r1 and task.r2 square; take bf16 or fp32"
+                "train.precision fp16: too coarse for the gradients that task.penalty squares; take bf16 or fp32"
             )
 
     @classmethod
@@ -121,19 +121,19 @@ class Task(Contract):
 
     def _discriminate(self, batch: Mapping[str, Tensor], engine: Engine) -> dict[str, Tensor]:
         """The discriminator's step of R3GAN: pairs of a real and a generated image, and penalties on both."""
+        weight = self.config.slope_weight * self.config.penalty_end**engine.progress
         with engine.autocast():
             with torch.no_grad():
                 fake = self.generator(self._inputs(batch["latent"], batch["label"]))
-            images = torch.cat([batch["image"], fake.float()]).requires_grad_(self.config.penalized)
+            images = torch.cat([batch["image"], fake.float()]).requires_grad_(weight > 0)
             changed = torch.cat([self._changed(half, batch, 0) for half in images.chunk(2)])
             scores = self.wrapped["discriminator"](changed, batch["label"].repeat(2))
             loss = total = relativistic(*scores.chunk(2))
         losses = {"discriminator_loss": loss}
-        if self.config.penalized:
+        if weight:
             at_real, at_fake = slopes(scores, images).chunk(2)
             losses |= {"r1": at_real.mean(), "r2": at_fake.mean()}
-            weight = self.config.penalty_end**engine.progress / 2
-            total = loss + weight * (self.config.r1 * losses["r1"] + self.config.r2 * losses["r2"])
+            total = loss + weight / 2 * (losses["r1"] + losses["r2"])
         engine.backward(total)
         engine.step(self.optimizers["discriminator"])
         return losses
@@ -219,7 +219,7 @@ class Task(Contract):
             self.warned = True
             self.context.warn(
                 f"the generator has collapsed: its images are {found['diversity']:.0%} as diverse as real ones. "
-                "Raise task.r1 and task.r2, lower optimizer.lr, or train longer"
+                "Raise task.penalty, lower optimizer.lr, or train longer"
             )
         return found
 

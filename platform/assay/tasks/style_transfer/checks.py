@@ -24,8 +24,8 @@ def check(config: ExperimentConfig, dataset: Dataset) -> None:
     _check_annotation(config, dataset)
     _check_training(config, config.task)
     _check_layers(config.task)
+    chosen_styles(config.task, dataset)
     if config.task.method == "optimize":
-        chosen_styles(config.task, dataset)
         chosen_content(config.task, dataset)
     _check_images(dataset)
 
@@ -49,17 +49,13 @@ def _check_training(config: ExperimentConfig, task: Config) -> None:
         if train.workers > 1:
             raise InputError(f"train.workers: {train.workers}; method optimize works in one process: set it to 0 or 1")
         if train.batch_size != 1:
-            raise InputError(
-                f"train.batch_size: {train.batch_size}; method optimize takes one view a step: set it to 1"
-            )
+            raise InputError(f"train.batch_size: {train.batch_size}; method optimize sees one view a step: set it to 1")
     if config.optimizer.name != "lbfgs":
         return
     if task.method != "optimize":
         raise InputError("optimizer.name: lbfgs needs the same loss at each step: use adam, or task.method: optimize")
     if train.precision != "fp32":
-        raise InputError(
-            f"train.precision: {train.precision} is too coarse for lbfgs: use fp32, or optimizer.name: adam"
-        )
+        raise InputError(f"train.precision: {train.precision} is too coarse for lbfgs: use fp32, or adam")
     if train.accumulate > 1:
         raise InputError(f"train.accumulate: {train.accumulate}; lbfgs knows no accumulation: set it to 1")
     if train.clip is not None:

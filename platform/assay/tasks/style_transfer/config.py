@@ -12,16 +12,8 @@ from assay.networks.names import ArchitectureName, WeightsName, weight_files
 if TYPE_CHECKING:
     from assay.data.dataset import Card
 
-STYLE_LAYERS = (
-    "bn1",
-    "blocks.1.0.bn1",
-    "blocks.1.1.bn1",
-    "blocks.2.0.bn1",
-    "blocks.2.1.bn1",
-    "blocks.3.1.bn1",
-    "blocks.4.0.bn1",
-)
-"""EfficientNet-Lite0: the stem, then the widened maps in front of the depthwise convolutions, down to stride 16."""
+STYLE_LAYERS = ("bn1", "blocks.1.1.bn1", "blocks.2.1.bn1")
+"""EfficientNet-Lite0: the stem and widened maps in front of depthwise convolutions; one each at stride 2, 4 and 8."""
 
 
 class PerceptualConfig(Frozen):
@@ -30,7 +22,7 @@ class PerceptualConfig(Frozen):
     architecture: ArchitectureName = "timm:tf_efficientnet_lite0"
     weights: WeightsName = "imagenet"
     style_layers: tuple[str, ...] = Field(STYLE_LAYERS, min_length=1, description="names of modules")
-    content_layers: tuple[str, ...] = Field(("blocks.3.0.bn1",), min_length=1, description="names of modules")
+    content_layers: tuple[str, ...] = Field(("blocks.2.1.bn1",), min_length=1, description="names of modules")
 
 
 class Config(TaskConfig):
@@ -40,24 +32,20 @@ class Config(TaskConfig):
     method: Literal["optimize", "network"] = Field(
         "network", description="optimize: pictures themselves are learnt; network: one that paints any photograph"
     )
-    image_size: int = Field(
-        256, ge=16, le=2048, description="pixels a side of styles, evaluation and optimized pictures"
-    )
+    image_size: int = Field(256, ge=16, le=2048, description="pixels a side of styles and of whole pictures")
     style_weight: float = Field(50.0, ge=0)
-    content_weight: float = Field(1.0, ge=0)
+    content_weight: float = Field(5.0, ge=0)
     variation_weight: float = Field(20.0, ge=0, description="weight of total variation: larger is smoother")
     perceptual: PerceptualConfig = PerceptualConfig()
 
     crop_size: int = Field(128, ge=16, le=2048, description="network: pixels a side of the training crops")
     crops_per_image: int = Field(32, ge=1, description="network: crops of each photograph in an epoch")
-    zoom: float = Field(0.5, ge=0, le=4, description="network: crops show photographs enlarged up to 1 + zoom")
-    width: int = Field(
-        16, ge=4, le=256, description="network: channels at full resolution, four times that at a quarter"
-    )
+    zoom: float = Field(0.2, ge=0, le=4, description="network: crops show photographs enlarged up to 1 + zoom")
+    width: int = Field(16, ge=4, le=256, description="network: a quarter of the channels of its blocks")
     blocks: int = Field(3, ge=1, le=16, description="network: residual blocks")
 
+    style: str | None = Field(None, description="a style's name; none: each style")
     content: str | None = Field(None, description="optimize: a photograph's name; none: the first for validation")
-    style: str | None = Field(None, description="optimize: a style's name; none: each style, a picture each")
     start: Literal["content", "noise"] = Field("content", description="optimize: what the pictures start from")
     steps: int = Field(50, ge=1, description="optimize: steps in an epoch")
 
@@ -82,9 +70,8 @@ class Config(TaskConfig):
     @model_validator(mode="after")
     def _fits(self) -> Config:
         if self.method == "network":
-            given = [key for key in ("content", "style") if getattr(self, key) is not None]
-            if given:
-                raise ValueError(f"{given[0]}: method network paints every content in every style: leave it out")
+            if self.content is not None:
+                raise ValueError("content: method network paints every photograph: leave it out")
             if self.crop_size > self.image_size:
                 raise ValueError(f"crop_size: {self.crop_size} is larger than image_size {self.image_size}: lower it")
         if self.style_weight == 0 and self.content_weight == 0:

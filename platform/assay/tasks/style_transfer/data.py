@@ -58,7 +58,7 @@ class Crops:
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self.config = config
         self.images = Images.of(dataset, "train", CONTENT)
-        self.styles = dataset.card.counts["train"]["style"]
+        self.styles = len(chosen_styles(config, dataset))
         longest = round(config.image_size * (1 + config.zoom))
         sides = [self.images.packed.row(row) for row in self.images.rows]
         area = sum(longest**2 * max(s["width"], s["height"]) / min(s["width"], s["height"]) for s in sides)
@@ -74,7 +74,7 @@ class Crops:
         places = draw.uniform("crop", 4)
         crops = [self._crop(int(i) % len(self.images), place) for i, place in zip(indices, places, strict=True)]
         style = (draw.uniform("style") * self.styles).astype(np.int64)[:, 0]
-        return {"content": torch.stack(crops), "style": torch.from_numpy(style), "shift": shifts(draw)}
+        return {"content": torch.stack(crops), "style": torch.from_numpy(style), "shift": shifts(draw, 8)}
 
     def _crop(self, number: int, place: NDArray[np.float64]) -> Tensor:
         photograph = self._photograph(number) if self.held is None else self.held[number]
@@ -101,17 +101,16 @@ class Pairs:
 
     in_memory = True
 
-    def __init__(self, contents: Tensor, styles: Sequence[int]) -> None:
+    def __init__(self, contents: Tensor, styles: int) -> None:
         self.contents = contents
-        self.styles = torch.tensor(styles)
+        self.styles = styles
 
     def __len__(self) -> int:
-        return len(self.contents) * len(self.styles)
+        return len(self.contents) * self.styles
 
     def load(self, indices: NDArray[np.int64], draw: Draw | None) -> dict[str, Tensor]:  # noqa: ARG002
         numbers = torch.from_numpy(indices)
-        content = self.contents[numbers // len(self.styles)]
-        return {"content": content, "style": self.styles[numbers % len(self.styles)]}
+        return {"content": self.contents[numbers // self.styles], "style": numbers % self.styles}
 
 
 class Views:
@@ -126,12 +125,12 @@ class Views:
         return self.steps
 
     def load(self, indices: NDArray[np.int64], draw: Draw | None) -> dict[str, Tensor]:
-        return {"shift": shifts(draw or Draw(0, 0, indices))}
+        return {"shift": shifts(draw or Draw(0, 0, indices), 2)}
 
 
-def shifts(draw: Draw) -> Tensor:
-    """int64 [B, 2] of 0 and 1."""
-    return torch.from_numpy((2 * draw.uniform("shift", 2)).astype(np.int64))
+def shifts(draw: Draw, places: int) -> Tensor:
+    """int64 [B, 2] from 0 to places - 1."""
+    return torch.from_numpy((places * draw.uniform("shift", 2)).astype(np.int64))
 
 
 def resized(pixels: Tensor, shorter: int) -> Tensor:
@@ -159,14 +158,14 @@ def whole_pictures(images: Images, size: int) -> Tensor:
     return torch.stack(pictures) if pictures else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
 
-def chosen_styles(config: Config, dataset: Dataset) -> tuple[list[str], list[int]]:
-    """The names of all styles, and the numbers of those that `task.style` means."""
-    names = Images.of(dataset, "train", STYLE).names
+def chosen_styles(config: Config, dataset: Dataset) -> Images:
+    """The style that `task.style` names, else all. Raises `InputError` for an unknown name."""
+    styles = Images.of(dataset, "train", STYLE)
     if config.style is None:
-        return names, list(range(len(names)))
-    if config.style not in names:
-        raise InputError(f"task.style: {known('style', config.style, names)}")
-    return names, [names.index(config.style)]
+        return styles
+    if config.style not in styles.names:
+        raise InputError(f"task.style: {known('style', config.style, styles.names)}")
+    return Images(styles.packed, [styles.rows[styles.names.index(config.style)]])
 
 
 def chosen_content(config: Config, dataset: Dataset) -> tuple[str, Tensor]:
@@ -185,7 +184,7 @@ def source(config: Config, dataset: Dataset, split: str) -> Crops | Pairs | View
     """The samples of a split. Optimization learns and is judged on its own pictures, whatever the split."""
     if split == "train":
         return Views(config.steps) if config.method == "optimize" else Crops(config, dataset)
-    numbers = chosen_styles(config, dataset)[1]
+    styles = len(chosen_styles(config, dataset))
     if config.method == "optimize":
-        return Pairs(chosen_content(config, dataset)[1], numbers)
-    return Pairs(whole_pictures(Images.of(dataset, split, CONTENT), config.image_size), numbers)
+        return Pairs(chosen_content(config, dataset)[1], styles)
+    return Pairs(whole_pictures(Images.of(dataset, split, CONTENT), config.image_size), styles)

@@ -117,8 +117,5 @@ def rolled(pictures: Tensor, shift: Tensor) -> Tensor:
     A perceptual network that halves the side sees even and odd pixels with different weights, and pictures that please
     it in one position only show a lattice of dots; seen in changing positions, they do not.
     """
-    moved = [
-        torch.roll(p, (int(down), int(right)), (1, 2))
-        for p, (down, right) in zip(pictures, shift.tolist(), strict=True)
-    ]
-    return torch.stack(moved)
+    pairs = zip(pictures, shift.tolist(), strict=True)
+    return torch.stack([torch.roll(picture, tuple(by), (1, 2)) for picture, by in pairs])

@@ -19,7 +19,7 @@ from assay.task import Answer, Context, Engine, Export, Metrics, Picture, Source
 from assay.task import Task as Contract
 from assay.tasks.style_transfer import checks
 from assay.tasks.style_transfer.config import Config
-from assay.tasks.style_transfer.data import STYLE, Images, chosen_content, chosen_styles, source, whole_pictures
+from assay.tasks.style_transfer.data import chosen_content, chosen_styles, source, whole_pictures
 from assay.tasks.style_transfer.losses import Judge, Losses, rolled
 from assay.tasks.style_transfer.model import Canvas, Painter, Served
 from assay.train.engine import make_optimizer
@@ -40,7 +40,8 @@ class Task(Contract):
         self.config = config.task
         self.dataset = dataset
         self.device = context.device
-        self.styles, self.chosen = chosen_styles(self.config, dataset)
+        self.style_images = chosen_styles(self.config, dataset)
+        self.styles = self.style_images.names
         self.whole_steps = config.optimizer.name == "lbfgs"
 
     @classmethod
@@ -59,8 +60,7 @@ class Task(Contract):
     @cached_property
     def judge(self) -> Judge:
         """Made when it is first asked: serving needs none."""
-        styles = whole_pictures(Images.of(self.dataset, "train", STYLE), self.config.image_size)
-        return Judge(self.config, styles, self.device)
+        return Judge(self.config, whole_pictures(self.style_images, self.config.image_size), self.device)
 
     def painted(self, content: Tensor, style: Tensor) -> Tensor:
         """The results for contents uint8 [B, 3, S, S] in styles int64 [B], in 0..1."""
@@ -87,7 +87,7 @@ class Task(Contract):
         batch = source.load(np.arange(min(SHOWN, len(source))), None)
         with torch.no_grad():
             results = self.painted(batch["content"].to(self.device), batch["style"].to(self.device))
-        styles = whole_pictures(Images.of(self.dataset, "train", STYLE), self.config.image_size)[batch["style"]]
+        styles = whole_pictures(self.style_images, self.config.image_size)[batch["style"]]
         rows = zip(batch["content"], styles, pixels(results).cpu(), strict=True)
         images = [image.permute(1, 2, 0).numpy() for row in rows for image in row]
         captions = [word for n in batch["style"].tolist() for word in ("content", self.styles[n], "result")]
@@ -163,18 +163,17 @@ class Optimized(Task):
         super().__init__(config, dataset, context)
         name, content = chosen_content(self.config, dataset)
         self.content = content.to(context.device)
-        shape = (len(self.chosen), *content.shape[1:])
+        shape = (len(self.styles), *content.shape[1:])
         start = content.expand(shape) / 255 if self.config.start == "content" else torch.rand(shape)
         self.canvas = Canvas(start.contiguous()).to(context.device)
         self.modules = {"canvas": self.canvas}
         self.optimizers = {"canvas": make_optimizer(self.canvas.parameters(), config.optimizer)}
-        self.numbers = torch.tensor(self.chosen, device=context.device)
+        self.numbers = torch.arange(len(self.styles), device=context.device)
         self.facts = {"content": name}
 
     def painted(self, content: Tensor, style: Tensor) -> Tensor:  # noqa: ARG002
-        places = (style[:, None] == self.numbers).int().argmax(1)
-        picture: Tensor = self.canvas()[places].clamp(0, 1)
-        return picture
+        results: Tensor = self.canvas()[style].clamp(0, 1)
+        return results
 
     def train_step(self, batch: Mapping[str, Tensor], engine: Engine) -> Mapping[str, Tensor]:
         """One step of a gradient method on a shifted view, or one of L-BFGS, which needs the same loss at each step."""
@@ -239,7 +238,7 @@ def as_saved(pictures: Tensor) -> Tensor:
 
 
 def names(styles: Sequence[str]) -> list[str]:
-    """The styles' names as those of files: without folders and ending, with a number where equal."""
+    """The styles' names as those of files: without folders and ending, with their number where equal."""
     short = [Path(style).stem for style in styles]
     return [name if short.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(short)]
 
