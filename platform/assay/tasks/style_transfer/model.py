@@ -54,7 +54,7 @@ class Layer(nn.Module):
 
 
 class Block(nn.Module):
-    """Two layers beside a shortcut, which is all there is at first: so the first steps are steady (Goyal et al., 2017)."""
+    """Two layers beside a shortcut, all there is at first: so the first steps are steady (Goyal et al., 2017)."""
 
     def __init__(self, channels: int, styles: int) -> None:
         super().__init__()
