@@ -54,16 +54,21 @@ class Layer(nn.Module):
 
 
 class Block(nn.Module):
-    """Two layers beside a shortcut."""
+    """Two layers beside a shortcut, all there is at first: so the first steps are steady (Goyal et al., 2017)."""
 
     def __init__(self, channels: int, styles: int) -> None:
         super().__init__()
         self.first = Layer(channels, styles)
         self.second = Layer(channels, styles)
+        nn.init.zeros_(self.second.norm.scale)
 
     def forward(self, maps: Tensor, style: Tensor) -> Tensor:
         changed: Tensor = self.second(F.relu(self.first(maps, style)), style)
         return maps + changed
+
+
+FLAT = 1e-3
+"""A variance in 0..1 squared, below which a photograph's channel is not spread to the contrast of others."""
 
 
 class Painter(nn.Module):
@@ -88,11 +93,11 @@ class Painter(nn.Module):
         self.leave = nn.ConvTranspose2d(2 * width, 3, 6, stride=2, padding=2, bias=False)
         self.offset = nn.Parameter(torch.full((styles, 3), 0.5))
         self.share = nn.Parameter(torch.full((styles, 3), 0.1))
-        nn.init.normal_(self.leave.weight, std=0.02)  # pictures of middling contrast around grey, from the first step
+        nn.init.normal_(self.leave.weight, std=0.005)  # the first pictures are little more than the photographs' shares
         self.to(memory_format=torch.channels_last)
 
     def forward(self, photographs: Tensor, style: Tensor) -> Tensor:
-        normed = F.instance_norm(photographs.contiguous(memory_format=torch.channels_last))
+        normed = F.instance_norm(photographs.contiguous(memory_format=torch.channels_last), eps=FLAT)
         maps = self.down(F.pad(normed, [2] * 4, mode="reflect"))
         maps = F.relu(self.down_norm(maps, style))
         for block in self.blocks:
