@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.config import ExperimentConfig
-from assay.data.dataset import Dataset
 from assay.files import write_json
 from assay.train.folder import SPOOL
 from assay.train.spool import read
@@ -20,13 +18,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 CURVES = "pictures/curves.csv"
-
-
-def total_steps(config: ExperimentConfig, dataset: Dataset) -> int:
-    """Steps of a whole run, as the loader will count them."""
-    samples, ranks = dataset.card.samples["train"], max(config.train.workers, 1)
-    batch = min(config.train.batch_size, samples // ranks * ranks)
-    return config.train.epochs * (samples // batch)
 
 
 def series(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from assay.train.folder import SPOOL, WARNINGS
+from assay.train.folder import SPOOL, STEPS, WARNINGS
 from assay.train.spool import read
 
 PLAIN_SECONDS = 2.0
@@ -29,9 +29,9 @@ class Progress:
             self._say(line)
 
     @contextmanager
-    def showing(self, folder: Path, total: int) -> Iterator[None]:
-        """Follow the run in `folder`, of `total` steps, whenever `tick` is called in this block."""
-        self.folder, self.total = folder, total
+    def showing(self, folder: Path) -> Iterator[None]:
+        """Follow the run in `folder` whenever `tick` is called in this block."""
+        self.folder = folder
         self.spool_offset = _size(folder / SPOOL)
         self.warnings_offset = _size(folder / WARNINGS)
         self.step = self.first_step = -1
@@ -45,7 +45,7 @@ class Progress:
 
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, TextColumn("{task.fields[what]}"), console=Console(stderr=True)) as self._bar:
-            self._task = self._bar.add_task("", total=total, what="waiting for the workers")
+            self._task = self._bar.add_task("", total=None, what="waiting for the workers")
             try:
                 yield
             finally:
@@ -65,16 +65,16 @@ class Progress:
             self.step = max(self.step, record.step)
         if self.step == before:
             return
-        now = time.monotonic()
+        now, total = time.monotonic(), int((self.folder / STEPS).read_text())  # written before the first metric
         if before < 0:
             self.first_step, self.began = self.step, now
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.step, what=self._what())
-        elif now - self.printed >= PLAIN_SECONDS or self.step >= self.total:
+            self._bar.update(self._task, total=total, completed=self.step, what=self._what())
+        elif now - self.printed >= PLAIN_SECONDS or self.step >= total:
             self.printed = now
             rate = (self.step - self.first_step) / max(now - self.began, 1e-9)
-            left = f"{(self.total - self.step) / rate:.0f} s left" if rate else "starting"
-            self._say(f"step {self.step} of {self.total}  {rate:.0f} steps/s  {left}  {self._what()}")
+            left = f"{(total - self.step) / rate:.0f} s left" if rate else "starting"
+            self._say(f"step {self.step} of {total}  {rate:.0f} steps/s  {left}  {self._what()}")
 
     def _what(self) -> str:
         shown = [(name, value) for name, value in self.latest.items() if name.startswith(("train/", "val/"))]

@@ -156,7 +156,7 @@ def _execute(
     started = time.monotonic()
     recorder = Recorder(tracker, held.run_id, held.folder, progress.say)
     try:
-        with progress.showing(held.folder, outputs.total_steps(config, dataset)):
+        with progress.showing(held.folder):
             try:
                 outcome = launch(job, chosen, settings, progress.tick, progress.say)
             finally:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from assay.files import write_atomic
 from assay.task import Picture
 from assay.train.checkpoint import Checkpoints
-from assay.train.folder import CHECKPOINTS, PICTURES, SPOOL, STOP, WARNINGS
+from assay.train.folder import CHECKPOINTS, PICTURES, SPOOL, STEPS, STOP, WARNINGS
 from assay.train.spool import Spool
 
 
@@ -58,6 +58,11 @@ class LocalContext:
 
     def synchronize_buffers(self, module: nn.Module) -> None:
         pass
+
+    def announce(self, steps: int) -> None:
+        """Say how many steps the whole run has."""
+        if self.rank == 0:
+            write_atomic(self.folder / STEPS, str(steps).encode())
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record metrics at a step, durably, in order, once."""

@@ -69,9 +69,9 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
         WorkError: a metric became NaN or infinite.
     """
     loader = _loader(sources["train"], config, context)
-    engine = StepEngine(
-        task.optimizers, config.train, config.optimizer, context.device, loader.steps * config.train.epochs
-    )
+    steps = loader.steps * config.train.epochs
+    context.announce(steps)
+    engine = StepEngine(task.optimizers, config.train, config.optimizer, context.device, steps)
     window = Window(context.device)
     position, resumed_from = _resume(task, engine, window, context)
     run = _Run(
