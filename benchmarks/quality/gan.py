@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from assay.config import ExperimentConfig, load_params, override
-from assay.data.dataset import Dataset, prepare
-from assay.task import load_task
-from assay.train.context import LocalContext
-from assay.train.loop import evaluate, train
-from assay.train.randomness import key
+from assay.data.dataset import Dataset
 from benchmarks.common import REPOSITORY, figure, spread
+from benchmarks.in_process import built, context_in, learnt, packed
 
 GRID: dict[str, Any] = {
     "task": {"name": "benchmarks.quality.grid"},
@@ -44,7 +40,7 @@ def main() -> None:
 
 def grid() -> None:
     """Modes found of 25, the share of points within three standard deviations of one, and the seconds, by seed."""
-    runs = [learnt(ExperimentConfig.model_validate({**GRID, "seed": seed}), NOTHING) for seed in GRID_SEEDS]
+    runs = [fresh(ExperimentConfig.model_validate({**GRID, "seed": seed}), NOTHING) for seed in GRID_SEEDS]
     modes = [int(metrics["test/modes"]) for metrics, _ in runs]
     near = [round(metrics["test/near"], 4) for metrics, _ in runs]
     figure("25 Gaussians, modes found", least=min(modes), seeds=modes)
@@ -57,14 +53,11 @@ def digits() -> None:
     params = load_params(REPOSITORY / "params.yaml")
     modern = params.experiment("digits_gan")
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
-        place = Path(folder) / modern.data
-        dataset = Dataset(
-            place, prepare(REPOSITORY, modern.data, params.dataset(modern.data), place, _silent), "0" * 32
-        )
+        dataset = packed(modern.data, params, Path(folder))
         ours, theirs = [], []
         for seed in DIGITS_SEEDS:
-            ours.append(learnt(override(modern, [f"seed={seed}"]), dataset))
-            theirs.append(learnt(as_long(override(modern, [*DCGAN, f"seed={seed}"]), dataset, ours[-1][1]), dataset))
+            ours.append(fresh(override(modern, [f"seed={seed}"]), dataset))
+            theirs.append(fresh(as_long(override(modern, [*DCGAN, f"seed={seed}"]), dataset, ours[-1][1]), dataset))
     for name in ours[0][0]:
         values = [[round(metrics[name], 3) for metrics, _ in runs] for runs in (ours, theirs)]
         means = [statistics.mean(each) for each in values]
@@ -76,28 +69,17 @@ def digits() -> None:
 
 def as_long(config: ExperimentConfig, dataset: Dataset, seconds: float) -> ExperimentConfig:
     """As many epochs as fill the seconds, by the pace of two."""
-    _, of_two = learnt(override(config, ["train.epochs=2"]), dataset)
+    _, of_two = fresh(override(config, ["train.epochs=2"]), dataset)
     return override(config, [f"train.epochs={max(1, round(2 * seconds / of_two))}"])
 
 
-def learnt(config: ExperimentConfig, dataset: Dataset) -> tuple[dict[str, float], float]:
-    """(test metrics, seconds of training) of a run through the platform's loop, in this process."""
-    make, source = load_task(config.task.name)
+def fresh(config: ExperimentConfig, dataset: Dataset) -> tuple[dict[str, float], float]:
+    """(test metrics, seconds of training) of a run in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
-        context = LocalContext(Path(folder), torch.device("cpu"), torch.get_num_threads())
-        torch.manual_seed(key(config.seed, "init"))
-        task = make.build(config, dataset, context)
-        splits = {name: source(config.task, dataset, name) for name in ("train", "val", "test")}
-        started = time.monotonic()
-        task.load_state_dict(train(task, splits, config, context).weights)
-        seconds = time.monotonic() - started
-        metrics, _ = evaluate(task, splits["test"], "test", 1000, context)
+        context = context_in(Path(folder))
+        found = learnt(*built(config, dataset, context), config, context, 1000)
         context.close()
-    return metrics, seconds
-
-
-def _silent(done: int, total: int, what: str) -> None:
-    """No progress."""
+    return found
 
 
 if __name__ == "__main__":

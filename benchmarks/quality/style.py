@@ -14,14 +14,13 @@ import numpy as np
 import torch
 
 from assay.config import ExperimentConfig, load_params, replaced
-from assay.data.dataset import Dataset, prepare
-from assay.task import Task, load_task
+from assay.data.dataset import Dataset
 from assay.tasks.style_transfer.data import CONTENT, Images
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
-from assay.train.loop import evaluate, train
-from assay.train.randomness import key
+from assay.train.loop import evaluate
 from benchmarks.common import REPOSITORY, figure, spread
+from benchmarks.in_process import built, context_in, learnt, packed
 
 STYLE = "style/brick"
 REPEATS = 20
@@ -31,9 +30,7 @@ def main() -> None:
     params = load_params(REPOSITORY / "params.yaml")
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
         root = Path(folder)
-        card = prepare(REPOSITORY, "paint", params.dataset("paint"), root / "paint", lambda *_: None)
-        dataset = Dataset(root / "paint", card, "0" * 32)
-        context = LocalContext(root, torch.device("cpu"), torch.get_num_threads())
+        dataset, context = packed("paint", params, root), context_in(root)
         chosen = [("task.style", STYLE)]
         optimize = replaced(params.preset("paint", "optimize"), chosen, "benchmark:")
         optimized = [
@@ -58,15 +55,10 @@ def main() -> None:
     )
 
 
-def _built(config: ExperimentConfig, dataset: Dataset, context: LocalContext) -> Task:
-    torch.manual_seed(key(config.seed, "init"))
-    return load_task(config.task.name)[0].build(config, dataset, context)
-
-
 def _optimized(config: ExperimentConfig, dataset: Dataset, context: LocalContext) -> tuple[dict[str, float], float]:
     """The metrics of one picture, and the seconds of its steps alone."""
-    task, source = _built(config, dataset, context), load_task(config.task.name)[1]
-    views = source(config.task, dataset, "train")
+    task, sources = built(config, dataset, context)
+    views = sources["train"]
     steps = len(views) * config.train.epochs
     engine = StepEngine(task.optimizers, config.train, config.optimizer, context.device, steps)
     batch = views.load(np.arange(1), None)
@@ -78,19 +70,14 @@ def _optimized(config: ExperimentConfig, dataset: Dataset, context: LocalContext
         task.train_step(batch, engine)
         engine.end()
     seconds = time.perf_counter() - started
-    metrics, _ = evaluate(task, source(config.task, dataset, "test"), "test", 1, context, draw=False)
+    metrics, _ = evaluate(task, sources["test"], "test", 1, context, draw=False)
     return metrics, seconds
 
 
 def _network(config: ExperimentConfig, dataset: Dataset, context: LocalContext) -> dict[str, float]:
     """Test metrics of the trained network, `training` seconds, and the median `seconds` of one picture."""
-    task, source = _built(config, dataset, context), load_task(config.task.name)[1]
-    sources = {split: source(config.task, dataset, split) for split in ("train", "val", "test")}
-    started = time.perf_counter()
-    outcome = train(task, sources, config, context)
-    training = time.perf_counter() - started
-    task.load_state_dict(outcome.weights)
-    metrics, _ = evaluate(task, sources["test"], "test", 1, context, draw=False)
+    task, sources = built(config, dataset, context)
+    metrics, training = learnt(task, sources, config, context, 1)
     batch = sources["test"].load(np.arange(1), None)
     taken = []
     with torch.inference_mode():

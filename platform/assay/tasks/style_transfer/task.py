@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -62,9 +63,9 @@ class Task(Contract):
         """Made when it is first asked: serving needs none."""
         return Judge(self.config, whole_pictures(self.style_images, self.config.image_size), self.device)
 
+    @abstractmethod
     def painted(self, content: Tensor, style: Tensor) -> Tensor:
         """The results for contents uint8 [B, 3, S, S] in styles int64 [B], in 0..1."""
-        raise NotImplementedError
 
     def eval_step(self, batch: Mapping[str, Tensor], metrics: Metrics) -> None:
         content, style = batch["content"] / 255, batch["style"]
