@@ -48,6 +48,12 @@ def test_scenes_are_a_function_of_the_seed() -> None:
     assert more.samples[0].read() == first.samples[0].read()
 
 
+def test_scenes_that_are_not_kept_in_memory_are_made_again_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = [s.read() for s in scenes(count=20).samples]
+    monkeypatch.setattr(digit_scenes, "KEPT", 3 * len(kept[0]))
+    assert [s.read() for s in scenes(count=20).samples] == kept
+
+
 @pytest.mark.parametrize("size", [64, 128])
 def test_boxes_of_scenes_are_of_digits_that_can_be_seen(size: int) -> None:
     found = scenes(size=size)

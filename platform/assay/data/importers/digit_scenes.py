@@ -34,6 +34,8 @@ OVERLAP = 0.05
 """Digits of a scene, and the intersection over union that their boxes stay below."""
 CONTRAST = 130.0
 """The distance in RGB that nine tenths of the background behind a digit should have from its colour."""
+KEPT = 2**27
+"""Bytes of finished scenes that are kept in memory until they are packed."""
 _DIVISION = 2**63
 
 
@@ -41,26 +43,27 @@ class Source(SourceConfig):
     """`scenes` pictures of `size` pixels a side. They come divided: 70 % train, 10 % val, 20 % test."""
 
     kind: Literal["digit_scenes"] = "digit_scenes"
-    scenes: int = Field(600, ge=10, le=100_000)
+    scenes: int = Field(1500, ge=10, le=100_000)
     size: int = Field(128, ge=32, le=1024)
     seed: int = Field(0, ge=0, lt=2**31)
 
 
 def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG001 (the contract of importers)
-    """Make each scene once to know what it is; its bytes are made again when they are packed."""
+    """Make each scene to know what it is; those whose bytes are not kept are made again when they are packed."""
     import hashlib
 
     from assay.data.images import inspect
 
     material = _material(source.seed)
-    total, samples = hashlib.sha256(), []
+    total, samples, kept = hashlib.sha256(), [], 0
     for index in range(source.scenes):
         split = _split(index, source.scenes)
         content, boxes = _scene(source, material[split], index)
         sha256 = hashlib.sha256(content).hexdigest()
         total.update(f"{sha256} {boxes}\n".encode())
         labels = tuple(sorted({box.label for box in boxes}))
-        read = partial(_content, source, material[split], index)
+        kept += len(content)
+        read = partial(bytes, content) if kept <= KEPT else partial(_content, source, material[split], index)
         samples.append(Sample(f"scene-{index:05d}", labels, sha256, inspect(content), read, boxes, split))
         progress(index + 1, source.scenes, "made")
     return Scan(samples, [str(digit) for digit in range(10)], [], [], [], total.hexdigest(), "boxes")
