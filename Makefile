@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup     ## From data to champion models, of all families: data, training, evaluation, registration
-	@$(BIN)/python -m pipelines train-and-promote digits faces digit_scenes digits_gan paint
+	@$(BIN)/python -m pipelines train-and-promote digits digit_scenes digits_gan paint
 
 test: setup lint  ## Lint, then every test
 	$(BIN)/python -m pytest
