@@ -66,7 +66,8 @@ class ThreadContext(LocalContext):
     def wrap(self, module: nn.Module) -> nn.Module:
         """Gradients become their mean over the ranks as soon as they are there."""
         for parameter in module.parameters():
-            parameter.register_post_accumulate_grad_hook(self._average)
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._average)
         return module
 
     def _average(self, parameter: Tensor) -> None:

@@ -71,6 +71,14 @@ def test_the_loss_falls_on_eight_images(dataset: Dataset) -> None:
     assert torch.isclose(losses[3]["loss"], losses[3]["class_loss"] + losses[3]["box_loss"])
 
 
+def test_the_layers_with_the_largest_maps_of_a_pretrained_backbone_stay(dataset: Dataset) -> None:
+    named = dict(built(dataset).modules["detector"].backbone.body.named_parameters())
+    held = {name for name, parameter in named.items() if not parameter.requires_grad}
+    assert all(name.startswith(("conv_stem", "bn1", "blocks.0.", "blocks.1.0.")) for name in held)
+    assert {"conv_stem.weight", "blocks.0.0.bn2.weight"} <= held
+    assert all(p.requires_grad for p in built(dataset, weights="none").modules["detector"].parameters())
+
+
 def test_the_statistics_of_a_pretrained_backbone_stay(dataset: Dataset) -> None:
     task = built(dataset)
     config = experiment()
