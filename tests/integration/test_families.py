@@ -21,10 +21,14 @@ from tests.support.families import PARAMS
 
 @pytest.fixture(scope="module")
 def project(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """One project with the data of all experiments."""
+    """One project with the data of all experiments; a hundred scenes will do."""
     root = tmp_path_factory.mktemp("families") / "p"
     shutil.copytree(template.root, root, symlinks=True)
-    shutil.copy(REPOSITORY / "params.yaml", root / "params.yaml")
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    for dataset in params["datasets"].values():
+        if "scenes" in dataset["source"]:
+            dataset["source"]["scenes"] = 100
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
     project = Project(root)
     project.run("dvc", "repro", "-q", "data")
     return project
