@@ -90,7 +90,7 @@ class Config(TaskConfig):
         longest = max(card.median_size)
         size = [max(64, round(side * min(1.0, 320 / longest) / 32) * 32) for side in card.median_size]
         batch = 16 if card.samples["train"] >= 128 else 8
-        seen = 5.0e8 / (size[0] * size[1])  # images in about five minutes
+        seen = 5.0e8 / (size[0] * size[1])  # images in about ten minutes on two cores
         return {
             "task": {
                 "name": "detection",
