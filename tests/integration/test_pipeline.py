@@ -11,7 +11,7 @@ from tests.conftest import Project
 
 def quicken(project: Project) -> None:
     path = project.root / "params.yaml"
-    text = path.read_text().replace("epochs: 30", "epochs: 2").replace("workers: 2", "workers: 0")
+    text = path.read_text().replace("epochs: 20", "epochs: 2").replace("workers: 2", "workers: 0")
     path.write_text(text.replace("test/accuracy: 0.98", "test/accuracy: 0.3"))
 
 

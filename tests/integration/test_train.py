@@ -232,7 +232,7 @@ def test_results_are_written_for_dvc_only_by_the_plain_command(project: Project)
     assert not (project.root / "results").exists()
     text = (project.root / "params.yaml").read_text()
     (project.root / "params.yaml").write_text(
-        text.replace("epochs: 30", "epochs: 1").replace("workers: 2", "workers: 0")
+        text.replace("epochs: 20", "epochs: 1").replace("workers: 2", "workers: 0")
     )
     record = project.train("digits")
     written = json.loads((project.root / "results/digits/train.json").read_text())
