@@ -174,16 +174,15 @@ def test_optimization_nears_the_style(paint: Dataset, tmp_path: Path, start: str
 
 
 def test_one_picture_of_a_chosen_pair(paint: Dataset, tmp_path: Path) -> None:
-    config = experiment(method="optimize", content="content/coffee", style="style/retina", steps=2)
+    contents = Images.of(paint, "test", CONTENT)
+    config = experiment(method="optimize", content=contents.names[1], style="style/retina", steps=2)
     Task.check(config, paint)
     task, context = make(config, paint, tmp_path)
     test = source(config.task, paint, "test")
     batch = test.load(np.arange(1), None)
-    contents = Images.of(paint, "test", CONTENT)
-    coffee = contents.pixels(contents.names.index("content/coffee"))
     assert len(test) == 1
     assert (task.styles, batch["style"].tolist()) == (["style/retina"], [0])
-    assert torch.equal(batch["content"][0], fitted(coffee, 32))
+    assert torch.equal(batch["content"][0], fitted(contents.pixels(1), 32))
     _, (picture,) = evaluate(task, test, "test", 1, context)
     assert Image.open(io.BytesIO(picture.png)).width > 3 * 32
     with pytest.raises(InputError, match="method: network"):
