@@ -6,7 +6,7 @@ of the digits and no part of a photograph is in two splits. Each scene is a pure
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from assay.config import SourceConfig
-from assay.data.importers import Box, Progress, Sample, Scan
+from assay.data.importers import Box, Progress, Scan, held
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,19 +52,18 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG00
     """Make each scene to know what it is; those whose bytes are not kept are made again when they are packed."""
     import hashlib
 
-    from assay.data.images import inspect
-
     material = _material(source.seed)
     total, samples, kept = hashlib.sha256(), [], 0
     for index in range(source.scenes):
         split = _split(index, source.scenes)
         content, boxes = _scene(source, material[split], index)
-        sha256 = hashlib.sha256(content).hexdigest()
-        total.update(f"{sha256} {boxes}\n".encode())
         labels = tuple(sorted({box.label for box in boxes}))
+        sample = held(f"scene-{index:05d}", labels, content, boxes, split)
+        total.update(f"{sample.sha256} {boxes}\n".encode())
         kept += len(content)
-        read = partial(bytes, content) if kept <= KEPT else partial(_content, source, material[split], index)
-        samples.append(Sample(f"scene-{index:05d}", labels, sha256, inspect(content), read, boxes, split))
+        if kept > KEPT:
+            sample = replace(sample, read=partial(_content, source, material[split], index))
+        samples.append(sample)
         progress(index + 1, source.scenes, "made")
     return Scan(samples, [str(digit) for digit in range(10)], [], [], [], total.hexdigest(), "boxes")
 
