@@ -6,48 +6,21 @@ them are reported at once. `resolved` turns a config back into plain data, for h
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from assay.errors import InputError, known
+from assay.schema import Frozen, MetricName, Name, NestedError, resolved, typed, validate
+from assay.search_config import SearchConfig
 
 if TYPE_CHECKING:
     from assay.data.dataset import Card
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Model = TypeVar("Model", bound=BaseModel)
-METRIC = r"^(train|val|test)/[a-z0-9_]+$"
 Decay = Annotated[float, Field(ge=0, lt=1)]
-MetricName = Annotated[str, Field(pattern=METRIC)]
-
-
-class Frozen(BaseModel):
-    """The base of every config: immutable, closed to unknown keys, never infinite or NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
-            raise ValueError(f"must be a number, not {str(value).lower()}")
-        return value
 
 
 @dataclass(frozen=True)
@@ -73,6 +46,19 @@ class TaskConfig(Frozen):
     def headline(self) -> Headline:
         """Which of the task's metrics decides. It may follow from the choices."""
         raise NotImplementedError
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names that an evaluation reports, by which a search may choose; the headline is one of them."""
+        return (self.headline.metric,)
+
+    @classmethod
+    def networks(cls) -> dict[str, dict[str, Any]]:
+        """The space of this task's networks that `networks: true` searches: keys below `task`, as `space:` has them.
+
+        Empty: this task has none. Every point of it must be a network that can be built.
+        """
+        return {}
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -118,7 +104,7 @@ class DatasetConfig(Frozen):
     def _typed_source(cls, value: Any) -> Any:
         from assay.data.importers import load_source
 
-        return _typed(value, "kind", load_source)
+        return typed(value, "kind", load_source)
 
 
 class OptimizerConfig(Frozen):
@@ -178,7 +164,7 @@ class ExperimentConfig(Frozen):
     def _typed_task(cls, value: Any) -> Any:
         from assay.task import load_config
 
-        return _typed(value, "name", load_config)
+        return typed(value, "name", load_config)
 
 
 class Params(Frozen):
@@ -189,6 +175,7 @@ class Params(Frozen):
     presets: dict[Name, dict[Name, dict[str, Any]]] = Field(
         {}, description="other settings of an experiment by name: dotted keys and their values"
     )
+    searches: dict[Name, SearchConfig] = {}
 
     @model_validator(mode="after")
     def _data_exist(self) -> Params:
@@ -202,8 +189,13 @@ class Params(Frozen):
             for name in self.presets
             if name not in self.experiments
         ]
+        missing += [
+            (f"searches.{name}.experiment", known("experiment", s.experiment, list(self.experiments)))
+            for name, s in self.searches.items()
+            if s.experiment not in self.experiments
+        ]
         if missing:
-            raise _NestedError(missing)
+            raise NestedError(missing)
         return self
 
     def preset(self, experiment: str, name: str) -> ExperimentConfig:
@@ -220,46 +212,15 @@ class Params(Frozen):
             raise InputError(f"params.yaml: {known('experiment', name, list(self.experiments))}")
         return self.experiments[name]
 
+    def search(self, name: str) -> SearchConfig:
+        if name not in self.searches:
+            raise InputError(f"params.yaml: {known('search', name, list(self.searches))}")
+        return self.searches[name]
+
     def dataset(self, name: str) -> DatasetConfig:
         if name not in self.datasets:
             raise InputError(f"params.yaml: {known('dataset', name, list(self.datasets))}")
         return self.datasets[name]
-
-
-class _NestedError(ValueError):
-    """The errors of a block that another model checked; `lines` hold (path inside the block, what is wrong)."""
-
-    def __init__(self, lines: list[tuple[str, str]]):
-        super().__init__("; ".join(f"{path}: {text}" for path, text in lines))
-        self.lines = lines
-
-
-def _typed(value: Any, key: str, load: Callable[[str], type[BaseModel]]) -> Any:
-    """Validate `value` by the model that its own `key` names; its errors keep their paths."""
-    if isinstance(value, BaseModel):
-        return value
-    if not isinstance(value, Mapping) or not isinstance(value.get(key), str):
-        raise ValueError(f"must be a mapping with the key {key!r}, a name")
-    try:
-        model = load(value[key])
-    except InputError as error:
-        raise _NestedError([(key, str(error))]) from None
-    try:
-        return model.model_validate(dict(value))
-    except ValidationError as error:
-        raise _NestedError(_explain(error, model)) from None
-
-
-def resolved(config: BaseModel) -> dict[str, Any]:
-    """Plain data of a config, every default written out: what is recorded and hashed."""
-    data: dict[str, Any] = config.model_dump(mode="json")
-    return data
-
-
-def digest(data: Any) -> str:
-    """sha256 of plain data in canonical JSON, as 64 hexadecimal digits."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_params(path: Path) -> Params:
@@ -289,11 +250,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_params(data: Mapping[str, Any], origin: str) -> Params:
-    return _validate(Params, data, origin)
+    return validate(Params, data, origin)
 
 
 def parse_experiment(data: Mapping[str, Any], origin: str) -> ExperimentConfig:
-    return _validate(ExperimentConfig, data, origin)
+    return validate(ExperimentConfig, data, origin)
 
 
 def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConfig:
@@ -314,26 +275,37 @@ def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConf
 
 
 def replaced(config: ExperimentConfig, values: Iterable[tuple[str, Any]], origin: str) -> ExperimentConfig:
-    """The config with the values of dotted keys replaced. Raises `InputError` for keys and values that do not fit."""
+    """The config with the values of dotted keys replaced; a number is a place in a list, counted from 0.
+
+    Raises:
+        InputError: a key that does not exist, or a value that does not fit.
+    """
     data = resolved(config)
     for key, value in values:
         *parents, leaf = key.split(".")
         node: Any = data
         for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-            if node is None:
-                break
-        if not isinstance(node, dict) or (leaf not in node and not _open_mapping(key)):
+            node = _inside(node, parent)
+        if isinstance(node, dict) and (leaf in node or _open_mapping(key)):
+            node[leaf] = value
+        elif isinstance(node, list) and leaf.isdigit() and int(leaf) < len(node):
+            node[int(leaf)] = value
+        else:
             raise InputError(f"{origin} {key}: {known('key', key, _paths(data))}")
-        node[leaf] = value
-    return _validate(ExperimentConfig, data, origin)
+    return validate(ExperimentConfig, data, origin)
+
+
+def _inside(node: Any, part: str) -> Any:
+    if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+        return node[int(part)]
+    return node.get(part) if isinstance(node, dict) else None
 
 
 def located(config: ExperimentConfig, root: Path) -> ExperimentConfig:
     """The config with the files that its task names as absolute paths: relative ones are below `root`, the project."""
     data = resolved(config)
     data["task"] = _mapped(data["task"], {name: str(root / name) for name in config.task.files})
-    return _validate(ExperimentConfig, data, "params.yaml")
+    return validate(ExperimentConfig, data, "params.yaml")
 
 
 def _mapped(data: Any, names: Mapping[str, str]) -> Any:
@@ -348,48 +320,9 @@ def _open_mapping(key: str) -> bool:
     return key.startswith(("gate.min.", "gate.max."))
 
 
-def _paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _paths(data: Any, prefix: str = "") -> list[str]:
     paths: list[str] = []
-    for key, value in data.items():
-        paths += _paths(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+        nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value))
+        paths += _paths(value, f"{prefix}{key}.") if nested and value else [f"{prefix}{key}"]
     return paths
-
-
-def _validate(model: type[Model], data: Any, origin: str) -> Model:
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        lines = [f"{origin}: {path}: {text}" for path, text in _explain(error, model)]
-        raise InputError("\n".join(lines)) from None
-
-
-def _explain(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
-    """(path, what is wrong and what is allowed) for each thing that is wrong, in the order of the models."""
-    lines: list[tuple[str, str]] = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"] if part != "[key]")
-        cause = item.get("ctx", {}).get("error")
-        if isinstance(cause, _NestedError):
-            lines += [(".".join(filter(None, (path, inner))), text) for inner, text in cause.lines]
-        elif item["type"] == "extra_forbidden":
-            allowed = list(_model_at(model, item["loc"][:-1]).model_fields)
-            lines.append((path, known("key", str(item["loc"][-1]), allowed)))
-        elif cause is not None:
-            lines.append((path or "(whole)", str(cause)))
-        elif item["type"] == "missing":
-            lines.append((path, "missing"))
-        else:
-            given = "" if isinstance(item["input"], dict) else f", not {item['input']!r}"
-            lines.append((path, f"{item['msg'][0].lower()}{item['msg'][1:]}{given}"))
-    return lines
-
-
-def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model that holds the key at `location`, found by walking the annotations."""
-    annotation: Any = model
-    for part in location:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            annotation = annotation.model_fields[str(part)].annotation
-        else:
-            annotation = get_args(annotation)[-1]
-    return cast("type[BaseModel]", annotation)

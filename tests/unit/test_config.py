@@ -22,15 +22,14 @@ from assay.config import (
     OptimizerConfig,
     SplitConfig,
     TrainConfig,
-    digest,
     load_params,
     located,
     override,
     parse_experiment,
     parse_params,
-    resolved,
 )
 from assay.errors import InputError
+from assay.schema import digest, resolved
 
 PROJECT = Path(__file__).parents[2]
 BASE: dict[str, Any] = {

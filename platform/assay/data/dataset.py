@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 from pydantic import ValidationError
 
-from assay.config import DatasetConfig, Frozen, SplitConfig
+from assay.config import DatasetConfig, SplitConfig
 from assay.data.annotations import KINDS, Annotation, class_counts
 from assay.data.images import Rejected, canonical, decode
 from assay.data.importers import Progress, Sample, Scan, SourceChanged, load_importer
@@ -27,6 +27,7 @@ from assay.data.split import SPLITS, Division, split_samples
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, known
 from assay.files import new_folder, swapped, write_atomic
+from assay.schema import Frozen
 
 CARD = "dataset.json"
 _CHUNK = 32

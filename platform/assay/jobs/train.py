@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.config import ExperimentConfig, load_params, located, override, parse_experiment, resolved
+from assay.config import ExperimentConfig, load_params, located, override, parse_experiment
+from assay.schema import resolved
 from assay.data.dataset import Dataset, open_dataset
 from assay.errors import AssayError, InputError
 from assay.jobs import outputs

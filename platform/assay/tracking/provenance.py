@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assay.config import ExperimentConfig, digest, resolved
+from assay.config import ExperimentConfig
+from assay.schema import digest, resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError
 

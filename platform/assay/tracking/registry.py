@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.config import resolved
+from assay.schema import resolved
 from assay.errors import InputError, WorkError
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from assay.config import Frozen, Headline, TaskConfig
+from assay.config import Headline, TaskConfig
 from assay.networks.names import WeightsName, check_architecture, weight_files
+from assay.schema import Frozen
 
 if TYPE_CHECKING:
     from assay.data.dataset import Card

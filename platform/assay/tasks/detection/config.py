@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from assay.config import Frozen, Headline, TaskConfig
+from assay.config import Headline, TaskConfig
 from assay.networks.names import ArchitectureName, WeightsName, weight_files
+from assay.schema import Frozen
 
 if TYPE_CHECKING:
     from assay.data.dataset import Card

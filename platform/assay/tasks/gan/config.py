@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from assay.config import Decay, Frozen, Headline, TaskConfig
+from assay.config import Decay, Headline, TaskConfig
+from assay.schema import Frozen
 
 
 class AugmentConfig(Frozen):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from assay.config import Frozen, Headline, TaskConfig
+from assay.config import Headline, TaskConfig
+from assay.schema import Frozen
 from assay.networks.names import ArchitectureName, WeightsName, weight_files
 
 if TYPE_CHECKING:
