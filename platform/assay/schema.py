@@ -53,7 +53,7 @@ def typed(value: Any, key: str, load: Callable[[str], type[BaseModel]]) -> Any:
     except InputError as error:
         raise NestedError([(key, str(error))]) from None
     try:
-        return model.modelvalidate(dict(value))
+        return model.model_validate(dict(value))
     except ValidationError as error:
         raise NestedError(explain(error, model)) from None
 
@@ -72,7 +72,7 @@ def digest(data: Any) -> str:
 
 def validate(model: type[Model], data: Any, origin: str) -> Model:
     try:
-        return model.modelvalidate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         lines = [f"{origin}: {path}: {text}" for path, text in explain(error, model)]
         raise InputError("\n".join(lines)) from None

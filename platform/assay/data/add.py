@@ -19,7 +19,6 @@ from assay.config import (
     load_params,
     parse_params,
     read_yaml,
-    resolved,
 )
 from assay.data.dataset import Card, build, divide, read_card, refuse_overlap, scan_source
 from assay.data.importers import FolderSource, Progress, detect, folder_kinds, load_source
@@ -28,6 +27,7 @@ from assay.data.raw import folder_digest, has_empty_folder
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, WorkError, known
 from assay.files import new_folder, swapped, write_atomic
+from assay.schema import resolved
 from assay.task import load_config, task_names
 
 _BOM = "\ufeff"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from assay.config import ExperimentConfig, load_params, located, override, parse_experiment
-from assay.schema import resolved
 from assay.data.dataset import Dataset, open_dataset
 from assay.errors import AssayError, InputError
 from assay.jobs import outputs
 from assay.jobs.progress import Progress
+from assay.schema import resolved
 from assay.settings import Settings
 from assay.task import load_task
 from assay.tracking.provenance import PREFIX, code_sha256, collect, file_hashes, fingerprint, git_commit

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from assay.config import ExperimentConfig
-from assay.schema import digest, resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError
+from assay.schema import digest, resolved
 
 PREFIX = "assay."
 REQUIRED = (

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.schema import resolved
 from assay.errors import InputError, WorkError
+from assay.schema import resolved
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from assay.config import Headline, TaskConfig
-from assay.schema import Frozen
 from assay.networks.names import ArchitectureName, WeightsName, weight_files
+from assay.schema import Frozen
 
 if TYPE_CHECKING:
     from assay.data.dataset import Card

@@ -1,0 +1,221 @@
+"""The space of a search: typed parameters, some of which count only at certain values of others.
+
+A point of it is a mapping of keys to values that holds exactly the parameters that count: `Values`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from assay.config import ExperimentConfig, replaced
+from assay.errors import InputError, known
+from assay.search_config import ParameterConfig, SearchConfig
+
+Values = Mapping[str, Any]
+MOST_COUNTED = 1_000_000  # points up to which a space is counted and listed
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched key.
+
+    Attributes:
+        choices: every value, in order; None for a continuous or very long range.
+        low, high: of a range; both ends belong to it.
+        ordered: whether neighbours in `choices` are near to each other.
+        when: other keys, each with the values at which this parameter counts.
+    """
+
+    key: str
+    config: ParameterConfig
+    choices: tuple[Any, ...] | None
+    low: float = math.nan
+    high: float = math.nan
+    ordered: bool = False
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, key: str, config: ParameterConfig) -> Parameter:
+        when = {name: tuple(v) if isinstance(v, (list, tuple)) else (v,) for name, v in config.when.items()}
+        if config.choice is not None:
+            plain = tuple(_plain(value) for value in config.choice)
+            numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in plain)
+            return cls(key, config, plain, ordered=numbers and list(plain) == sorted(plain), when=when)
+        low, high = config.range
+        choices = None
+        if config.step is not None or (config.whole and not config.log):
+            step = config.step or 1
+            count = math.floor((high - low) / step + 1e-9) + 1
+            choices = tuple(int(low + i * step) if config.whole else round(low + i * step, 12) for i in range(count))
+        elif config.whole and high - low < 256:
+            choices = tuple(range(int(low), int(high) + 1))
+        return cls(key, config, choices, low, high, ordered=True, when=when)
+
+    def at(self, unit: float) -> Any:
+        """The value at `unit` of 0..1, which is spread evenly over the values, or over orders of magnitude."""
+        if self.choices is not None and not self.config.log:
+            return self.choices[min(int(unit * len(self.choices)), len(self.choices) - 1)]
+        if self.config.whole:  # each whole number has the room from half below to half above it
+            low, high = math.log(self.low - 0.5 if self.low > 0.5 else self.low), math.log(self.high + 0.5)
+            return int(min(max(round(math.exp(low + unit * (high - low))), self.low), self.high))
+        if self.config.log:
+            low, high = math.log(self.low), math.log(self.high)
+            return float(min(max(math.exp(low + unit * (high - low)), self.low), self.high))
+        return float(self.low + unit * (self.high - self.low))
+
+    def unit(self, value: Any) -> float:
+        """Where a value lies, 0..1."""
+        if self.choices is not None and not self.config.log:
+            return self.choices.index(value) / max(len(self.choices) - 1, 1)
+        if self.config.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def counts(self, values: Values) -> bool:
+        return all(name in values and values[name] in allowed for name, allowed in self.when.items())
+
+
+class Space:
+    """The parameters of a search, those that others depend on first.
+
+    Raises:
+        InputError: it contradicts itself; the parameter is named.
+    """
+
+    def __init__(self, parameters: Mapping[str, ParameterConfig], origin: str = "space") -> None:
+        self.origin = origin
+        self.parameters = tuple(_in_order({k: Parameter.of(k, c) for k, c in parameters.items()}, origin))
+        self.by_key = {parameter.key: parameter for parameter in self.parameters}
+
+    def sample(self, random: np.random.Generator) -> dict[str, Any]:
+        return self.complete({}, random)
+
+    def complete(self, values: Values, random: np.random.Generator) -> dict[str, Any]:
+        """The values that count, at random where one is missing; those that do not count are left out."""
+        whole: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.counts(whole):
+                drawn = random.random()  # always, so that a change of one value leaves the others as they were
+                whole[parameter.key] = values[parameter.key] if parameter.key in values else parameter.at(drawn)
+        return whole
+
+    @cached_property
+    def size(self) -> int | None:
+        """The number of points; None if there is no end to them, or more than a million."""
+        if any(parameter.choices is None for parameter in self.parameters):
+            return None
+        if not any(parameter.when for parameter in self.parameters):
+            size = math.prod(len(parameter.choices or ()) for parameter in self.parameters)
+            return size if size <= MOST_COUNTED else None
+        counted = sum(1 for _ in itertools.islice(self.points(), MOST_COUNTED + 1))
+        return counted if counted <= MOST_COUNTED else None
+
+    def points(self, values: Values | None = None, number: int = 0) -> Iterator[dict[str, Any]]:
+        """Every point, the last parameter changing fastest. Only where all parameters have `choices`."""
+        values = values or {}
+        if number == len(self.parameters):
+            yield dict(values)
+            return
+        parameter = self.parameters[number]
+        if not parameter.counts(values):
+            yield from self.points(values, number + 1)
+            return
+        assert parameter.choices is not None
+        for value in parameter.choices:
+            yield from self.points({**values, parameter.key: value}, number + 1)
+
+    def apply(self, experiment: ExperimentConfig, values: Values) -> ExperimentConfig:
+        """The experiment at a point of the space."""
+        return replaced(experiment, values.items(), f"{self.origin}:")
+
+
+def identity(values: Values) -> str:
+    """The same text for the same point."""
+    return json.dumps(dict(values), sort_keys=True)
+
+
+def bound(name: str, search: SearchConfig, experiment: ExperimentConfig) -> tuple[Space, ExperimentConfig]:
+    """The space of a search, checked against its experiment, and the experiment as all trials have it otherwise.
+
+    Raises:
+        InputError: a key that does not exist there, a value that is out of its range or no architecture; all at once.
+    """
+    origin = f"params.yaml: searches.{name}"
+    fixed = replaced(experiment, search.set.items(), f"{origin}.set:")
+    networks = {}
+    if search.networks:
+        found = fixed.task.networks()
+        if not found:
+            raise InputError(f"{origin}.networks: task {fixed.task.name!r} has no space of networks of its own")
+        networks = {f"task.{key}": ParameterConfig.model_validate(plain) for key, plain in found.items()}
+    space = Space({**networks, **search.space}, f"{origin}.space")
+    twice = sorted(set(search.space) & set(search.set))
+    if twice:
+        raise InputError(f"{origin}.set: {twice[0]} is searched too: leave it out of one")
+    _check_values(space, fixed)
+    return space, fixed
+
+
+def _check_values(space: Space, experiment: ExperimentConfig) -> None:
+    """Every choice and both ends of every range, each where it counts, in an otherwise random point."""
+    random = np.random.default_rng(0)
+    faults = []
+    for parameter in space.parameters:
+        for value in parameter.choices[:256] if parameter.choices else (parameter.at(0.0), parameter.at(1.0)):
+            point = _with(space, parameter, value, random)
+            try:
+                space.apply(experiment, point)
+            except InputError as error:
+                lines = str(error).splitlines()
+                own = [line for line in lines if parameter.key in line] or lines
+                faults.append(own[0] if parameter.key in own[0] else f"{space.origin}: {parameter.key}: {own[0]}")
+                break
+    if faults:
+        raise InputError("\n".join(dict.fromkeys(faults)))
+
+
+def _with(space: Space, parameter: Parameter, value: Any, random: np.random.Generator) -> dict[str, Any]:
+    """A random point at which the parameter counts and has this value."""
+    forced = {parameter.key: value}
+    waiting = [parameter]
+    while waiting:
+        for name, allowed in waiting.pop().when.items():
+            if name not in forced:
+                forced[name] = next(v for v in (space.by_key[name].choices or allowed) if v in allowed)
+                waiting.append(space.by_key[name])
+    return space.complete(forced, random)
+
+
+def _in_order(parameters: Mapping[str, Parameter], origin: str) -> Iterator[Parameter]:
+    """Conditions before what depends on them; otherwise as they were written."""
+    left, done = dict(parameters), set()
+    for parameter in parameters.values():
+        for name, allowed in parameter.when.items():
+            where = f"{origin}.{parameter.key}.when.{name}"
+            if name not in parameters:
+                raise InputError(f"{where}: {known('searched key', name, list(parameters))}")
+            choices = parameters[name].choices
+            if choices is None:
+                raise InputError(f"{where}: {name} is a continuous range; a condition needs a choice or a whole number")
+            if not any(value in choices for value in allowed):
+                raise InputError(f"{where}: {name} is never {' or '.join(map(repr, allowed))}; it is one of {choices}")
+    while left:
+        ready = next((p for p in left.values() if set(p.when) <= done), None)
+        if ready is None:
+            raise InputError(f"{origin}: the conditions of {', '.join(left)} go round in a circle")
+        del left[ready.key]
+        done.add(ready.key)
+        yield ready
+
+
+def _plain(value: Any) -> Any:
+    """A choice as JSON has it: lists, not tuples."""
+    return json.loads(json.dumps(value))
