@@ -51,34 +51,53 @@ class Tracker:
         return client
 
     def create(self, experiment: str, provenance: Provenance) -> str:
-        """A new run with its parameters, tags and inputs; returns its id."""
-        from mlflow.entities import Metric, Param, RunTag  # noqa: F401
-
-        run = self.client.create_run(
-            self._experiment_id(experiment),
-            run_name=f"{experiment}-{provenance.tags['fingerprint'][:8]}",
-            tags={PREFIX + name: value for name, value in provenance.tags.items()}
-            | {"mlflow.source.git.commit": provenance.tags["commit"], "assay.kind": "run"},
-        )
-        run_id: str = run.info.run_id
-        params = [Param(name, str(value)) for name, value in flatten(provenance.config).items()]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[start : start + 100])
-        self._log_dataset(run_id, provenance)
+        """A new run with its parameters, tags, inputs and texts; returns its id."""
+        run_id = self.begin(experiment, provenance)
         self.log_text(run_id, "provenance/config.json", json.dumps(provenance.config, indent=2))
         self.log_text(run_id, "provenance/packages.json", json.dumps(dict(provenance.packages), indent=2))
         if provenance.diff:
             self.log_text(run_id, "provenance/working-tree.diff", provenance.diff)
         return run_id
 
-    def find(self, experiment: str, fingerprint: str) -> Run | None:
-        """The run of these very inputs: a finished one, else the newest unfinished one."""
+    def begin(self, experiment: str, provenance: Provenance, parent: str | None = None, name: str = "") -> str:
+        """A new run with its parameters, tags and inputs; `parent` is the search that a trial belongs to."""
+        from mlflow.entities import Param
+
+        tags = {PREFIX + tag: value for tag, value in provenance.tags.items()}
+        tags |= {"mlflow.source.git.commit": provenance.tags["commit"], f"{PREFIX}kind": provenance.kind}
+        tags |= {"mlflow.parentRunId": parent} if parent else {}
+        run = self.client.create_run(
+            self._experiment_id(experiment),
+            run_name=name or f"{experiment}-{provenance.tags['fingerprint'][:8]}",
+            tags=tags,
+        )
+        run_id: str = run.info.run_id
+        params = [Param(key, str(value)[:6000]) for key, value in flatten(provenance.config).items()]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100])
+        self._log_dataset(run_id, provenance)
+        return run_id
+
+    def children(self, experiment: str, parent: str) -> list[Run]:
+        """The trials of a search."""
+        found, token = [], None
+        while True:
+            page = self.client.search_runs(
+                [self._experiment_id(experiment)], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token
+            )
+            found += list(page)
+            token = page.token
+            if not token:
+                return found
+
+    def find(self, experiment: str, fingerprint: str, kind: str = "run") -> Run | None:
+        """The run or search of these very inputs: a finished one, else the newest unfinished one."""
         found = self.client.get_experiment_by_name(experiment)
         if found is None:
             return None
         runs = self.client.search_runs(
             [found.experiment_id],
-            f"tags.`{PREFIX}fingerprint` = '{fingerprint}'",
+            f"tags.`{PREFIX}fingerprint` = '{fingerprint}' and tags.`{PREFIX}kind` = '{kind}'",
             order_by=["attributes.start_time DESC"],
         )
         finished = [run for run in runs if run.info.status == "FINISHED"]

@@ -55,11 +55,11 @@ def launch(
     folder = Path(job.folder)
     forget_end(folder)
     if plan.workers == 0:
-        _run(lambda: work_here(job), folder, tick, say)
+        run_watched(lambda: work_here(job), folder, tick, say)
     else:
         with ray_running(settings, say):
             say(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
-            _run(lambda: train_on_ray(job, plan, settings.runs, say), folder, tick, say)
+            run_watched(lambda: train_on_ray(job, plan, settings.runs, say), folder, tick, say)
     return _read(folder / OUTCOME)
 
 
@@ -173,7 +173,7 @@ def _fit(job: Job, plan: Plan, storage: Path) -> None:
     trainer.fit()
 
 
-def _run(target: Callable[[], None], folder: Path, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+def run_watched(target: Callable[[], None], folder: Path, tick: Callable[[], None], say: Callable[[str], None]) -> None:
     """Run the target in a thread; the first Ctrl-C or SIGTERM asks it to save and end, the second leaves at once."""
     failure: list[BaseException] = []
 

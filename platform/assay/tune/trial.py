@@ -23,7 +23,8 @@ from assay.errors import AssayError
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import CHECKPOINTS, OUTCOME, SPOOL, STOP, WARNINGS
-from assay.train.launch import forget_end, raise_told, train_on_ray
+from assay.train.launch import raise_told, train_on_ray
+from assay.train.loop import Training
 from assay.train.plan import Plan
 from assay.train.spool import read
 from assay.train.worker import Job, prepare
@@ -55,6 +56,10 @@ class TrialJob:
     workers: int = 0
     device: str = "cpu"
     keep: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.job["folder"])
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -101,46 +106,45 @@ class Here:
 
     def __init__(self, trial: TrialJob) -> None:
         self.trial = trial
-        self.training: Any = None
+        self.training: Training | None = None
         self.inherited = ""
 
     def advance(self) -> dict[str, Any]:
         if self.training is None:
-            self._begin()
+            self.training = self._begin()
             if self.trial.costs:
-                from assay.networks.costs import task_costs
-
-                return {"epoch": 0, "metrics": task_costs(self.training.task)}
+                return {"epoch": 0, "metrics": costs_of(self.training)}
         stops = [epoch for epoch in (*self.trial.milestones, self.trial.until) if epoch > self.training.position.epoch]
         target = min(stops, default=self.trial.until)
         if not self.training.advance(target):
             return {"done": True, "interrupted": True}
         report = {"epoch": target, "metrics": dict(self.training.position.best_metrics)}
-        return self._finish(report) if target == self.trial.until else report
+        return self._finish(self.training, report) if target == self.trial.until else report
 
-    def _begin(self) -> None:
+    def _begin(self) -> Training:
         job = Job(**self.trial.job)
         device = torch.device("cuda" if job.gpu else "cpu")
         self.context = LocalContext(Path(job.folder), device, job.threads, compiled=job.compiled)
         if self.trial.parent is not None:
             self.context.checkpoints.inherit(Path(self.trial.parent) / CHECKPOINTS)
-        self.training = prepare(job, self.context)
+        training = prepare(job, self.context)
         if self.trial.parent is not None:
-            self.inherited = weights_sha256(self.training.task.state_dict())
+            self.inherited = weights_sha256(training.task.state_dict())
+        return training
 
-    def _finish(self, report: dict[str, Any]) -> dict[str, Any]:
+    def _finish(self, training: Training, report: dict[str, Any]) -> dict[str, Any]:
         from safetensors.torch import save_file
 
-        outcome = self.training.outcome()
+        outcome = training.outcome()
         facts = {"weights_sha256": outcome.weights_sha256, "steps": outcome.steps, "task": dict(outcome.facts)}
         if self.trial.keep:  # others go on from the last state, so it is the last state that is judged
-            self.training.save()
-            report["metrics"] = dict(self.training.position.metrics)
-            facts["last_sha256"] = weights_sha256(self.training.task.state_dict())
+            training.save()
+            report["metrics"] = dict(training.position.metrics)
+            facts["last_sha256"] = weights_sha256(training.task.state_dict())
             facts |= {"inherited_sha256": self.inherited} if self.inherited else {}
         self.context.close()
         weights = {name: tensor.contiguous() for name, tensor in outcome.weights.items()}
-        save_file(weights, Path(self.trial.job["folder"]) / WEIGHTS)
+        save_file(weights, self.trial.folder / WEIGHTS)
         return {**report, "done": True, "facts": facts}
 
     def close(self) -> None:
@@ -168,7 +172,8 @@ class OnRayTrain:
     def advance(self) -> dict[str, Any]:
         if self.costs:
             self.costs = False
-            return {"epoch": 0, "metrics": self._costs()}
+            context = LocalContext(self.folder, torch.device("cpu"), self.job.threads)
+            return {"epoch": 0, "metrics": costs_of(prepare(self.job, context))}
         if self.thread is None:
             self._start()
         assert self.thread is not None
@@ -180,7 +185,6 @@ class OnRayTrain:
         return self._end()
 
     def _start(self) -> None:
-        forget_end(self.folder)
         plan = Plan(self.trial.workers, self.trial.device, self.job.threads, self.job.compiled)
 
         def body() -> None:
@@ -223,13 +227,14 @@ class OnRayTrain:
         facts = {"weights_sha256": outcome["weights_sha256"], "steps": outcome["steps"], "task": outcome["facts"]}
         return {"done": True, "epoch": self.trial.until, "metrics": outcome["metrics"], "facts": facts}
 
-    def _costs(self) -> Mapping[str, float]:
-        from assay.networks.costs import task_costs
-
-        context = LocalContext(self.folder, torch.device("cpu"), self.job.threads)
-        return task_costs(prepare(self.job, context).task)
-
     def close(self) -> None:
         if self.thread is not None and self.thread.is_alive():
             (self.folder / STOP).touch()
             self.thread.join()
+
+
+def costs_of(training: Training) -> dict[str, float]:
+    """What the network of a training costs, as metrics `cost/…`."""
+    from assay.networks.costs import task_costs
+
+    return {f"cost/{name}": float(value) for name, value in vars(task_costs(training.task)).items()}
