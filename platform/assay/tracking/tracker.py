@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +129,21 @@ class Tracker:
 
         now = time.time_ns() // 1_000_000
         self.client.log_batch(run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
+
+    def log_series(self, run_id: str, name: str, points: Sequence[tuple[int, float]]) -> None:
+        """One metric at many steps, all at this moment."""
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        metrics = [Metric(name, value, now, step) for step, value in points]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+
+    def copy_provenance(self, source: str, target: str) -> None:
+        """Give a trial the texts that its search has for all of its trials."""
+        for name in self.names(source, "provenance"):
+            if name != "config.json":
+                self.log_bytes(target, f"provenance/{name}", self.read_bytes(source, f"provenance/{name}"))
 
     def log_text(self, run_id: str, name: str, text: str) -> None:
         self.log_bytes(run_id, name, text.encode())

@@ -6,9 +6,9 @@ what it has is not written twice. While the store does not answer, the search go
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,79 +62,62 @@ class TrialRecorder:
         self.run_ids = {int(number): run.info.run_id for number, run in runs.items() if number is not None}
         self.done = {int(n) for n, run in runs.items() if n is not None and run.info.status in ("FINISHED", "FAILED")}
         self.running: dict[int, Entry] = {}
-        self._queue: queue.Queue[Entry | None] = queue.Queue()
+        self._waiting: deque[Entry] = deque()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trials", daemon=True)
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
         """Record that a trial began, or how it ended. Returns at once."""
-        self._queue.put(entry)
+        self._waiting.append(entry)
+        self._wake.set()
 
     def close(self) -> None:
         """Record what is left. Raises `WorkError` if the store does not answer; the next session then hands it over."""
-        self._queue.put(None)
+        self._stop.set()
+        self._wake.set()
         self._thread.join()
-        left = [entry for entry in iter(self._take, None) if entry is not None]
         try:
-            for entry in left:
-                self._record(entry)
+            while self._waiting:
+                self._record(self._waiting[0])
+                self._waiting.popleft()
             for number, entry in self.running.items():  # they wait for the next session
                 ship(self.tracker, self.run_ids[number], entry.folder)
-                self.tracker.set_status(self.run_ids[number], "KILLED", "the search was stopped; --resume continues it")
+                self.tracker.set_status(
+                    self.run_ids[number], "KILLED", "the search was stopped; it goes on with --resume"
+                )
         except Exception as error:
             raise WorkError(
-                f"the tracking store does not answer ({_line(error)}); {len(left)} trials are safe in the search's "
-                "folder and are recorded when the search is resumed"
+                f"the tracking store does not answer ({_line(error)}); {len(self._waiting)} trials are safe in the "
+                "search's folder and are recorded when the search is resumed"
             ) from error
-
-    def _take(self) -> Entry | None:
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            return None
 
     def _run(self) -> None:
         wait, shipped, warned = SECONDS, time.monotonic(), False
-        entry: Entry | None = None
-        while True:
+        while self._waiting or not self._stop.is_set():
             try:
-                entry = entry or self._queue.get(timeout=SECONDS)
-                if entry is None:
-                    return
-                self._record(entry)
-                entry = None
-            except queue.Empty:
-                pass
+                if self._waiting:
+                    self._record(self._waiting[0])
+                    self._waiting.popleft()
+                else:
+                    self._wake.wait(SECONDS)
+                    self._wake.clear()
+                if time.monotonic() - shipped > SECONDS:
+                    self._ship_running()
+                    shipped = time.monotonic()
+                wait, warned = SECONDS, False
             except Exception as error:  # whatever the store's client raises: the search goes on
                 if not warned:
                     self.warn(f"the tracking store does not answer ({_line(error)}); trials wait to be recorded")
                 warned = True
-                if self._closing(wait):
-                    self._queue.put(entry)
+                if self._stop.wait(wait):
                     return
                 wait = min(2 * wait, LONGEST_SECONDS)
-                continue
-            wait, warned = SECONDS, False
-            if time.monotonic() - shipped > SECONDS:
-                self._ship_running()
-                shipped = time.monotonic()
-
-    def _closing(self, seconds: float) -> bool:
-        """Wait; True as soon as `close` was called."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            with self._queue.mutex:
-                if None in self._queue.queue:
-                    return True
-            time.sleep(0.1)
-        return False
 
     def _ship_running(self) -> None:
         for number, entry in self.running.items():
-            try:
-                ship(self.tracker, self.run_ids[number], entry.folder)
-            except Exception:  # noqa: S110 - it is tried again, and told where the trial ends
-                pass
+            ship(self.tracker, self.run_ids[number], entry.folder)
 
     def _record(self, entry: Entry) -> None:
         number = entry.number
@@ -142,7 +125,7 @@ class TrialRecorder:
             return
         if number not in self.run_ids:
             provenance = self.provenance(entry)
-            tags = {**provenance.tags, **entry.tags, "trial": str(number), "search_id": self.search_id}
+            tags = {**provenance.tags, "trial": str(number), "search_id": self.search_id}
             self.run_ids[number] = self.tracker.begin(
                 self.experiment, replace(provenance, tags=tags), self.search_id, f"trial-{number:04d}"
             )

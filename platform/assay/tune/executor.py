@@ -20,12 +20,13 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from assay.errors import InputError
 from assay.settings import Settings
 from assay.train.folder import STOP
 from assay.train.launch import forget_end, ray_running, run_watched
 from assay.tune.plan import TrialPlan
 from assay.tune.search import Search, Trial
-from assay.tune.trial import Runner, TrialJob, begin
+from assay.tune.trial import Runner, TrialJob, begin, trial_folder
 
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -40,7 +41,7 @@ TUNE_ENVIRONMENT = {
 class Listener(Protocol):
     """Hears of every trial: the record of the search. It must return at once."""
 
-    def started(self, trial: Trial, job: TrialJob) -> None: ...
+    def started(self, trial: Trial) -> None: ...
 
     def ended(self, trial: Trial) -> None: ...
 
@@ -61,6 +62,9 @@ class Work:
     plan: TrialPlan
     deadline: float | None = None
 
+    def trial_folder(self, trial: Trial) -> Path:
+        return trial_folder(self.folder, trial.number)
+
     @property
     def stopping(self) -> bool:
         late = self.deadline is not None and time.monotonic() > self.deadline
@@ -77,7 +81,7 @@ def execute(work: Work, settings: Settings, tick: Callable[[], None], say: Calla
     def watch() -> None:
         if work.stopping:
             for trial in work.search.running:
-                (work.job(trial).folder / STOP).touch()
+                (work.trial_folder(trial) / STOP).touch()
         tick()
 
     with ray_running(settings, say):
@@ -136,15 +140,19 @@ class _Source(Searcher):
             return None if search.running else Searcher.FINISHED
         if len(search.running) >= self.work.plan.parallel:
             return None
-        trial = search.next()
-        if trial is None:
-            return None if search.running else Searcher.FINISHED
-        self.numbers[trial_id] = trial.number
-        job = self.work.job(trial)
-        job.folder.mkdir(parents=True, exist_ok=True)
-        forget_end(job.folder)
-        self.work.listener.started(trial, job)
-        return {"trial": job.plain()}
+        while (trial := search.next()) is not None:
+            try:
+                job = self.work.job(trial)
+            except InputError as error:  # values that are fine each by itself and do not go together
+                search.end(trial.number, "failed", reason=str(error))
+                self.work.listener.ended(trial)
+                continue
+            self.numbers[trial_id] = trial.number
+            job.folder.mkdir(parents=True, exist_ok=True)
+            forget_end(job.folder)
+            self.work.listener.started(trial)
+            return {"trial": job.plain()}
+        return None if search.running else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number = self.numbers.pop(trial_id)

@@ -238,3 +238,8 @@ def costs_of(training: Training) -> dict[str, float]:
     from assay.networks.costs import task_costs
 
     return {f"cost/{name}": float(value) for name, value in vars(task_costs(training.task)).items()}
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where a trial of the search in `folder` keeps its spool, checkpoints and weights."""
+    return folder / "trials" / f"{number:04d}"
