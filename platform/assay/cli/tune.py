@@ -88,12 +88,11 @@ def _record(record: Mapping[str, Any]) -> Any:
         rows["look next"] = f"results/searches/{record['search']}/search.html"
     parts: list[Any] = [table(rows)]
     if len(record["front"]) > 1:
-        metrics = list(record["objectives"]) + [n for n in best["metrics"] if n.startswith("cost/")]
-        grid = Table("trial", *dict.fromkeys(metrics), title="the front", title_justify="left", box=None)
+        costs = [name for name in best["metrics"] if name.startswith("cost/")]
+        metrics = list(dict.fromkeys([*record["objectives"], *costs]))
+        grid = Table("trial", *metrics, title="the front", title_justify="left", box=None)
         for found in record["front"]:
-            grid.add_row(
-                *(Text(f"{found['metrics'].get(m, found['trial']):g}") for m in ("trial", *dict.fromkeys(metrics)))
-            )
+            grid.add_row(str(found["trial"]), *(Text(f"{found['metrics'][name]:g}") for name in metrics))
         parts.append(grid)
     return Group(*parts)
 

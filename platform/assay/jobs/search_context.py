@@ -45,7 +45,7 @@ class SearchContext:
 
     @classmethod
     def of(cls, name: str, settings: Settings, parallel: int | None = None) -> SearchContext:
-        params: Params = load_params(settings.params_file)
+        params = load_params(settings.params_file)
         config = params.search(name)
         space, experiment = bound(name, config, params.experiment(config.experiment))
         objectives.check(name, config, space, experiment)
