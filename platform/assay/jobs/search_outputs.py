@@ -32,7 +32,7 @@ def facts(context: SearchContext) -> dict[str, str]:
         "budget": ", ".join(f"{value:g} {name}" for name, value in limits.items()),
         "dataset": f"{tags['dataset']} {tags['dataset_hash']}",
         "commit": tags["commit"][:12] + (" with changes" if tags["dirty"] == "true" else ""),
-        "slots": f"{context.plan.parallel} trials at a time, each {context.plan.threads} threads, {context.plan.device}",
+        "slots": f"{context.plan.parallel} at a time, {context.plan.threads} threads each, on {context.plan.device}",
     }
     if context.config.limits:
         found["limits"] = ", ".join(f"{name} ≤ {most:g}" for name, most in context.config.limits.items())

@@ -23,7 +23,7 @@ def check(name: str, search: SearchConfig, space: Space, experiment: ExperimentC
         if metric.startswith("val/") and metric not in reported:
             raise InputError(f"{origin}.objectives: {known('metric', metric, reported)}")
     for key in ("data", "seed", "gate", "task.name", "train.workers", "train.device"):
-        if key in space.by_key or key in search.set:
+        if key in space.by_key:
             raise InputError(f"{origin}.space: {key} is no matter of a search: leave it out")
     if search.scheduling and "train.epochs" in space.by_key:
         raise InputError(
