@@ -51,7 +51,16 @@ class Slot(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None: ...
 
 
-class _Source(Searcher):
+class _Live:
+    """Tune writes down what it is given, to restore it later; of a live search there is nothing to write."""
+
+    work: Work
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Source(_Live, Searcher):
     """Gives Tune the next trial whenever a slot is free, and hears how each ended."""
 
     def __init__(self, work: Work) -> None:
@@ -96,7 +105,7 @@ class _Source(Searcher):
     def restore(self, checkpoint_path: str) -> None: ...
 
 
-class _Judge(FIFOScheduler):
+class _Judge(_Live, FIFOScheduler):
     """Asks the search, at each report, whether the trial goes on."""
 
     def __init__(self, work: Work) -> None:
