@@ -66,7 +66,11 @@ def ours(trials: int, nap: float, clone: Path) -> tuple[float, float, float]:
     params = clone / "params.yaml"
     text = params.read_text()
     before, _, _ = text.partition("\nsearches:")
-    text = before.replace("\npresets:", BLOCK.format(nap=nap) + "\npresets:") + "\nsearches:" + SEARCH.format(trials=trials)
+    text = (
+        before.replace("\npresets:", BLOCK.format(nap=nap) + "\npresets:")
+        + "\nsearches:"
+        + SEARCH.format(trials=trials)
+    )
     params.write_text(text)
     began = time.monotonic()
     record = assay(clone, "tune", "knobs", "--new")

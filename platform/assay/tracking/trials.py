@@ -119,9 +119,13 @@ class TrialRecorder:
         for number, entry in self.running.items():
             ship(self.tracker, self.run_ids[number], entry.folder)
 
+    def _has_ended(self, number: int) -> bool:
+        """True for a trial whose end waits to be recorded too: then its beginning is no news."""
+        return any(entry.number == number and entry.status != "running" for entry in list(self._waiting))
+
     def _record(self, entry: Entry) -> None:
         number = entry.number
-        if number in self.done:
+        if number in self.done or (entry.status == "running" and self._has_ended(number)):
             return
         if number not in self.run_ids:
             provenance = self.provenance(entry)
@@ -138,10 +142,7 @@ class TrialRecorder:
             return
         ship(self.tracker, run_id, entry.folder)
         costs = {name: value for name, value in entry.metrics.items() if name.startswith("cost/")}
-        if costs:
-            self.tracker.log_metrics(run_id, costs, 0)
-        self.tracker.client.set_tag(run_id, "assay.trial_status", entry.status)
-        self.tracker.set_status(run_id, STATUS[entry.status], entry.reason)
+        self.tracker.end(run_id, STATUS[entry.status], costs, {"trial_status": entry.status, "reason": entry.reason})
         self.done.add(number)
         self.running.pop(number, None)
 
