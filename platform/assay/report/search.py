@@ -13,7 +13,6 @@ from typing import Any
 NOT_USED = "n/a"
 """Stands where a parameter does not count in a trial, because its condition does not hold."""
 MOST_BEST = 5  # trials of one objective that are listed as the best
-VALUES_WIDTH = 100  # characters up to which a terminal shows a trial's values
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class SearchStory:
         facts: what else to show, in this order: budget, dataset, commit. While it runs, `total` (the number of trials
             that there will be) and `time left` stand in the headline.
         baseline: metrics of the experiment as it is, where they are known.
+        fixed: keys that all trials had otherwise than the experiment.
     """
 
     name: str
@@ -63,6 +63,7 @@ class SearchStory:
     trials: Sequence[TrialRow]
     facts: Mapping[str, str]
     baseline: Mapping[str, float] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def objective(self) -> str:
@@ -139,7 +140,7 @@ def summary(story: SearchStory) -> list[dict[str, Any]]:
     """
     rows = winners(story)
     costs = {m for t in rows for m in t.metrics if m.startswith("cost/")} - set(story.objectives)
-    keys = [key for key in story.parameters if len(rows) == 1 or len({_seen(t, key) for t in rows}) > 1]
+    keys = _differing(story, rows)
     return [
         {"trial": t.number}
         | {metric: t.metrics.get(metric) for metric in [*story.objectives, *sorted(costs)]}
@@ -170,7 +171,7 @@ def columns(story: SearchStory) -> list[str]:
 
 def line(story: SearchStory) -> str:
     """How a search stands, in one line."""
-    parts = [f"{story.count('finished', 'stopped', 'over')}{_of(story)} trials done"]
+    parts = [f"{len(story.trials) - story.count('running')}{_of(story)} trials done"]
     parts += [f"{n} {status}" for status in ("stopped", "over", "failed", "running") if (n := story.count(status))]
     best = front(story.trials, story.objectives)
     if len(story.objectives) > 1 and best:
@@ -203,16 +204,17 @@ def _table(story: SearchStory, title: str, trials: Sequence[TrialRow], metrics: 
     from rich.text import Text
 
     names = short(story.parameters)
+    differ = _differing(story, trials)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in (title, *(metrics or [story.objective]), "epochs", "seconds"):
         table.add_column(Text(name), justify="right", no_wrap=True)
-    table.add_column("values", no_wrap=True, overflow="ellipsis", max_width=VALUES_WIDTH)
+    table.add_column("values")
     for t in trials:
         seen = [text(t.metrics[m]) if m in t.metrics else "" for m in metrics]
         latest = [text(float(t.curve[-1][1])) if t.curve else ""]
-        values = " ".join(f"{names.get(key, key)}={text(value)}" for key, value in t.values.items())
-        cells = [str(t.number), *(seen if metrics else latest), str(t.epochs), f"{t.seconds:.0f}", values]
-        table.add_row(*map(Text, cells))
+        values = " ".join(f"{names[key]}={text(t.values[key])}" for key in differ if key in t.values)
+        cells = [str(t.number), *(seen if metrics else latest), str(t.epochs), f"{t.seconds:.0f}"]
+        table.add_row(*map(Text, cells), Text(values, no_wrap=True, overflow="ellipsis"))
     return table
 
 
@@ -220,9 +222,12 @@ def _of(story: SearchStory) -> str:
     return f" of {story.facts['total']}" if "total" in story.facts else ""
 
 
-def _seen(trial: TrialRow, key: str) -> str:
-    return json.dumps(trial.values.get(key, NOT_USED), default=str)
+def _differing(story: SearchStory, trials: Sequence[TrialRow]) -> list[str]:
+    """The searched keys in which trials differ; all of a single one."""
+    seen = {key: {json.dumps(t.values.get(key, NOT_USED), default=str) for t in trials} for key in story.parameters}
+    return [key for key, values in seen.items() if len(trials) == 1 or len(values) > 1]
 
 
 def _cell(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float)) else json.dumps(value, default=str, ensure_ascii=False)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number or isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)

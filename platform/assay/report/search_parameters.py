@@ -77,18 +77,13 @@ def parallel_coordinates(story: SearchStory) -> bytes | None:
 def _trials(plot: Any, shown: Sequence[TrialRow], keys: Any, metrics: Any, metric: str) -> None:
     from matplotlib import colormaps
 
-    width, most = (1.3, 0.85) if len(shown) <= 60 else (0.8, 0.7)
+    width, palest, faintest = (1.3, 0.35, 0.5) if len(shown) <= 60 else (0.8, 0.2, 0.25)
     order = sorted(shown, key=lambda t: metrics[metric].place(t.metrics[metric], 0))
     for place, trial in enumerate(order, 1):
-        share = place / len(order)  # by rank: however the scores lie, few lines are dark
+        share = (place / len(order)) ** 2  # by rank: however the scores lie, few lines are dark
         xs, ys = _line(trial, keys, metrics)
-        plot.plot(
-            xs,
-            ys,
-            color=colormaps[SHADES](0.2 + 0.8 * share**2),
-            linewidth=width,
-            alpha=0.25 + (most - 0.25) * share**2,
-        )
+        colour = colormaps[SHADES](palest + (1 - palest) * share)
+        plot.plot(xs, ys, color=colour, linewidth=width, alpha=faintest + (0.8 - faintest) * share, zorder=2)
     finished = [t for t in shown if t.status == "finished"]
     if finished:
         xs, ys = _line(finished[0], keys, metrics)
@@ -118,7 +113,7 @@ def _scaffold(plot: Any, axes: Sequence[Axis], keys: int) -> None:
                 place, row + 0.14, label, ha="center", va="top", fontsize=6.5, parse_math=False, zorder=5, bbox=box
             )
     plot.set_yticks(range(len(axes)), [axis.name for axis in axes], fontsize=8, parse_math=False)
-    plot.set(ylim=(len(axes) - 0.35, -0.7), xlim=(-0.02, ASIDE + 0.05), xticks=[])
+    plot.set(ylim=(len(axes) - 0.35, -0.5), xlim=(-0.02, ASIDE + 0.05), xticks=[])
     plot.tick_params(length=0)
     plot.spines[:].set_visible(False)
 

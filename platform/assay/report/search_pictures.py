@@ -75,14 +75,14 @@ def rungs(story: SearchStory) -> bytes | None:
     width = 1.0 if len(drawn) <= 60 else 0.6
     best = next(iter(ranked(drawn, story.objectives)), None)
     for trial, end in zip(drawn, ends, strict=True):
-        epochs, values = zip(*trial.curve, strict=True)
-        colour = colormaps[SHADES](0.3 + 0.7 * math.log(max(end, 1)) / max(math.log(max(ends)), 1e-9))
+        epochs, values = zip(*_inherited(story, trial)[-1 - len(trial.curve) :], strict=True)
+        colour = colormaps[SHADES](0.3 + 0.6 * math.log(max(end, 1)) / max(math.log(max(ends)), 1e-9))
         axes.plot(epochs, np.clip(values, low, high), color=colour, linewidth=width, alpha=0.7)
         if trial.status in ("stopped", "failed") or len(epochs) == 1:
             marker, shade = ("x", ACCENT) if trial.status == "failed" else ("o", colour)
             axes.plot(end, min(max(values[-1], low), high), marker, color=shade, markersize=5 if marker == "x" else 3)
     if best is not None:
-        epochs, values = zip(*best.curve, strict=True)
+        epochs, values = zip(*_inherited(story, best), strict=True)
         label = f"best: trial {best.number}"
         axes.plot(epochs, np.clip(values, low, high), "o-", color=ACCENT, linewidth=2, markersize=3, label=label)
     if story.scheduler and max(ends) >= 16:
@@ -104,6 +104,16 @@ def rungs(story: SearchStory) -> bytes | None:
     if best is not None:
         axes.legend(loc="lower right" if story.objectives[story.objective] == "max" else "upper right", fontsize=8)
     return _png(figure)
+
+
+def _inherited(story: SearchStory, trial: TrialRow) -> list[tuple[int, float]]:
+    """The curve of a trial behind those of its parents."""
+    trials = {t.number: t for t in story.trials}
+    curve = list(trial.curve)
+    while trial.parent in trials:
+        trial = trials[trial.parent]
+        curve = [point for point in trial.curve if point[0] < curve[0][0]] + curve
+    return curve
 
 
 def front_picture(story: SearchStory) -> bytes | None:
@@ -226,7 +236,7 @@ def _tree(story: SearchStory, figure: Any, axes: Any, places: dict[int, tuple[in
         shades = SHADES if story.objectives[story.objective] == "max" else f"{SHADES}_r"
         low, high = bounds(values, story.objectives[story.objective])
         spots = list(zip(*(places[t.number] for t in seen), strict=True))
-        marks = axes.scatter(*spots, 46, values, cmap=shades, vmin=low, vmax=high, zorder=3, edgecolors="white")
+        marks = axes.scatter(*spots, 46, values, cmap=shades, vmin=low, vmax=high, zorder=3, edgecolors="#8a94a3")
         bar = figure.colorbar(marks, ax=axes, pad=0.01, fraction=0.04)
         bar.set_label(story.objective, fontsize=8, parse_math=False)
     for trial in story.trials:
