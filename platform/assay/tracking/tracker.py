@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from assay.errors import InputError, WorkError
+from assay.services import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance
 
@@ -45,6 +48,7 @@ class Tracker:
         try:
             with FileLock(self.settings.state / "mlflow.lock"):
                 client.search_experiments(max_results=1)
+                _share(self.settings.tracking)
         except MlflowException as error:
             line = " ".join(str(error).split())[:300]
             raise WorkError(f"the tracking store {_shown(self.settings.tracking)} does not answer: {line}") from None
@@ -209,6 +213,19 @@ class Tracker:
         source = json.dumps({"dvc": f"data/{name}", "hash": version})
         entry = Dataset(name=name, digest=version[:36], source_type="dvc", source=source)
         self.client.log_inputs(run_id, datasets=[DatasetInput(entry, tags=[])])
+
+
+def _share(uri: str) -> None:
+    """Let many processes write to a SQLite store: readers and a writer then never wait for each other.
+
+    SQLite keeps this setting in the file. A file system that cannot have it, such as a network's, stays as it was.
+    """
+    database = sqlite_file(uri)
+    if database is None:
+        return
+    with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=60)) as connection:
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL")
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
