@@ -5,7 +5,6 @@ Beside it its twin that nobody kills. One trial at a time, so that both see the 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -46,10 +45,10 @@ def write(clone: Path, searches: dict[str, Any]) -> None:
     yaml.dump(data, path)
 
 
-def ended(folder: Path) -> int:
-    """Trials that have come to an end, in the newest search."""
-    journals = sorted(folder.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
-    return journals[-1].read_text().count('"event":"end"') if journals else 0
+def journals(clone: Path) -> list[Path]:
+    """Of all searches, the newest last."""
+    found = (clone / ".assay/runs").glob("*/journal.jsonl")
+    return sorted(found, key=lambda path: path.stat().st_ctime)
 
 
 def start(clone: Path, name: str, *more: str) -> subprocess.Popen[bytes]:
@@ -58,9 +57,10 @@ def start(clone: Path, name: str, *more: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=clone, env=environment(clone), stdout=log, stderr=log)
 
 
-def wait_for(clone: Path, count: int, child: subprocess.Popen[bytes]) -> None:
+def wait_for(clone: Path, searches: int, count: int, child: subprocess.Popen[bytes]) -> None:
+    """Until the newest of so many searches has so many trials that came to an end."""
     limit = time.monotonic() + SECONDS
-    while ended(clone / ".assay/runs") < count:
+    while len(found := journals(clone)) < searches or found[-1].read_text().count('"event":"end"') < count:
         assert child.poll() is None, (clone / "log.txt").read_text()[-2000:]
         assert time.monotonic() < limit, "it takes too long"
         time.sleep(0.02)
@@ -74,15 +74,15 @@ def kill_child(child: subprocess.Popen[bytes], name: str) -> None:
 
 def killed(clone: Path, name: str, trials: int) -> dict[str, Any]:
     """Run the search through three kills to its end; its record."""
+    searches = len(journals(clone)) + 1
     child = start(clone, name, "--new")
-    time.sleep(2)  # the newest journal is of this search from now on
-    wait_for(clone, trials // 4, child)
+    wait_for(clone, searches, trials // 4, child)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child = start(clone, name)
-    wait_for(clone, trials // 2, child)
+    wait_for(clone, searches, trials // 2, child)
     kill_child(child, "ray::")
-    wait_for(clone, 3 * trials // 4, child)
+    wait_for(clone, searches, 3 * trials // 4, child)
     kill_child(child, "raylet")
     child.wait(SECONDS)
     return assay(clone, "tune", name)

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.common import BIN, assay, environment, figure, fresh_clone, run
+from benchmarks.common import assay, figure, fresh_clone, run
 
 SLOTS = 2
 BLOCK = """
