@@ -51,10 +51,11 @@ def journals(clone: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_ctime)
 
 
-def start(clone: Path, name: str, *more: str) -> subprocess.Popen[bytes]:
-    command = [str(BIN / "assay"), "tune", name, *more]
+def start(clone: Path, name: str) -> subprocess.Popen[bytes]:
     with (clone / "log.txt").open("ab") as log:
-        return subprocess.Popen(command, cwd=clone, env=environment(clone), stdout=log, stderr=log)
+        return subprocess.Popen(
+            [str(BIN / "assay"), "tune", name], cwd=clone, env=environment(clone), stdout=log, stderr=log
+        )
 
 
 def wait_for(clone: Path, searches: int, count: int, child: subprocess.Popen[bytes]) -> None:
@@ -75,7 +76,7 @@ def kill_child(child: subprocess.Popen[bytes], name: str) -> None:
 def killed(clone: Path, name: str, trials: int) -> dict[str, Any]:
     """Run the search through three kills to its end; its record."""
     searches = len(journals(clone)) + 1
-    child = start(clone, name, "--new")
+    child = start(clone, name)
     wait_for(clone, searches, trials // 4, child)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
@@ -119,13 +120,14 @@ def main(trials: str = "40", algorithms: str = ",".join(ALGORITHMS)) -> None:
     with fresh_clone() as clone:
         run(clone, "dvc", "repro", "-q", "data@digits")
         names = algorithms.split(",")
-        write(clone, {name.replace("_", "-"): block(name, number) for name in names})
+        blocks = {name.replace("_", "-"): block(name, number) for name in names}
+        write(clone, blocks | {f"{name}-killed": same for name, same in blocks.items()})
         for algorithm in names:
             name = algorithm.replace("_", "-")
-            whole = assay(clone, "tune", name, "--new")
-            record = killed(clone, name, number)
+            whole = assay(clone, "tune", name)
+            record = killed(clone, f"{name}-killed", number)
             same, next_same, _ = story(clone, whole["search_id"], name)
-            asked, following, repeated = story(clone, record["search_id"], name)
+            asked, following, repeated = story(clone, record["search_id"], f"{name}-killed")
             figure(
                 "killed_search", algorithm=algorithm, trials=record["trials"], completed=record["completed"],
                 repeated=repeated, same_trials=asked == same, same_next_ten=following == next_same,

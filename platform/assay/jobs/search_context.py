@@ -73,7 +73,7 @@ class SearchContext:
 
     def provenance(self) -> Provenance:
         """Of the search itself: a run of its own kind, the parent of its trials."""
-        same = digest({"search": self.plain, **self.inputs()})
+        same = digest({"name": self.name, "search": self.plain, **self.inputs()})
         tags = {**self.base.tags, "fingerprint": same, "search": self.name}
         return replace(self.base, tags=tags, config={"search": resolved(self.config)}, kind="search")
 
