@@ -1,4 +1,4 @@
-"""A search of real trainings, killed with -9 three times: its driver, a worker, the raylet. Nothing is lost or repeated.
+"""A search of real trainings, killed with -9 three times: its driver, a worker, the raylet.
 
 Beside it its twin that nobody kills. One trial at a time, so that both see the same results in the same order.
 """
@@ -67,9 +67,9 @@ def wait_for(clone: Path, searches: int, count: int, child: subprocess.Popen[byt
         time.sleep(0.02)
 
 
-def kill_child(child: subprocess.Popen[bytes], name: str) -> None:
+def kill_child(child: subprocess.Popen[bytes], *names: str) -> None:
     """Kill a process that the search has started, by the beginning of its name."""
-    (found, *_) = [p for p in psutil.Process(child.pid).children(recursive=True) if p.name().startswith(name)]
+    (found, *_) = [p for p in psutil.Process(child.pid).children(recursive=True) if p.name().startswith(names)]
     found.send_signal(signal.SIGKILL)
 
 
@@ -82,7 +82,7 @@ def killed(clone: Path, name: str, trials: int) -> dict[str, Any]:
     child.wait()
     child = start(clone, name)
     wait_for(clone, searches, trials // 2, child)
-    kill_child(child, "ray::")
+    kill_child(child, "ray::Slot", "ray::Resource")  # as Ray names the actor while it works
     wait_for(clone, searches, 3 * trials // 4, child)
     kill_child(child, "raylet")
     child.wait(SECONDS)

@@ -121,6 +121,16 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
         _end(ours)
 
 
+def ray_alive() -> bool:
+    """Whether the servers of the Ray that this process started still run; those of a cluster are not looked at."""
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is None or not node.is_head():
+        return node is not None
+    return not any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
+
+
 def _ray_processes() -> set[psutil.Process]:
     """What Ray has started for this process: its servers and workers."""
     found = set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ TUNE_ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+
+RAYS = 3  # of our own that may die before we give up
 
 
 class Listener(Protocol):
@@ -66,25 +69,48 @@ class Work:
 
 
 def execute(work: Work, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Run trials until the search has no more, or a stop is asked for; running ones are then saved and wait."""
+    """Run trials until the search has no more, or a stop is asked for; running ones are then saved and wait.
+
+    A Ray of our own that dies is started again, and the trials that ran go on from their checkpoints.
+
+    Raises:
+        WorkError: Ray died too often.
+    """
     (work.folder / STOP).unlink(missing_ok=True)
     for name, value in TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    for _ in range(RAYS):
+        try:
+            return _execute(work, settings, tick, say)
+        except RayDied:
+            say("Ray died; starting it again, and going on")
+    raise WorkError(f"Ray died {RAYS} times; the search is saved, and the same command goes on")
+
+
+class RayDied(Exception):
+    """The servers of our own Ray are gone; whatever ran on them has to be run again."""
+
+
+def _execute(work: Work, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+    over = threading.Event()
 
     def watch() -> None:
+        if not ray_alive():
+            raise RayDied
         if work.stopping:
             for trial in work.search.running:
                 (work.trial_folder(trial) / STOP).touch()
         tick()
 
     with ray_running(settings, say):
+        from assay.tune.ray_tune import run_trials  # Ray reads the settings of `ray_running` when it is imported
+
         say(f"running {work.plan.parallel} trials at a time on {work.plan.device}, {work.plan.threads} threads each")
         try:
-            from assay.tune.ray_tune import run_trials  # after `ray_running`, whose settings Ray reads when imported
-
-            run_watched(lambda: run_trials(work), work.folder, watch, say)
+            run_watched(lambda: run_trials(work, over), work.folder, watch, say)
         finally:
+            over.set()
             for trial in work.search.running:
                 work.search.release(trial.number)
             shutil.rmtree(work.folder / "tune", ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,16 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from assay.errors import InputError
-from assay.train.launch import forget_end
+from assay.train.launch import forget_end, ray_alive
 from assay.tune.executor import Work
 from assay.tune.search import Search, Trial
 from assay.tune.trial import Runner, begin
 
 
-def run_trials(work: Work) -> None:
-    """Run trials until the search has no more, or a stop is asked for."""
+def run_trials(work: Work, over: threading.Event) -> None:
+    """Run trials until the search has no more, or a stop is asked for. Once `over` is set, nothing is told to it."""
     run = tune.RunConfig(name="tune", storage_path=str(work.folder), verbose=0)
-    how = tune.TuneConfig(search_alg=_Source(work), scheduler=_Judge(work), num_samples=-1, reuse_actors=True)
+    how = tune.TuneConfig(search_alg=_Source(work, over), scheduler=_Judge(work), num_samples=-1, reuse_actors=True)
     tune.Tuner(tune.with_resources(Slot, work.plan.resources), tune_config=how, run_config=run).fit()
 
 
@@ -63,13 +64,16 @@ class _Live:
 class _Source(_Live, Searcher):
     """Gives Tune the next trial whenever a slot is free, and hears how each ended."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, over: threading.Event) -> None:
         super().__init__(metric="epoch", mode="max")
         self.work = work
+        self.over = over
         self.numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         search = self.work.search
+        if self.over.is_set():
+            return Searcher.FINISHED
         if self.work.stopping:
             return None if search.running else Searcher.FINISHED
         if len(search.running) >= self.work.plan.parallel:
@@ -91,8 +95,12 @@ class _Source(_Live, Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number = self.numbers.pop(trial_id)
         search = self.work.search
+        if self.over.is_set():
+            return
         trial = search.trials[number]
         if error or result is None:
+            if not ray_alive():  # that is not the trial's fault
+                return
             if search.died(number, _why(self.work.folder / "tune", trial_id)):
                 return
         else:
