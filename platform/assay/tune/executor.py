@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from assay.errors import WorkError
 from assay.settings import Settings
 from assay.train.folder import STOP
-from assay.train.launch import ray_running, run_watched
+from assay.train.launch import ray_alive, ray_running, run_watched
 from assay.tune.plan import TrialPlan
 from assay.tune.search import Search, Trial
 from assay.tune.trial import TrialJob, trial_folder
