@@ -165,7 +165,7 @@ def importance(story: SearchStory) -> bytes | None:
     Only the order of the trials matters: the finished ones by the first objective, behind them those that were stopped,
     the farther they got the better, and of these by the last objective seen. Shares add up to 1. A grey mark
     is what 19 of 20 random orders stay below: bars that end before it may be chance. No picture of fewer than eight
-    such trials, of equal scores, and where nothing varies.
+    such trials, of equal scores, where nothing varies, and of trials with parents, whose scores are their parents' too.
     """
     shares = importances(story)
     if not shares:
@@ -196,7 +196,8 @@ def importances(story: SearchStory) -> dict[str, tuple[float, float]]:
     scores = {gains(trial.metrics, {story.objective: "max"}) for trial in order}
     seen = {k: {json.dumps(t.values[k], default=str) for t in order if k in t.values} for k in story.parameters}
     keys = [key for key, values in seen.items() if len(values) > 1]
-    if len(order) < FEWEST or len(scores) < 2 or not keys:
+    inherited = any(trial.parent is not None for trial in order)
+    if len(order) < FEWEST or len(scores) < 2 or not keys or inherited:
         return {}
     study = _study(story, order, keys)
     evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(TOP, 5 / len(order))))

@@ -108,7 +108,11 @@ scalars = st.one_of(
 
 
 @given(
-    st.one_of(scalars, st.lists(scalars), st.sampled_from(["yes", "No", "null", "1e3", "~", "a: b", "on", "-", "0x1f"]))
+    st.one_of(
+        scalars,
+        st.lists(scalars),
+        st.sampled_from(["yes", "No", "null", "true", "False", "1e3", "~", "a: b", "on", "-", "0x1f"]),
+    )
 )
 def test_values_are_read_back_as_they_were(value: Any) -> None:
     assert YAML(typ="safe").load(written(value)) == value

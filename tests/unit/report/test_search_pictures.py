@@ -30,7 +30,7 @@ SHOWN = {
     "many": ALWAYS | {"importance", "front"},
     "stopping": ALWAYS | {"importance"},
     "three objectives": ALWAYS | {"importance", "front"},
-    "population": ALWAYS | {"importance", "lineage"},
+    "population": ALWAYS | {"lineage"},
     "failed": {"progress"},
     "none": set(),
 }
