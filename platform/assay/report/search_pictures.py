@@ -136,6 +136,10 @@ def front_picture(story: SearchStory) -> bytes | None:
         _trade_off(story, shown, figure.add_subplot(rows, columns, number), x, y)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    figure.draw_without_rendering()  # where the points lie is known from here on
+    best = front(shown, story.objectives)
+    for axes, (y, x) in zip(figure.axes, pairs, strict=True):
+        _numbered(axes, best, x, y)
     return _png(figure)
 
 
@@ -159,7 +163,10 @@ def _trade_off(story: SearchStory, shown: Sequence[TrialRow], axes: Any, x: str,
     axes.margins(x=0.08)
     _titled(axes, xlabel=_way(story, x), ylabel=_way(story, y))
     axes.grid(alpha=0.25)
-    axes.figure.canvas.draw()
+
+
+def _numbered(axes: Any, best: Sequence[TrialRow], x: str, y: str) -> None:
+    """Trial numbers at the points of the front, where there is room."""
     taken: list[Any] = []
     for trial in best:
         spot = axes.transData.transform((trial.metrics[x], trial.metrics[y])) * 72 / axes.figure.dpi

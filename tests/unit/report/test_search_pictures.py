@@ -19,7 +19,7 @@ STORIES = {
     "few": story(6, failing=0),
     "many": story(40, 2),
     "stopping": story(64, stops=True, sampler="random"),
-    "three objectives": story(120, 3, "random", more=12),
+    "three objectives": story(60, 3, "random", more=3),
     "population": population(),
     "failed": story(5, failing=1.1),
     "none": replace(story(1), trials=[]),
