@@ -133,7 +133,7 @@ def test_a_search_without_success_has_a_page(trials: int) -> None:
 
 def test_a_large_search_makes_a_small_page() -> None:
     told = story(300, 3, "random", more=12)
-    began = time.perf_counter()
+    began = time.process_time()
     content = page(told)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10  # of this process alone: others may be busy
     assert len(content) < 3_000_000
