@@ -119,7 +119,7 @@ def short(keys: Iterable[str]) -> dict[str, str]:
         counts: dict[str, int] = {}
         for name in cut.values():
             counts[name] = counts.get(name, 0) + 1
-        more = [k for k, n in cut.items() if n != k and (counts[n] > 1 or n[0].isdigit())]
+        more = [k for k, n in cut.items() if n != k and (counts[n] > 1 or not n or n[0].isdigit())]
         if not more:
             return cut
         for key in more:
@@ -206,14 +206,14 @@ def _table(story: SearchStory, title: str, trials: Sequence[TrialRow], metrics: 
     names = short(story.parameters)
     differ = _differing(story, trials)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in (title, *(metrics or [story.objective]), "epochs", "seconds"):
+    for name in (title, *(metrics or [story.objective]), "epochs"):
         table.add_column(Text(name), justify="right", no_wrap=True)
     table.add_column("values")
     for t in trials:
         seen = [text(t.metrics[m]) if m in t.metrics else "" for m in metrics]
         latest = [text(float(t.curve[-1][1])) if t.curve else ""]
         values = " ".join(f"{names[key]}={text(t.values[key])}" for key in differ if key in t.values)
-        cells = [str(t.number), *(seen if metrics else latest), str(t.epochs), f"{t.seconds:.0f}"]
+        cells = [str(t.number), *(seen if metrics else latest), str(t.epochs)]
         table.add_row(*map(Text, cells), Text(values, no_wrap=True, overflow="ellipsis"))
     return table
 

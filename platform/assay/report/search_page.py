@@ -17,25 +17,31 @@ from assay.report.search_parameters import importance, parallel_coordinates
 from assay.report.search_pictures import front_picture, lineage, progress, rungs
 
 DRAWN = {
-    "front": (front_picture, "Finished trials by their objectives. No other trial is better than those on the front."),
-    "progress": (progress, "Each trial's first objective, and the best so far."),
+    "front": (
+        front_picture,
+        "The objectives against each other",
+        "Finished trials. Of those on the front, none is beaten by another trial in all objectives.",
+    ),
+    "progress": (progress, "Progress", "The first objective of each trial, and the best so far."),
     "importance": (
         importance,
-        "How far the good quarter of the trials differs from all in each value (PED-ANOVA). Pale bars may be chance.",
+        "What matters",
+        "How far the good trials differ from all in their values of each key (PED-ANOVA). Pale bars may be chance.",
     ),
     "parallel_coordinates": (
         parallel_coordinates,
+        "Values and what came of them",
         "A line is a trial. Of objectives, the better end is on the right; values worse than the left end lie there.",
     ),
-    "rungs": (rungs, "Learning curves, darker the farther they got."),
-    "lineage": (lineage, "Which trial went on from whose weights."),
+    "rungs": (rungs, "Learning curves", "Darker the farther they got."),
+    "lineage": (lineage, "Lines of descent", "Which trial went on from whose weights."),
 }
 PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)$)[a-z_][a-z0-9_-]*", re.IGNORECASE)
 
 
 def pictures(story: SearchStory) -> dict[str, bytes]:
     """The PNG pictures of a search by name; those that have nothing to show are left out."""
-    drawn = {name: draw(story) for name, (draw, _) in DRAWN.items()}
+    drawn = {name: draw(story) for name, (draw, *_) in DRAWN.items()}
     return {name: _smaller(picture) for name, picture in drawn.items() if picture is not None}
 
 
@@ -43,7 +49,11 @@ def page(story: SearchStory, drawn: dict[str, bytes] | None = None) -> str:
     """The HTML page; `drawn` are its pictures where they have been made before."""
     drawn = pictures(story) if drawn is None else drawn
     best = winners(story)
-    parts = [f"<h1>{escape(story.name)}</h1>", f"<p>{escape(line(story))}</p>", _facts(story)]
+    parts = [
+        f"<h1>{escape(story.name)}</h1>",
+        f"<p>{escape(line(story).removeprefix(story.name + ': '))}</p>",
+        _facts(story),
+    ]
     if best:
         parts += ["<h2>The best trial</h2>", _best(story, best[0])]
         if len(best) > 1:
@@ -52,7 +62,8 @@ def page(story: SearchStory, drawn: dict[str, bytes] | None = None) -> str:
     else:
         parts.append("<p>No trial has finished with all objectives.</p>")
     for name, picture in drawn.items():
-        parts += [f"<h2>{name.replace('_', ' ').capitalize()}</h2>", _figure(name, picture, DRAWN[name][1])]
+        _, title, caption = DRAWN[name]
+        parts += [f"<h2>{title}</h2>", _figure(title, picture, caption)]
     if story.trials:
         parts += ["<h2>All trials</h2>", FILTER, _table(story, story.trials, "all")]
     return (
@@ -70,7 +81,7 @@ def _facts(story: SearchStory) -> str:
         "algorithm": story.algorithm + (f", {story.scheduler}" if story.scheduler else ""),
         "objectives": objectives,
         **{f"{metric} as it is": text(value) for metric, value in story.baseline.items()},
-        **story.facts,
+        **{name: value for name, value in story.facts.items() if name != "total"},
     }
     return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>' for k, v in rows.items())}</dl>"
 
@@ -102,17 +113,17 @@ def written(value: Any) -> str:
     """A value as YAML reads it back, in one line."""
     if isinstance(value, str) and PLAIN.fullmatch(value):
         return value
-    return json.dumps(value, default=str, ensure_ascii=False)
+    plain = json.dumps(value, default=str, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in plain)
 
 
-def _figure(name: str, picture: bytes, caption: str) -> str:
-    source = base64.b64encode(picture).decode()
-    image = f'<img alt="{escape(name.replace("_", " "))}" src="data:image/png;base64,{source}">'
-    return f'<figure><div class="wide">{image}</div><figcaption>{escape(caption)}</figcaption></figure>'
+def _figure(title: str, picture: bytes, caption: str) -> str:
+    image = f'<img alt="{title}" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+    return f'<figure><div class="wide">{image}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def _table(story: SearchStory, trials: Sequence[TrialRow], name: str) -> str:
-    """A row a trial; `name` marks the one that can be filtered."""
+    """A row a trial; the table with a name can be filtered, and marks the front."""
     metrics, names = columns(story), short(story.parameters)
     metrics = [metric for metric in metrics if any(metric in t.metrics for t in trials)]
     family = any(t.parent is not None for t in trials)
@@ -120,7 +131,7 @@ def _table(story: SearchStory, trials: Sequence[TrialRow], name: str) -> str:
     heads = [("trial", ""), ("status", ""), *((metric, "") for metric in metrics)]
     heads += [(names[key], key) for key in story.parameters] + [("epochs", ""), ("seconds", "")]
     heads += [("parent", "")] * family + [("reason", "")] * reasons + [("run", "")]
-    best = {t.number for t in front(story.trials, story.objectives)}
+    best = {t.number for t in front(story.trials, story.objectives)} if name else set()
     rows = []
     for t in trials:
         cells = [_cell(t.number), _cell(t.status), *(_cell(t.metrics.get(metric)) for metric in metrics)]
@@ -172,13 +183,14 @@ pre { background: var(--soft); padding: .7rem; border-radius: 6px; white-space: 
 figure { margin: 0; } figcaption { opacity: .75; font-size: .9em; }
 .wide { overflow-x: auto; } img { background: #fff; border-radius: 6px; min-width: 34rem; max-width: 100%; }
 .rows { max-height: 75vh; overflow: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; font-size: 13px; }
+table { border-collapse: collapse; font-size: 13px; width: max-content; min-width: 100%; }
 th { position: sticky; top: 0; background: Canvas; text-align: left; border-bottom: 1px solid var(--line); }
-th button { font: inherit; border: 0; background: none; color: inherit; padding: .3rem .5rem; cursor: pointer; }
+th button { font: inherit; border: 0; background: none; color: inherit; padding: .3rem .5rem; }
+th button { white-space: nowrap; cursor: pointer; }
 th[aria-sort=ascending] button::after { content: " \\25b2"; }
 th[aria-sort=descending] button::after { content: " \\25bc"; }
 td { padding: .2rem .5rem; border-bottom: 1px solid var(--soft); max-width: 16rem; vertical-align: top; }
-td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } td.none { opacity: .45; }
+td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } td.none { color: GrayText; }
 tr.best { background: #c23b5222; font-weight: 600; } tr.failed td, tr.over td { color: var(--accent); }
 tr.stopped { opacity: .75; }
 input { font: inherit; padding: .3rem .5rem; width: min(24rem, 100%); box-sizing: border-box; }

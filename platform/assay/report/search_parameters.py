@@ -15,6 +15,7 @@ from assay.report.pictures import _figure, _png
 from assay.report.search import NOT_USED, SearchStory, TrialRow, gains, ranked, text
 from assay.report.search_pictures import ACCENT, SHADES, bounds, wide
 
+PALE_BAR = "#a9c0d3"
 ASIDE = 1.09  # where a parameter that does not count lies, beyond the end 1 of its axis
 LETTERS = 105  # that fit below an axis
 FEWEST = 8  # trials from which importance is looked at
@@ -67,8 +68,11 @@ def parallel_coordinates(story: SearchStory) -> bytes | None:
         xs, ys = _line(trial, keys, {})
         plot.plot(xs, ys, color=ACCENT, linewidth=0.7, linestyle=":", alpha=0.5, zorder=1)
     _trials(plot, shown, keys, metrics, metric)
-    best = ranked(shown, story.objectives)
-    note = f"{len(shown)} trials, darker is better" + (f", red: trial {best[0].number}, the best" if best else "")
+    note = f"{len(shown)} trials, darker is better"
+    for best in ranked(shown, story.objectives)[:1]:
+        xs, ys = _line(best, keys, metrics)
+        plot.plot(xs, ys, color=ACCENT, linewidth=2.2, zorder=4, marker="o", markersize=3.5)
+        note += f", red: trial {best.number}, the best"
     note += ", dotted: failed" if story.count("failed") else ""
     plot.set_title(note, fontsize=9)
     return _png(figure)
@@ -84,10 +88,6 @@ def _trials(plot: Any, shown: Sequence[TrialRow], keys: Any, metrics: Any, metri
         xs, ys = _line(trial, keys, metrics)
         colour = colormaps[SHADES](palest + (1 - palest) * share)
         plot.plot(xs, ys, color=colour, linewidth=width, alpha=faintest + (0.8 - faintest) * share, zorder=2)
-    finished = [t for t in shown if t.status == "finished"]
-    if finished:
-        xs, ys = _line(finished[0], keys, metrics)
-        plot.plot(xs, ys, color=ACCENT, linewidth=2.2, zorder=4, marker="o", markersize=3.5)
 
 
 def _line(trial: TrialRow, keys: Mapping[str, Axis], metrics: Mapping[str, Axis]) -> tuple[list[float], list[int]]:
@@ -96,7 +96,9 @@ def _line(trial: TrialRow, keys: Mapping[str, Axis], metrics: Mapping[str, Axis]
         axis.place(trial.values[key], spread) if key in trial.values else ASIDE + 0.03 * spread
         for key, axis in keys.items()
     ]
-    xs += [axis.place(trial.metrics[name], spread) for name, axis in metrics.items() if name in trial.metrics]
+    for name, axis in metrics.items():
+        value = trial.metrics.get(name, math.nan)
+        xs.append(axis.place(value, spread) if math.isfinite(value) else ASIDE)
     return xs, list(range(len(xs)))
 
 
@@ -163,7 +165,7 @@ def importance(story: SearchStory) -> bytes | None:
     Only the order of the trials matters: the finished ones by the first objective, behind them those that were stopped,
     the farther they got the better, and of these by the last objective seen. Shares add up to 1. A grey mark
     is what 19 of 20 random orders stay below: bars that end before it may be chance. No picture of fewer than eight
-    such trials, of equal scores, and where nothing varies.
+    such trials, of equal scores, where nothing varies, and of trials with parents, whose scores are their parents' too.
     """
     shares = importances(story)
     if not shares:
@@ -174,16 +176,13 @@ def importance(story: SearchStory) -> bytes | None:
     chance = [mark for _, mark in shares.values()]
     colours = ["#30638e" if value > mark else PALE_BAR for value, mark in zip(values, chance, strict=True)]
     axes.barh(range(len(names)), values, 0.65, color=colours)
-    marks = axes.scatter(np.minimum(chance, 1), range(len(names)), 110, "#555", "|", zorder=3)
+    marks = axes.scatter(np.minimum(chance, 1), range(len(names)), 110, "#555", marker="|", zorder=3)
     axes.set_yticks(range(len(names)), [_cut(name, 40) for name in names], fontsize=8, parse_math=False)
     axes.set(xlim=(0, 1.02 * max(values + [min(mark, 1) for mark in chance])), ylim=(len(names) - 0.4, -0.6))
     axes.set_xlabel(f"share of the importance for {story.objective}", parse_math=False, fontsize=9)
     axes.legend([marks], ["chance reaches this far"], loc="lower right", fontsize=8)
     axes.grid(axis="x", alpha=0.25)
     return _png(figure)
-
-
-PALE_BAR = "#a9c0d3"
 
 
 def importances(story: SearchStory) -> dict[str, tuple[float, float]]:
@@ -197,7 +196,8 @@ def importances(story: SearchStory) -> dict[str, tuple[float, float]]:
     scores = {gains(trial.metrics, {story.objective: "max"}) for trial in order}
     seen = {k: {json.dumps(t.values[k], default=str) for t in order if k in t.values} for k in story.parameters}
     keys = [key for key, values in seen.items() if len(values) > 1]
-    if len(order) < FEWEST or len(scores) < 2 or not keys:
+    inherited = any(trial.parent is not None for trial in order)
+    if len(order) < FEWEST or len(scores) < 2 or not keys or inherited:
         return {}
     study = _study(story, order, keys)
     evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(TOP, 5 / len(order))))

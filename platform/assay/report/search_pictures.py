@@ -46,7 +46,9 @@ def progress(story: SearchStory) -> bytes | None:
         if numbers:
             place = axes.get_xaxis_transform()
             label = "failed" if status == "failed" else "over the limits"
-            axes.scatter(numbers, [0.03] * len(numbers), 20, colour, marker, transform=place, label=label, zorder=4)
+            axes.scatter(
+                numbers, [0.03] * len(numbers), 20, colour, marker=marker, transform=place, label=label, zorder=4
+            )
     if any(scores.values()) and metric in story.baseline and low <= story.baseline[metric] <= high:
         axes.axhline(story.baseline[metric], color="grey", linestyle=":", linewidth=1.2, label="as it is")
     axes.set_xlim(-0.5 - 0.01 * len(story.trials), max(t.number for t in story.trials) + 0.5 + 0.01 * len(story.trials))
@@ -58,7 +60,8 @@ def progress(story: SearchStory) -> bytes | None:
         axes.set(yticks=[], title="no trial has a score")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.25)
-    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
     return _png(figure)
 
 
@@ -133,6 +136,10 @@ def front_picture(story: SearchStory) -> bytes | None:
         _trade_off(story, shown, figure.add_subplot(rows, columns, number), x, y)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    figure.draw_without_rendering()  # where the points lie is known from here on
+    best = front(shown, story.objectives)
+    for axes, (y, x) in zip(figure.axes, pairs, strict=True):
+        _numbered(axes, best, x, y)
     return _png(figure)
 
 
@@ -152,11 +159,14 @@ def _trade_off(story: SearchStory, shown: Sequence[TrialRow], axes: Any, x: str,
         axes.step(*zip(*line, strict=True), where="post" if after else "pre", color=ACCENT, linewidth=1, alpha=0.6)
     axes.scatter(*zip(*line, strict=True), 30, ACCENT, zorder=3, label="on the front")
     if reference:
-        axes.scatter(*across[-1:], story.baseline[y], 90, "black", "+", linewidths=2, zorder=4, label="as it is")
+        axes.scatter(*across[-1:], story.baseline[y], 90, "black", marker="+", linewidths=2, zorder=4, label="as it is")
     axes.margins(x=0.08)
     _titled(axes, xlabel=_way(story, x), ylabel=_way(story, y))
     axes.grid(alpha=0.25)
-    axes.figure.canvas.draw()
+
+
+def _numbered(axes: Any, best: Sequence[TrialRow], x: str, y: str) -> None:
+    """Trial numbers at the points of the front, where there is room."""
     taken: list[Any] = []
     for trial in best:
         spot = axes.transData.transform((trial.metrics[x], trial.metrics[y])) * 72 / axes.figure.dpi
@@ -241,7 +251,7 @@ def _tree(story: SearchStory, figure: Any, axes: Any, places: dict[int, tuple[in
         bar.set_label(story.objective, fontsize=8, parse_math=False)
     for trial in story.trials:
         if trial not in seen:
-            axes.scatter(*places[trial.number], 26, ACCENT if trial.status == "failed" else PALE, "x", zorder=3)
+            axes.scatter(*places[trial.number], 26, ACCENT if trial.status == "failed" else PALE, marker="x", zorder=3)
     axes.set_title(
         "darker is better; arrows: weights copied from another member; red: how the best came about", fontsize=8
     )
@@ -315,7 +325,7 @@ def _points(axes: Any, points: Sequence[tuple[float, float]], ends: tuple[float,
         ("^", ends[1], [x for x, y in points if y > ends[1]]),
     ):
         if xs:
-            axes.scatter(xs, [y] * len(xs), 22, PALE, marker, label="beyond the axis", zorder=2)
+            axes.scatter(xs, [y] * len(xs), 22, PALE, marker=marker, label="beyond the axis", zorder=2)
 
 
 def _best_so_far(axes: Any, points: Sequence[tuple[int, float]], way: str, last: int) -> None:
