@@ -35,6 +35,7 @@ def story(
         parameters={parameter.key: _plain(parameter) for parameter in search.space.parameters},
         trials=[row(trial, metric, run_ids.get(trial.number, ""), folder) for trial in search.trials],
         facts=facts,
+        fixed=search.config.set,
         baseline=baseline or {},
     )
 
