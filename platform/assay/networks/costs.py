@@ -51,9 +51,9 @@ class Costs:
 
 
 def costs(module: nn.Module, example: Tensor, device: torch.device) -> Costs:
-    """What `module` costs for the first image of `example`, [B, ...] on any device. Both must lie on or fit `device`.
+    """What `module` costs for the first image of `example`, [B, ...].
 
-    The module is put into evaluation mode and moved to the device.
+    The module is moved to the device and put into evaluation mode.
     """
     module, image = module.to(device).eval(), example[:1].to(device)
     flops, field = FlopCounterMode(display=False, custom_mapping=UNCOUNTED), ReceptiveField(image)

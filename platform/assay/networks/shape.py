@@ -31,11 +31,11 @@ class StageConfig(Frozen):
 class NetworkConfig(Frozen):
     """A stem and up to four stages. Every shape can be built and trained, for images of any size."""
 
-    stem: int = Field(16, ge=4, le=512, description="channels of the first convolution")
+    stem: int = Field(24, ge=4, le=512, description="channels of the first convolution")
     stages: tuple[StageConfig, StageConfig, StageConfig, StageConfig] = (
         StageConfig(depth=1, width=24),
+        StageConfig(depth=2, width=32),
         StageConfig(depth=1, width=48),
-        StageConfig(),
         StageConfig(),
     )
     normalization: Literal["batch", "group", "none"] = "batch"

@@ -79,6 +79,26 @@ def test_every_network_of_a_space_can_be_trained_and_served(name: str, datasets:
     assert answers.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("name", "normalization"), [("digits", "batch"), ("digits", "group"), ("digit_scenes", "batch")]
+)
+def test_a_shape_is_served_as_it_was_trained(name: str, normalization: str, datasets: dict[str, Dataset]) -> None:
+    kinds = ({"block": "plain"}, {"block": "residual", "bottleneck": True}, {"block": "inception"})
+    stages = [{"depth": 1, "width": 16, **kind} for kind in kinds]
+    network = {"stages": stages, "normalization": normalization, "separable": normalization == "group"}
+    chosen = {"architecture": "convnet", "weights": "none", "network": network}
+    data = EXPERIMENTS[name].model_dump(mode="json")
+    config = ExperimentConfig.model_validate({**data, "task": {**data["task"], **chosen}})
+    task = build(config, datasets[config.data], here())
+    steps(task, config, datasets[config.data])
+    export = task.export()
+    example, several = (torch.from_numpy(np.repeat(export.example, count, 0)) for count in (1, 2))
+    shapes = (dict.fromkeys(export.dynamic, torch.export.Dim.AUTO),)
+    served = torch.export.export(export.module, (example,), dynamic_shapes=shapes).module()
+    with torch.no_grad():
+        torch.testing.assert_close(served(several), export.module(several), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", SEARCHED)
 def test_measuring_changes_nothing(name: str, datasets: dict[str, Dataset]) -> None:
     config = EXPERIMENTS[name].model_copy(update={"train": EXPERIMENTS[name].train.model_copy(update={"workers": 0})})
