@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from assay.networks.shape import NetworkConfig, StageConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
-GROUP = 8  # groups of a group normalization, where the channels divide by it
-SMALLEST = 4  # pixels a side of the smallest map that is halved
+GROUP = 8  # channels that are normalized together, at least: of fewer, on a few places, little would be left
+SMALLEST = 8  # pixels a side of the smallest map that is halved
 STRIDE = 4  # of the stem before feature maps
 
 
 def body(config: NetworkConfig, channels: int, side: int) -> tuple[list[nn.Module], int, int]:
     """The stem and each stage that is there, for images [B, channels, side, side]; channels and side of the last map.
 
-    The stem divides the side by 2 from 64 pixels, by 4 from 128; a stage halves it as long as it is 4 or more.
+    The stem divides the side by 2 from 64 pixels, by 4 from 128; a stage halves it as long as it is 8 or more.
     """
     stride = 1 if side < 64 else 2 if side < 128 else 4
     layers, into, side = [stem(config, channels, stride)], config.stem, math.ceil(side / stride)
@@ -164,7 +164,7 @@ def started(layer: nn.Conv2d, gain: float = 2**0.5) -> nn.Conv2d:
 def _normalized(config: NetworkConfig, width: int) -> list[nn.Module]:
     if config.normalization == "batch":
         return [nn.BatchNorm2d(width)]
-    return [nn.GroupNorm(math.gcd(GROUP, width), width)] if config.normalization == "group" else []
+    return [nn.GroupNorm(math.gcd(max(width // GROUP, 1), width), width)] if config.normalization == "group" else []
 
 
 def _middle(width: int) -> int:

@@ -7,16 +7,25 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from assay.networks.receptive_field import ReceptiveField
 from assay.task import Task
 
 SECONDS = 0.08  # of timing, after which no further image is timed
 FEWEST, MOST = 5, 50  # images that are timed
+
+
+def _attention(query: Any, keys: Any, values: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, keys, values))  # type: ignore[no-untyped-call]
+
+
+UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+"""What torch's counter of operations does not know."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,13 @@ class Costs:
 
 
 def costs(module: nn.Module, example: Tensor, device: torch.device) -> Costs:
-    """What `module` costs for the first image of `example`, [B, ...] on any device. Both must lie on or fit `device`.
+    """What `module` costs for the first image of `example`, [B, ...].
 
-    The module is put into evaluation mode and moved to the device.
+    The module is moved to the device and put into evaluation mode.
     """
     module, image = module.to(device).eval(), example[:1].to(device)
-    with torch.no_grad(), FlopCounterMode(display=False) as flops, ReceptiveField(image) as field:
+    flops, field = FlopCounterMode(display=False, custom_mapping=UNCOUNTED), ReceptiveField(image)
+    with torch.no_grad(), flops, field:
         module(image)
     return Costs(
         parameters=sum(parameter.numel() for parameter in module.parameters()),

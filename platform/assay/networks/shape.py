@@ -11,8 +11,9 @@ from assay.schema import Frozen, NestedError
 
 CONVNET = "convnet"
 STAGES = 4
-WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96)
-DEEPEST = 3  # blocks of a stage in the space
+WIDTHS = ((8, 12, 16, 24, 32, 48), (16, 24, 32, 48, 64), (24, 32, 48, 64, 96), (32, 48, 64, 96, 128))
+"""In the space, by stage: maps of fewer places need more channels."""
+DEEPEST = 2  # blocks of a stage in the space
 
 
 class StageConfig(Frozen):
@@ -30,11 +31,11 @@ class StageConfig(Frozen):
 class NetworkConfig(Frozen):
     """A stem and up to four stages. Every shape can be built and trained, for images of any size."""
 
-    stem: int = Field(16, ge=4, le=512, description="channels of the first convolution")
+    stem: int = Field(24, ge=4, le=512, description="channels of the first convolution")
     stages: tuple[StageConfig, StageConfig, StageConfig, StageConfig] = (
         StageConfig(depth=1, width=24),
+        StageConfig(depth=2, width=32),
         StageConfig(depth=1, width=48),
-        StageConfig(),
         StageConfig(),
     )
     normalization: Literal["batch", "group", "none"] = "batch"
@@ -68,11 +69,11 @@ def shapes(when: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
         "network.activation": {"choice": ["relu", "silu", "gelu"], "when": when},
         "network.separable": {"choice": [False, True], "when": when},
     }
-    for number in range(STAGES):
+    for number, widths in enumerate(WIDTHS):
         key = f"network.stages.{number}"
         found[f"{key}.depth"] = {"integer": [0 if number else 1, DEEPEST], "when": when}
         present = {**when, f"task.{key}.depth": list(range(1, DEEPEST + 1))}
-        found[f"{key}.width"] = {"choice": list(WIDTHS), "when": present}
+        found[f"{key}.width"] = {"choice": list(widths), "when": present}
         found[f"{key}.kernel"] = {"choice": [3, 5, 7], "when": present}
         found[f"{key}.block"] = {"choice": ["plain", "residual", "inception"], "when": present}
         found[f"{key}.bottleneck"] = {"choice": [False, True], "when": present}
