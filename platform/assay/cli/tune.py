@@ -14,7 +14,8 @@ Resume = Annotated[str | None, typer.Option(help="Go on with this search; refuse
 New = Annotated[bool, typer.Option("--new", help="Start another search, even of the same block.")]
 Minutes = Annotated[float | None, typer.Option(help="Stop after so long; the same command goes on later.")]
 Parallel = Annotated[int | None, typer.Option(help="Trials at a time; none: as many as there are slots.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Write the best configuration into params.yaml.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Add the best as an experiment to params.yaml.")]
+Trial = Annotated[int | None, typer.Option(help="With --apply: this trial of the front, not the best.")]
 
 
 def tune(
@@ -24,13 +25,14 @@ def tune(
     minutes: Minutes = None,
     parallel: Parallel = None,
     apply: Apply = False,
+    trial: Trial = None,
     as_json: AsJson = False,
 ) -> None:
     """Search the settings of an experiment. An unfinished search goes on; no trial is repeated.
 
     Example: assay tune digits-hpo --minutes 30
     """
-    _run(search, resume, new, minutes, parallel, apply, as_json)
+    _run((search, resume, new, minutes, parallel), apply, trial, as_json)
 
 
 def search(
@@ -40,6 +42,7 @@ def search(
     minutes: Minutes = None,
     parallel: Parallel = None,
     apply: Apply = False,
+    trial: Trial = None,
     candidates: Annotated[int, typer.Option(help="Show so many networks and what they cost; train none.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -53,22 +56,23 @@ def search(
 
         present(show(search, candidates, Settings(), say), as_json, _candidates)
         return
-    _run(search, resume, new, minutes, parallel, apply, as_json)
+    _run((search, resume, new, minutes, parallel), apply, trial, as_json)
 
 
-def _run(
-    name: str, resume: str | None, new: bool, minutes: float | None, parallel: int | None, apply: bool, as_json: bool
-) -> None:
+def _run(options: tuple[Any, ...], apply: bool, trial: int | None, as_json: bool) -> None:
+    from assay.errors import InputError
     from assay.jobs.search_progress import SearchProgress
     from assay.jobs.tune import TuneRequest, tune
     from assay.settings import Settings
 
+    if trial is not None and not apply:
+        raise InputError("--trial says which trial --apply takes: give --apply too")
     settings = Settings()
-    record = tune(TuneRequest(name, resume, new, minutes, parallel), settings, SearchProgress(say))
+    record = tune(TuneRequest(*options), settings, SearchProgress(say))
     if apply:
-        from assay.jobs.apply import apply_best
+        from assay.jobs.apply import apply as apply_trial
 
-        record = {**record, "applied": apply_best(record, settings, say)}
+        record = {**record, "applied": apply_trial(record, trial, settings)}
     present(record, as_json, _record)
 
 
@@ -83,7 +87,9 @@ def _record(record: Mapping[str, Any]) -> Any:
     rows |= {"epochs": record["epochs"], "seconds": record["seconds"], "best run": best["run_id"]}
     rows |= {**best["metrics"], **{key: str(value) for key, value in best["config"].items()}}
     if "applied" in record:
-        rows["applied"] = record["applied"]
+        applied = record["applied"]
+        what = "added to" if applied["changed"] else "is already in"
+        rows["applied"] = f"trial {applied['trial']} {what} {applied['file']}: assay train {applied['experiment']}"
     else:
         rows["look next"] = f"results/searches/{record['search']}/search.html"
     parts: list[Any] = [table(rows)]

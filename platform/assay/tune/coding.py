@@ -126,9 +126,11 @@ def _value(parameter: Parameter, code: float) -> Any:
 
 def _from_units(parameter: Parameter, units: Rows) -> Rows:
     """As `Parameter.at`, in codes."""
-    return np.array([_code(parameter, parameter.at(unit)) for unit in units.tolist()]) if parameter.config.log and (
-        parameter.config.whole
-    ) else _plain(parameter, units)
+    return (
+        np.array([_code(parameter, parameter.at(unit)) for unit in units.tolist()])
+        if parameter.config.log and (parameter.config.whole)
+        else _plain(parameter, units)
+    )
 
 
 def _plain(parameter: Parameter, units: Rows) -> Rows:

@@ -237,7 +237,7 @@ def costs_of(training: Training) -> dict[str, float]:
     """What the network of a training costs, as metrics `cost/…`."""
     from assay.networks.costs import task_costs
 
-    return {f"cost/{name}": float(value) for name, value in vars(task_costs(training.task)).items()}
+    return task_costs(training.task).metrics
 
 
 def trial_folder(folder: Path, number: int) -> Path:
