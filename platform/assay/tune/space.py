@@ -77,7 +77,7 @@ class Parameter:
             return self.choices.index(value) / max(len(self.choices) - 1, 1)
         if self.config.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
+        return float((value - self.low) / (self.high - self.low))
 
     def counts(self, values: Values) -> bool:
         return all(name in values and values[name] in allowed for name, allowed in self.when.items())
@@ -196,7 +196,8 @@ def _with(space: Space, parameter: Parameter, value: Any, random: np.random.Gene
 
 def _in_order(parameters: Mapping[str, Parameter], origin: str) -> Iterator[Parameter]:
     """Conditions before what depends on them; otherwise as they were written."""
-    left, done = dict(parameters), set()
+    left = dict(parameters)
+    done: set[str] = set()
     for parameter in parameters.values():
         for name, allowed in parameter.when.items():
             where = f"{origin}.{parameter.key}.when.{name}"

@@ -1,0 +1,87 @@
+"""Regularised evolution (Real, Aggarwal, Huang and Le, "Regularized Evolution for Image Classifier Architecture
+Search", AAAI 2019, algorithm 1): the best of a few of the youngest trials gets a child with one parameter changed.
+
+With several objectives the tournament is that of NSGA-II (Deb et al., 2002): the lower front wins, then the less
+crowded place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from assay.train.randomness import key
+from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.tune.coding import Coding, Rows, names
+from assay.tune.space import Values
+
+TOURNAMENT = 0.25  # of the population: its 25 of 100
+MUTATIONS = 50  # tried before a child that is new is given up for a random point
+
+
+class Evolution:
+    """An `Algorithm`. It never proposes a point twice: a training repeated says nothing new.
+
+    Failed trials enter no population; trials that a scheduler stopped do, with what they had reached.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.seed = setting.seed
+        self.coding = Coding(setting.space)
+        self.population: deque[tuple[Rows, Scores]] = deque(maxlen=setting.search.population)
+        self.beginning = setting.search.population  # trials at random
+        self.tried: set[bytes] = set()
+        self.running: dict[int, Rows] = {}
+
+    def ask(self, ticket: int, given: Values | None = None) -> Proposal | None:
+        row = self._chosen(ticket) if given is None else self.coding.encode(given)
+        if row is None:
+            return None
+        self.running[ticket] = row
+        self.tried.update(names(row[None]))
+        return Proposal(self.coding.decode(row) if given is None else given)
+
+    def report(self, ticket: int, epoch: int, score: float) -> None:
+        """Nothing is learnt before the end."""
+
+    def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:
+        row = self.running.pop(ticket)
+        if scores is not None:
+            self.population.append((row, scores))
+
+    def _chosen(self, ticket: int) -> Rows | None:
+        random = np.random.default_rng(key(self.seed, "evolution", ticket))
+        if len(self.tried) >= self.beginning and self.population:
+            child = self._parent(random)
+            for _ in range(MUTATIONS):
+                child = self.coding.mutated(child, random)  # of the last child, so that it gets away from known points
+                if names(child[None])[0] not in self.tried:
+                    return child
+        return self.coding.fresh(self.tried, random)
+
+    def _parent(self, random: np.random.Generator) -> Rows:
+        """The winner of a tournament."""
+        size = min(max(2, round(TOURNAMENT * self.beginning)), len(self.population))
+        chosen = random.permutation(len(self.population))[:size]
+        scores = np.array([self.population[i][1] for i in chosen])
+        return self.population[chosen[best(scores)]][0]
+
+
+def best(scores: np.ndarray) -> int:
+    """The place of the best of scores [N, objectives], larger is better: of the first front, the least crowded."""
+    dominated = (scores[:, None] <= scores).all(-1) & (scores[:, None] < scores).any(-1)
+    front = np.flatnonzero(~dominated.any(1))
+    return int(front[np.argmax(crowding(scores[front]))]) if scores.shape[1] > 1 else int(np.argmax(scores[:, 0]))
+
+
+def crowding(scores: np.ndarray) -> np.ndarray:
+    """How far the neighbours of each are apart, over all objectives; infinite at the ends (NSGA-II, section III B)."""
+    distance = np.zeros(len(scores))
+    for column in scores.T:
+        order = np.argsort(column, kind="stable")
+        distance[order[[0, -1]]] = np.inf
+        width = column[order[-1]] - column[order[0]]
+        if width > 0:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / width
+    return distance

@@ -1,0 +1,82 @@
+"""What happened in a search, an event a line, only ever appended to: all that is needed to go on with it.
+
+The first line says what the search is. A torn last line, left by a kill or a full disk, is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from assay.errors import InputError
+
+Event = Mapping[str, Any]
+
+
+class Journal:
+    """The journal of one search, held by one process at a time.
+
+    Raises:
+        InputError: another process holds it, or a line in its midst is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path.with_suffix(".lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"search {path.parent.name} is being worked on by another process: wait for it, or stop it"
+            ) from None
+        self.events, end = read(path)
+        self._file = path.open("ab")
+        self._file.truncate(end)
+
+    def append(self, event: str, **facts: Any) -> None:
+        """Write an event; it survives a kill at once, and a power cut from the next `sync` on."""
+        line = {"event": event, **facts, "time": round(time.time(), 3)}
+        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.release()
+
+
+def read(path: Path) -> tuple[list[Event], int]:
+    """The events of a journal, and the byte at which the last whole one ends. No file: no events."""
+    if not path.exists():
+        return [], 0
+    events, end = [], 0
+    content = path.read_bytes()
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            raise InputError(f"{path}: line {number} is damaged: restore the file, or start anew with --new") from None
+        end += len(line)
+    return events, end
+
+
+def working_seconds(events: list[Event]) -> float:
+    """The time that all sessions together have worked: each from its first event to its last."""
+    total, began, last = 0.0, None, 0.0
+    for event in events:
+        if event["event"] == "session":
+            total += last - began if began is not None else 0.0
+            began = event["time"]
+        last = event["time"]
+    return total + (last - began if began is not None else 0.0)
