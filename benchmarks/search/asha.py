@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from assay.config import load_params
+from assay.data.dataset import Dataset, read_card
 from assay.search_config import SearchConfig
+from assay.train.loop import Training, evaluate
 from assay.tune.search import Search
 from assay.tune.space import bound
 from benchmarks.common import REPOSITORY, figure, spread
-from benchmarks.in_process import packed
+from benchmarks.in_process import built, context_in, packed
 
 CONFIGURATIONS, EPOCHS = 64, 20
 SPACE = {
@@ -46,10 +49,6 @@ def search_of(seed: int) -> Any:
 
 def trained(work: tuple[int, int, dict[str, Any], str]) -> tuple[int, list[float], list[float]]:
     """(configuration, best validation accuracy so far by epoch, test accuracy of the weights that have it)."""
-    import torch
-
-    from assay.train.loop import Training, evaluate
-
     number, seed, values, folder = work
     torch.set_num_threads(1)
     _, space, fixed = search_of(seed)
