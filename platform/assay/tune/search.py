@@ -25,6 +25,7 @@ FAILURES_IN_A_ROW = 5
 OVER_IN_A_ROW = 200  # networks over the limits before the limits are taken to leave nothing
 LIVES = 3  # of a trial whose worker dies
 SAME_AGAIN = 20  # suggestions that were tried before, after which one is drawn that was not
+SAMPLES = 100  # random points that are tried before all that are left are listed
 ENDED = ("finished", "stopped", "failed", "over")
 
 
@@ -242,11 +243,13 @@ class Search:
         """First what the algorithm likes; after a while points that were not tried yet, while there are any."""
         yield from [None] * SAME_AGAIN
         random = np.random.default_rng(key(self.config.seed, "fresh", self._next_ticket))
+        for _ in range(SAMPLES):
+            if identity(point := self.space.sample(random)) not in self._known:
+                yield point
+                return
         if self.space.size is not None:
             left = [point for point in self.space.points() if identity(point) not in self._known]
             yield from (left[i] for i in random.permutation(len(left))[:1])
-        else:
-            yield from (self.space.sample(random) for _ in range(SAME_AGAIN))
 
     def _reported(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
         trial.curve.append((epoch, dict(metrics)))
@@ -309,7 +312,9 @@ class Search:
 def _alike(suggested: Values, recorded: Values) -> bool:
     """Equal but for the last bits of a float, which another kind of processor may round otherwise."""
     return suggested.keys() == recorded.keys() and all(
-        abs(value - recorded[name]) <= 1e-9 * abs(value) if isinstance(value, float) else value == recorded[name]
+        abs(value - recorded[name]) <= 1e-9 * abs(value)
+        if isinstance(value, float) and isinstance(recorded[name], float)
+        else value == recorded[name]
         for name, value in suggested.items()
     )
 
