@@ -25,7 +25,7 @@ from assay.tune.space import Values
 
 DESIGN = 10  # trials that share out the values before the model is asked
 ENOUGH = 3  # results to learn from
-STALE = 25  # results in a row that are no better, after which the search starts elsewhere
+STALE = 20  # results in a row that are no better, after which the search starts elsewhere
 OVERALL = 5  # one in so many trials goes on from the results of all starts
 BOUNDS = (0.5, 1.0, 2.0, 3.0)  # deviations above the mean, in turn: some trials improve, others explore
 BEST = 5  # points whose neighbours are candidates
