@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from assay.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,23 +24,51 @@ def _flows() -> None:
 def train_and_promote(experiments: list[str]) -> None:
     """Data, training, evaluation and registration of experiments, one after the other; what is unchanged is skipped."""
     from assay.config import load_params
-    from assay.settings import Settings, quiet
+    from assay.settings import Settings
 
     settings = Settings()
     params = load_params(settings.params_file)
     datasets = {name: params.experiment(name).data for name in experiments}
-    quiet()
-    home = settings.state / "prefect"
-    home.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
-    os.environ.setdefault("PREFECT_HOME", str(home))
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    prepare(settings)
     from pipelines.train_and_promote import train_and_promote as flow
 
     for name, dataset in datasets.items():
         started = time.monotonic()
         summary = flow(str(settings.root), name, dataset)
         show(name, summary, time.monotonic() - started)
+
+
+@app.command("nightly-search")
+def nightly_search(
+    search: str, minutes: float = typer.Option(60.0, min=0.1, help="The most that the search works now.")
+) -> None:
+    """A search within a budget of minutes; the next time, it goes on where it stopped."""
+    from assay.config import load_params
+    from assay.settings import Settings
+
+    settings = Settings()
+    params = load_params(settings.params_file)
+    dataset = params.experiment(params.search(search).experiment).data
+    prepare(settings)
+    from pipelines.nightly_search import nightly_search as flow
+
+    record = flow(str(settings.root), search, dataset, minutes)
+    best = record["best"]
+    typer.echo(
+        f"{search}: {record['trials']} trials ({record['reason']}); best run {best['run_id']}: {best['metrics']}"
+    )
+
+
+def prepare(settings: Settings) -> None:
+    """Let Prefect keep its state in the project, and serve itself where no server is named."""
+    from assay.settings import quiet
+
+    quiet()
+    home = settings.state / "prefect"
+    home.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 
 def show(experiment: str, summary: dict[str, Any], seconds: float) -> None:

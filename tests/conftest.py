@@ -84,6 +84,7 @@ def keep_experiment(path: Path, name: str) -> None:
             del params[section][other]
         if not params.get(section, True):
             del params[section]
+    params["searches"] = {}
     with path.open("w") as file:
         yaml.dump(params, file)
 

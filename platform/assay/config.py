@@ -254,7 +254,7 @@ def parse_params(data: Mapping[str, Any], origin: str) -> Params:
 
 
 def parse_experiment(data: Mapping[str, Any], origin: str) -> ExperimentConfig:
-    return validate(ExperimentConfig, data, origin)
+    return validate(ExperimentConfig, data, origin.rstrip(":"))
 
 
 def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConfig:

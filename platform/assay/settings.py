@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     def results_folder(self, experiment: str) -> Path:
         return self.root / "results" / experiment
 
+    def search_folder(self, search: str) -> Path:
+        return self.root / "results" / "searches" / search
+
 
 def quiet() -> None:
     """Apply `SILENCE` where the user has not decided otherwise. Called by entry points, never at import."""

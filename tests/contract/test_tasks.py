@@ -27,6 +27,9 @@ from assay.train.loop import Outcome, evaluate, train
 from tests.support.families import EXPERIMENTS, PARAMS, REPOSITORY, build, losses, opened, small, sources
 from tests.support.two_workers import BATCH, STEPS
 
+OF_SOME_DATA = ("top5", "map_small", "map_medium", "map_large")
+"""Metrics that a split reports or not, by its classes and boxes: no search may count on them."""
+
 
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -90,6 +93,9 @@ def test_evaluates_and_exports(name: str, datasets: Path, tmp_path: Path) -> Non
     task = build(config, dataset, context)
     metrics, pictures = evaluate(task, sources(config, dataset)["val"], "val", 8, context)
     assert f"val/{config.task.headline.metric}" in metrics
+    declared = [f"val/{metric}" for metric in config.task.metrics]
+    assert len(set(declared)) == len(declared)
+    assert set(declared) == set(metrics) - {f"val/{metric}" for metric in OF_SOME_DATA}
     assert all(np.isfinite(value) for value in metrics.values())
     assert all(picture.png.startswith(b"\x89PNG") for picture in pictures)
     assert len({picture.name for picture in pictures}) == len(pictures)

@@ -11,6 +11,7 @@ from assay.cli import data, models
 from assay.cli import train as training
 from assay.cli.doctor import doctor
 from assay.cli.output import results_only
+from assay.cli.tune import search, tune
 from assay.cli.ui import ui
 
 app = typer.Typer(
@@ -25,6 +26,8 @@ for verb in (
     doctor,
     training.train,
     training.evaluate,
+    tune,
+    search,
     models.register,
     models.promote,
     models.rollback,

@@ -61,7 +61,7 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
     """
     tracker = Tracker(settings)
     config = _config(request, settings, tracker)
-    _require_repository(settings.root)
+    require_repository(settings.root)
     dataset = open_dataset(settings.root, config.data, settings.dataset_folder(config.data))
     check_fit(config, dataset.card.samples)
     local = located(config, settings.root)  # what is built; what is recorded says the same on every machine
@@ -108,7 +108,7 @@ def _written(request: Request, record: dict[str, Any], settings: Settings, track
     return record
 
 
-def _require_repository(root: Path) -> None:
+def require_repository(root: Path) -> None:
     git_commit(root)
     if not (root / ".dvc").is_dir():
         raise InputError(f"{root}: no DVC repository: run `dvc init`, so that datasets have versions")

@@ -50,12 +50,13 @@ _IN_ADDRESS = re.compile(r"(://[^\s:/@]*:)[^\s/@]+@")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Tags by name (without prefix), and the texts that are kept beside them."""
+    """Tags by name (without prefix), and the texts that are kept beside them. `kind`: run, search or trial."""
 
     tags: Mapping[str, str]
     config: Mapping[str, Any]
     diff: str
     packages: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "run"
 
 
 def collect(

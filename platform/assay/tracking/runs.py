@@ -33,9 +33,18 @@ class Claim:
 
 @contextmanager
 def claim(
-    settings: Settings, tracker: Tracker, experiment: str, provenance: Provenance, resume: str | None, new: bool
+    settings: Settings,
+    tracker: Tracker,
+    experiment: str,
+    provenance: Provenance,
+    resume: str | None,
+    new: bool,
+    reopen: bool = False,
 ) -> Iterator[Claim]:
     """Find the run of these inputs, or create it; hold it against other processes until the end of the block.
+
+    Args:
+        reopen: go on with it even if it is finished, as a search does whose budget was raised.
 
     Raises:
         InputError: another process works on it.
@@ -43,16 +52,19 @@ def claim(
     settings.runs.mkdir(parents=True, exist_ok=True)
     with FileLock(settings.runs / CLAIMS):
         fingerprint = provenance.tags["fingerprint"]
-        run = tracker.get(resume) if resume else None if new else tracker.find(experiment, fingerprint)
+        run = tracker.get(resume) if resume else None if new else tracker.find(experiment, fingerprint, provenance.kind)
         if run is not None:
-            run_id, finished = run.info.run_id, run.info.status == "FINISHED"
+            run_id, finished = run.info.run_id, run.info.status == "FINISHED" and not reopen
         else:
             run_id, finished = tracker.create(experiment, provenance), False
         folder = settings.runs / run_id
         folder.mkdir(parents=True, exist_ok=True)
         lock = None if finished else _lock(folder)
         if lock is None and not finished:
-            raise InputError(f"run {run_id} is being trained by another process; wait for it, or use --new")
+            doing = "worked on" if provenance.kind == "search" else "trained"
+            raise InputError(
+                f"{provenance.kind} {run_id} is being {doing} by another process; wait for it, or use --new"
+            )
     if lock is None:
         yield Claim(run_id, folder, True)
         return
@@ -71,14 +83,17 @@ def reap(settings: Settings, tracker: Tracker) -> list[str]:
     dead = []
     with FileLock(settings.runs / CLAIMS):
         for run in tracker.unfinished():
-            run_id, folder = run.info.run_id, settings.runs / run.info.run_id
+            run_id = run.info.run_id
+            parent = run.data.tags.get("mlflow.parentRunId")
+            folder = settings.runs / (parent or run_id)
             if PREFIX + "fingerprint" not in run.data.tags or not folder.exists():
                 continue  # another program's run, or another machine's
             lock = _lock(folder)
             if lock is None:
                 continue
             try:
-                ship(tracker, run_id, folder)
+                if parent is None:
+                    ship(tracker, run_id, folder)
                 tracker.set_status(run_id, "KILLED", "its process died; the same command continues it")
                 dead.append(run_id)
             finally:

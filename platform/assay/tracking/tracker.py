@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from assay.errors import InputError, WorkError
+from assay.services import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance
 
@@ -45,40 +48,60 @@ class Tracker:
         try:
             with FileLock(self.settings.state / "mlflow.lock"):
                 client.search_experiments(max_results=1)
+                _share(self.settings.tracking)
         except MlflowException as error:
             line = " ".join(str(error).split())[:300]
             raise WorkError(f"the tracking store {_shown(self.settings.tracking)} does not answer: {line}") from None
         return client
 
     def create(self, experiment: str, provenance: Provenance) -> str:
-        """A new run with its parameters, tags and inputs; returns its id."""
-        from mlflow.entities import Metric, Param, RunTag  # noqa: F401
-
-        run = self.client.create_run(
-            self._experiment_id(experiment),
-            run_name=f"{experiment}-{provenance.tags['fingerprint'][:8]}",
-            tags={PREFIX + name: value for name, value in provenance.tags.items()}
-            | {"mlflow.source.git.commit": provenance.tags["commit"], "assay.kind": "run"},
-        )
-        run_id: str = run.info.run_id
-        params = [Param(name, str(value)) for name, value in flatten(provenance.config).items()]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[start : start + 100])
-        self._log_dataset(run_id, provenance)
+        """A new run with its parameters, tags, inputs and texts; returns its id."""
+        run_id = self.begin(experiment, provenance)
         self.log_text(run_id, "provenance/config.json", json.dumps(provenance.config, indent=2))
         self.log_text(run_id, "provenance/packages.json", json.dumps(dict(provenance.packages), indent=2))
         if provenance.diff:
             self.log_text(run_id, "provenance/working-tree.diff", provenance.diff)
         return run_id
 
-    def find(self, experiment: str, fingerprint: str) -> Run | None:
-        """The run of these very inputs: a finished one, else the newest unfinished one."""
+    def begin(self, experiment: str, provenance: Provenance, parent: str | None = None, name: str = "") -> str:
+        """A new run with its parameters, tags and inputs; `parent` is the search that a trial belongs to."""
+        from mlflow.entities import Param
+
+        tags = {PREFIX + tag: value for tag, value in provenance.tags.items()}
+        tags |= {"mlflow.source.git.commit": provenance.tags["commit"], f"{PREFIX}kind": provenance.kind}
+        tags |= {"mlflow.parentRunId": parent} if parent else {}
+        run = self.client.create_run(
+            self._experiment_id(experiment),
+            run_name=name or f"{experiment}-{provenance.tags['fingerprint'][:8]}",
+            tags=tags,
+        )
+        run_id: str = run.info.run_id
+        params = [Param(key, str(value)[:6000]) for key, value in flatten(provenance.config).items()]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100])
+        self._log_dataset(run_id, provenance)
+        return run_id
+
+    def children(self, experiment: str, parent: str) -> list[Run]:
+        """The trials of a search."""
+        found, token = [], None
+        while True:
+            page = self.client.search_runs(
+                [self._experiment_id(experiment)], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token
+            )
+            found += list(page)
+            token = page.token
+            if not token:
+                return found
+
+    def find(self, experiment: str, fingerprint: str, kind: str = "run") -> Run | None:
+        """The run or search of these very inputs: a finished one, else the newest unfinished one."""
         found = self.client.get_experiment_by_name(experiment)
         if found is None:
             return None
         runs = self.client.search_runs(
             [found.experiment_id],
-            f"tags.`{PREFIX}fingerprint` = '{fingerprint}'",
+            f"tags.`{PREFIX}fingerprint` = '{fingerprint}' and tags.`{PREFIX}kind` = '{kind}'",
             order_by=["attributes.start_time DESC"],
         )
         finished = [run for run in runs if run.info.status == "FINISHED"]
@@ -105,11 +128,37 @@ class Tracker:
             self.client.set_terminated(run_id, status)
         self.client.set_tag(run_id, PREFIX + "reason", reason[:5000])
 
+    def end(self, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """The last metrics and tags of a run, and its status, in as few calls as can be."""
+        from mlflow.entities import Metric, RunTag
+
+        now = time.time_ns() // 1_000_000
+        points = [Metric(name, value, now, 0) for name, value in metrics.items()]
+        self.client.log_batch(
+            run_id, metrics=points, tags=[RunTag(PREFIX + name, text[:5000]) for name, text in tags.items()]
+        )
+        self.client.set_terminated(run_id, status)
+
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
         self.client.log_batch(run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
+
+    def log_series(self, run_id: str, name: str, points: Sequence[tuple[int, float]]) -> None:
+        """One metric at many steps, all at this moment."""
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        metrics = [Metric(name, value, now, step) for step, value in points]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+
+    def copy_provenance(self, source: str, target: str) -> None:
+        """Give a trial the texts that its search has for all of its trials."""
+        for name in self.names(source, "provenance"):
+            if name != "config.json":
+                self.log_bytes(target, f"provenance/{name}", self.read_bytes(source, f"provenance/{name}"))
 
     def log_text(self, run_id: str, name: str, text: str) -> None:
         self.log_bytes(run_id, name, text.encode())
@@ -164,6 +213,19 @@ class Tracker:
         source = json.dumps({"dvc": f"data/{name}", "hash": version})
         entry = Dataset(name=name, digest=version[:36], source_type="dvc", source=source)
         self.client.log_inputs(run_id, datasets=[DatasetInput(entry, tags=[])])
+
+
+def _share(uri: str) -> None:
+    """Let many processes write to a SQLite store: readers and a writer then never wait for each other.
+
+    SQLite keeps this setting in the file. A file system that cannot have it, such as a network's, stays as it was.
+    """
+    database = sqlite_file(uri)
+    if database is None:
+        return
+    with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=60)) as connection:
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL")
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

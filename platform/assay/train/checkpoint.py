@@ -66,6 +66,16 @@ class Checkpoints:
         """The steps of the checkpoints here, oldest first."""
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
+    def inherit(self, other: Path) -> None:
+        """Begin from the newest checkpoint in another run's folder, unless there is one here already."""
+        if self.steps():
+            return
+        newest = max(other.glob("step-*"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{newest.name}.{os.getpid()}"
+        shutil.copytree(newest, temporary)
+        temporary.rename(self.folder / newest.name)
+
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """The newest whole checkpoint, with its step. Damaged ones are named through `warn` and passed over."""
         for step in reversed(self.steps()):

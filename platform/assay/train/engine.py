@@ -141,7 +141,8 @@ class StepEngine:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            groups = optimizer.state_dict()["param_groups"]  # rates are the config's: an heir may have others
+            optimizer.load_state_dict({"state": state["optimizers"][name]["state"], "param_groups": groups})
             gradients = state["gradients"].get(name, [])
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             for parameter, gradient in zip(parameters, gradients, strict=False):

@@ -53,24 +53,39 @@ def launch(
         WorkError: the training failed, or its workers died too often.
     """
     folder = Path(job.folder)
-    for name in (STOP, OUTCOME, FAILURE):
-        (folder / name).unlink(missing_ok=True)
+    forget_end(folder)
     if plan.workers == 0:
-        _run(lambda: work_here(job), folder, tick, say)
+        run_watched(lambda: work_here(job), folder, tick, say)
     else:
         with ray_running(settings, say):
             say(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    _run(lambda: _fit(job, plan, settings), folder, tick, say)
-                    break
-                except WorkError:
-                    raise
-                except Exception as error:
-                    if attempt == ATTEMPTS:
-                        raise WorkError(f"the workers died {ATTEMPTS} times; the last time: {_last(error)}") from error
-                    say(f"a worker died ({_last(error)}); going on from the last checkpoint")
+            run_watched(lambda: train_on_ray(job, plan, settings.runs, say), folder, tick, say)
     return _read(folder / OUTCOME)
+
+
+def forget_end(folder: Path) -> None:
+    """Remove what told of an earlier end, or asked for it."""
+    for name in (STOP, OUTCOME, FAILURE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def train_on_ray(job: Job, plan: Plan, storage: Path, say: Callable[[str], None]) -> None:
+    """Train on Ray's workers to the end or to a stop, again from the last checkpoint where workers die.
+
+    Raises:
+        WorkError: the training failed, or its workers died too often.
+    """
+    folder = Path(job.folder)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _fit(job, plan, storage)
+        except Exception as error:
+            if (folder / FAILURE).exists():
+                raise
+            if attempt == ATTEMPTS:
+                raise WorkError(f"the workers died {ATTEMPTS} times; the last time: {_last(error)}") from error
+            say(f"a worker died ({_last(error)}); going on from the last checkpoint")
+    raise AssertionError
 
 
 @contextmanager
@@ -104,6 +119,16 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
         ours = set() if settings.ray_address else _ray_processes()
         ray.shutdown()
         _end(ours)
+
+
+def ray_alive() -> bool:
+    """Whether the servers of the Ray that this process started still run; those of a cluster are not looked at."""
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is None or not node.is_head():
+        return node is not None
+    return not any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
 
 
 def _ray_processes() -> set[psutil.Process]:
@@ -143,7 +168,7 @@ def slots(settings: Settings) -> Slots:
     return Slots(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), name)
 
 
-def _fit(job: Job, plan: Plan, settings: Settings) -> None:
+def _fit(job: Job, plan: Plan, storage: Path) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -153,12 +178,12 @@ def _fit(job: Job, plan: Plan, settings: Settings) -> None:
         train_loop_config=job.plain(),
         torch_config=TorchConfig(backend="nccl" if plan.gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu, resources_per_worker=resources),
-        run_config=RunConfig(name=job.run_id, storage_path=str(settings.runs)),
+        run_config=RunConfig(name=job.run_id, storage_path=str(storage)),
     )
     trainer.fit()
 
 
-def _run(target: Callable[[], None], folder: Path, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+def run_watched(target: Callable[[], None], folder: Path, tick: Callable[[], None], say: Callable[[str], None]) -> None:
     """Run the target in a thread; the first Ctrl-C or SIGTERM asks it to save and end, the second leaves at once."""
     failure: list[BaseException] = []
 
@@ -176,10 +201,10 @@ def _run(target: Callable[[], None], folder: Path, tick: Callable[[], None], say
             tick()
     tick()
     if failure:
-        _raise(failure[0], folder)
+        raise_told(failure[0], folder)
 
 
-def _raise(error: BaseException, folder: Path) -> None:
+def raise_told(error: BaseException, folder: Path) -> None:
     """What went wrong, from the worker that wrote it down; otherwise the error as it came: a worker died."""
     if isinstance(error, AssayError):
         raise error

@@ -42,6 +42,7 @@ class Position:
     best_value: float | None = None
     best_step: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
     best_weights: Weights = field(default_factory=dict)
 
 
@@ -68,35 +69,60 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
     Raises:
         WorkError: a metric became NaN or infinite.
     """
-    loader = _loader(sources["train"], config, context)
-    steps = loader.steps * config.train.epochs
-    context.announce(steps)
-    engine = StepEngine(task.optimizers, config.train, config.optimizer, context.device, steps)
-    window = Window(context.device)
-    position, resumed_from = _resume(task, engine, window, context)
-    run = _Run(
-        task, config, context, loader, engine, window, position, _Pulse(context, config.train.checkpoint_seconds)
-    )
-    first, stopped = position.step, False
-    while position.epoch < config.train.epochs and not stopped:
-        stopped = run.epoch(sources["val"])
-    return _outcome(task, position, config, first, resumed_from)
+    return Training(task, sources, config, context).run()
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A training under way: what its epochs share."""
+class Training:
+    """A training under way, from its newest checkpoint if there is one. It advances by whole epochs.
 
-    task: Task
-    config: ExperimentConfig
-    context: LocalContext
-    loader: Loader
-    engine: StepEngine
-    window: Window
-    position: Position
-    pulse: _Pulse
+    Attributes:
+        position: where it is; `position.epoch` counts the finished epochs.
+    """
 
-    def epoch(self, val: Source) -> bool:
+    def __init__(
+        self, task: Task, sources: Mapping[str, Source], config: ExperimentConfig, context: LocalContext
+    ) -> None:
+        self.task, self.config, self.context, self.val = task, config, context, sources["val"]
+        self.loader = _loader(sources["train"], config, context)
+        steps = self.loader.steps * config.train.epochs
+        context.announce(steps)
+        self.engine = StepEngine(task.optimizers, config.train, config.optimizer, context.device, steps)
+        self.window = Window(context.device)
+        self.position, self.resumed_from = _resume(task, self.engine, self.window, context)
+        self.pulse = _Pulse(context, config.train.checkpoint_seconds)
+        self._first, self._saved = self.position.step, -1
+
+    def run(self) -> Outcome:
+        """Train to the end, or until a stop is asked for."""
+        if self.advance(self.config.train.epochs):
+            self.save()
+        return self.outcome()
+
+    def advance(self, until: int) -> bool:
+        """Train until so many epochs are finished; False where a stop was asked for before, and the state was saved.
+
+        Raises:
+            WorkError: a metric became NaN or infinite.
+        """
+        while self.position.epoch < until:
+            if self._epoch():
+                return self.position.epoch >= until
+        return True
+
+    def save(self) -> None:
+        """Write a checkpoint of where the training is."""
+        step, context = self.position.step, self.context
+        if step == self._saved:
+            return
+        check_finite({f"train/{name}": total for name, total in self.window.fold(context).items()}, step)
+        _check_weights(self.task, step)
+        _save(self.task, self.engine, self.window, self.position, context)
+        self._saved = step
+
+    def outcome(self) -> Outcome:
+        return _outcome(self.task, self.position, self.config, self._first, self.resumed_from)
+
+    def _epoch(self) -> bool:
         """The rest of an epoch, its evaluation, and a checkpoint where one is due; True where a stop was asked for."""
         position, context = self.position, self.context
         started, first = time.perf_counter(), position.batch
@@ -105,14 +131,14 @@ class _Run:
         seconds = time.perf_counter() - started
         speed = (self.loader.steps - first) * self.loader.batch_size / max(seconds, 1e-9)
         _record(self.window.take(context), "train", position.step, context)
-        _evaluate_epoch(self.task, val, self.config, context, position)
+        _evaluate_epoch(self.task, self.val, self.config, context, position)
         timing = {"time/epoch_seconds": seconds, "time/samples_per_second": speed}
         context.report(position.step, timing | memory(context.device))
         position.epoch, position.batch = position.epoch + 1, 0
         self.pulse.touch()
         stop, save = self.pulse.agree()
-        if stop or save or position.epoch == self.config.train.epochs:
-            self._save()
+        if stop or save:
+            self.save()
         return stop
 
     def _batches(self) -> bool:
@@ -132,16 +158,10 @@ class _Run:
             if self.pulse.due() and position.batch < self.loader.steps:  # at the end of the epoch: after the evaluation
                 stop, save = self.pulse.agree()
                 if stop or save:
-                    self._save()
+                    self.save()
                 if stop:
                     return True
         return False
-
-    def _save(self) -> None:
-        step, context = self.position.step, self.context
-        check_finite({f"train/{name}": total for name, total in self.window.fold(context).items()}, step)
-        _check_weights(self.task, step)
-        _save(self.task, self.engine, self.window, self.position, context)
 
 
 def evaluate(
@@ -259,6 +279,7 @@ def _evaluate_epoch(
         position.best_value, position.best_step = metrics[headline], position.step
         position.best_metrics = metrics
         position.best_weights = {name: t.detach().cpu().clone() for name, t in task.state_dict().items()}
+    position.metrics = metrics
     context.report(position.step, metrics)
 
 

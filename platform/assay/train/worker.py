@@ -6,11 +6,14 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError
 from assay.files import write_json
 from assay.train.folder import FAILURE, OUTCOME
+
+if TYPE_CHECKING:
+    from assay.train.loop import Training
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,14 @@ def _lost_peer(error: Exception) -> bool:
     )
 
 
-def _work(job: Job, context: Any) -> None:
+def prepare(job: Job, context: Any) -> Training:
+    """The `Training` of a job, from its newest checkpoint if there is one; the same bits in every process."""
     import torch
 
     from assay.config import parse_experiment
     from assay.data.dataset import Dataset, read_card
     from assay.task import load_task
-    from assay.train.loop import train
+    from assay.train.loop import Training
     from assay.train.randomness import key
 
     torch.set_num_threads(job.threads)
@@ -99,8 +103,11 @@ def _work(job: Job, context: Any) -> None:
     task_class, source = load_task(config.task.name)
     torch.manual_seed(key(config.seed, "init"))
     sources = {split: source(config.task, dataset, split) for split in ("train", "val")}
-    task = task_class.build(config, dataset, context)
-    outcome = train(task, sources, config, context)
+    return Training(task_class.build(config, dataset, context), sources, config, context)
+
+
+def _work(job: Job, context: Any) -> None:
+    outcome = prepare(job, context).run()
     context.close()
     if context.rank == 0:
         plain = {name: value for name, value in vars(outcome).items() if name != "weights"}

@@ -83,11 +83,13 @@ class Search:
         self.tickets: dict[int, int] = {}  # of the algorithm: to trial numbers
         self._next_ticket = 0
         self._known: dict[str, int] = {}  # points to trial numbers
+        self.repeated = 0  # trials that were trained again though they had ended
         self._order: list[int] = []  # the numbers of the ended trials as they ended
         self._exhausted = False
         self._journal: Journal | None = None
         for event in journal.events if journal else ():
             self._replay(event)
+        self._session = len(self._order)
         self._journal = journal
 
     # --- what a runner calls ---
@@ -170,9 +172,14 @@ class Search:
         return self.broken or ("every configuration of the space was tried" if self._exhausted and ended else None)
 
     @property
+    def continues(self) -> bool:
+        """Whether trials to come could start from the weights of those that ended."""
+        return self.config.sampler == "pbt" and not self._exhausted
+
+    @property
     def broken(self) -> str | None:
-        """Why the search cannot go on; None if it can."""
-        last = [self.trials[number] for number in self._order[-max(FAILURES_IN_A_ROW, OVER_IN_A_ROW) :]]
+        """Why the search cannot go on; None if it can. What failed before this session may have been mended since."""
+        last = [self.trials[number] for number in self._order[self._session :][-OVER_IN_A_ROW:]]
         failed = [trial for trial in last[-FAILURES_IN_A_ROW:] if trial.status == "failed"]
         if len(failed) == FAILURES_IN_A_ROW:
             return f"{FAILURES_IN_A_ROW} trials in a row failed; the last: {failed[-1].reason}"

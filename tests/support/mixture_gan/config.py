@@ -20,3 +20,7 @@ class Config(TaskConfig):
     @property
     def headline(self) -> Headline:
         return Headline("coverage")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("near", "coverage")

@@ -107,7 +107,7 @@ def test_stages_hold_each_parameter_once_and_begin_with_the_head(architecture: s
     assert len(found) > 5
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "timm:resnet10t", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize("architecture", ["small_cnn", "convnet", "timm:resnet10t", "timm:vit_tiny_patch16_224"])
 def test_deeper_stages_learn_more_slowly(architecture: str) -> None:
     network, _ = make_network(Config(architecture=architecture, image_size=32), 3, 2, True)
     groups = Thaw(network, TransferConfig(decay=0.5)).groups(0.8)

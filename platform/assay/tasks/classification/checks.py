@@ -27,7 +27,7 @@ def check(config: ExperimentConfig, dataset: Dataset) -> None:
             f"task.balance: the training split of {card.name!r} has no sample of {', '.join(absent[:5])}, whose weight "
             "would be infinite: set balance: sampling or none, or add samples"
         )
-    if task.architecture != OWN:
+    if task.architecture not in OWN:
         from assay.networks import catalog
 
         catalog.check(task.architecture, task.weights, task.image_size, card.channels)

@@ -9,18 +9,20 @@ from pydantic import AfterValidator, Field, model_validator
 
 from assay.config import Headline, TaskConfig
 from assay.networks.names import WeightsName, check_architecture, weight_files
+from assay.networks.shape import CONVNET, NetworkConfig, shapes
 from assay.schema import Frozen
 
 if TYPE_CHECKING:
     from assay.data.dataset import Card
 
-OWN = "small_cnn"
+SMALL = "small_cnn"
+OWN = (SMALL, CONVNET)
 LITE = "timm:tf_efficientnet_lite0"
 PHOTOGRAPH = 32  # pixels of the shorter side from which colour images are taken for photographs
 
 
 def _architecture(value: str) -> str:
-    return value if value == OWN else check_architecture(value)
+    return value if value in OWN else check_architecture(value)
 
 
 class AugmentConfig(Frozen):
@@ -56,13 +58,16 @@ class Config(TaskConfig):
     """One image, one class; or, with `multi_label`, one image and all classes that it shows."""
 
     name: Literal["classification"] = "classification"
-    architecture: Annotated[str, AfterValidator(_architecture)] = OWN
+    architecture: Annotated[str, AfterValidator(_architecture)] = SMALL
     weights: WeightsName = "none"
     multi_label: bool = Field(False, description="an image may show several classes, or none")
     image_size: int = Field(32, ge=4, le=1024, description="pixels a side, after resizing")
     width: int = Field(32, ge=4, le=512, description="channels of the first stage of small_cnn")
-    pool: Literal["place", "max"] = Field(
-        "place", description="small_cnn: keep where things are (centred things), or take the most of each feature"
+    network: NetworkConfig = Field(NetworkConfig(), description="the shape of convnet")
+    pool: Literal["place", "max", "average"] = Field(
+        "place",
+        description="small_cnn and convnet: keep where things are (centred things), or take the most of each feature, "
+        "or its mean",
     )
     dropout: float = Field(0.1, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -74,13 +79,30 @@ class Config(TaskConfig):
 
     @model_validator(mode="after")
     def _weights_have_a_network(self) -> Config:
-        if self.architecture == OWN and self.weights != "none":
-            raise ValueError(f"{OWN} has no pretrained weights: set weights: none, or an architecture such as {LITE}")
+        if self.architecture in OWN and self.weights != "none":
+            raise ValueError(
+                f"{self.architecture} has no pretrained weights: set weights: none, or an architecture such as {LITE}"
+            )
         return self
 
     @property
     def headline(self) -> Headline:
         return Headline("macro_f1" if self.multi_label else "accuracy")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Beside `top5`, which there is from six classes on."""
+        return ("accuracy", "loss", "macro_f1", "map" if self.multi_label else "ece")
+
+    @classmethod
+    def networks(cls) -> dict[str, dict[str, Any]]:
+        """The shapes of `convnet`, from a random start, and how it pools."""
+        fixed = {"architecture": CONVNET, "weights": "none", "transfer.freeze": False}
+        return {
+            **{key: {"choice": [value]} for key, value in fixed.items()},
+            "pool": {"choice": ["place", "max", "average"]},
+            **shapes(),
+        }
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -103,7 +125,7 @@ class Config(TaskConfig):
             task |= {"transfer": {"freeze": True, "unfreeze": [0.4, 0.6], "decay": 0.3}}
             train |= {"epochs": 10}
         else:
-            task |= {"architecture": OWN}
+            task |= {"architecture": SMALL}
         return {
             "task": task,
             "optimizer": {"name": "adamw", "lr": 3.0e-3, "weight_decay": 0.05, "schedule": "cosine", "warmup": 0.05},

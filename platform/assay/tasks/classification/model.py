@@ -8,14 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.tasks.classification.config import OWN, Config
+from assay.networks import convnet
+from assay.networks.shape import CONVNET
+from assay.tasks.classification.config import SMALL, Config
 
 
 def small_cnn(config: Config, channels: int, classes: int) -> nn.Module:
     """Two 3x3 convolutions a stage, the side halved and the width doubled until 4 pixels are left.
 
     [B, C, S, S] to [B, classes]. With `pool: place` the last map, of at most 4x4, is flattened, for in centred things
-    the place of a stroke matters; with `max` only the most of each feature counts, for things that lie anywhere.
+    the place of a stroke matters; with `max` only the most of each feature counts, for things that lie anywhere,
+    and with `average` its mean.
     """
     layers: list[nn.Module] = []
     width, side, into = config.width, config.image_size, channels
@@ -26,20 +29,26 @@ def small_cnn(config: Config, channels: int, classes: int) -> nn.Module:
             break
         layers.append(nn.MaxPool2d(2))
         width, side = min(2 * width, 8 * config.width), side // 2
-    kept = 1 if config.pool == "max" else min(side, 4)
-    return nn.Sequential(
-        *layers,
+    return nn.Sequential(*layers, *_head(config, into, side, classes))
+
+
+def _head(config: Config, width: int, side: int, classes: int) -> list[nn.Module]:
+    kept = min(side, 4) if config.pool == "place" else 1
+    return [
         nn.AdaptiveMaxPool2d(1) if config.pool == "max" else nn.AdaptiveAvgPool2d(kept),
         nn.Flatten(),
         nn.Dropout(config.dropout),
-        nn.Linear(into * kept**2, classes),
-    )
+        nn.Linear(width * kept**2, classes),
+    ]
 
 
 def make_network(config: Config, channels: int, classes: int, fresh: bool) -> tuple[nn.Module, str]:
     """The configured network, normalized images [B, C, S, S] to logits [B, K], and where its weights came from."""
-    if config.architecture == OWN:
+    if config.architecture == SMALL:
         return small_cnn(config, channels, classes), "random"
+    if config.architecture == CONVNET:
+        layers, width, side = convnet.body(config.network, channels, config.image_size)
+        return nn.Sequential(*layers, *_head(config, width, side, classes)), "random"
     from assay.networks.catalog import classifier
 
     return classifier(

@@ -13,10 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.networks.catalog import feature_maps, normalization
+from assay.networks import catalog, convnet
+from assay.networks.shape import CONVNET
 from assay.tasks.detection.assign import assign, overlaps
 from assay.tasks.detection.config import Config
 
+Backbone = catalog.FeatureMaps | convnet.Maps
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+GREY: Moments = (0.5,) * 3, (0.25,) * 3
+"""By which pixels are normalized for a network that starts at random."""
 PRIOR = 0.01
 """The score of every class at the start (Lin et al., "Focal Loss for Dense Object Detection", section 4.1)."""
 LARGEST = 5.0
@@ -37,12 +42,10 @@ class Compact(nn.Module):
     def __init__(self, config: Config, channels: int, classes: int, fresh: bool) -> None:
         super().__init__()
         self.config = config
-        mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in normalization(config.architecture))
+        self.backbone, moments = _backbone(config, channels, fresh)
+        mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in moments)
         self.register_buffer("mean", 255 * (mean if channels == 3 else mean.mean(0, keepdim=True)))
         self.register_buffer("std", 255 * (std if channels == 3 else std.mean(0, keepdim=True)))
-        self.backbone = feature_maps(
-            config.architecture, channels=channels, weights=config.weights, fresh=fresh, strides=config.strides
-        )
         if config.weights != "none":
             hold_first_layers(self.backbone, channels)
         width = config.width
@@ -114,6 +117,16 @@ class Compact(nn.Module):
         rows = rows.gather(1, order.indices[..., None].expand(-1, -1, 5))
         found = torch.cat([rows[..., :4], order.values[..., None], rows[..., 4:]], 2)
         return F.pad(found, (0, 0, 0, self.config.detections - found.shape[1]))
+
+
+def _backbone(config: Config, channels: int, fresh: bool) -> tuple[Backbone, Moments]:
+    """The network that makes the maps, and the mean and standard deviation of the colours that it is given."""
+    if config.architecture == CONVNET:
+        return convnet.Maps(config.network, channels, config.strides), GREY
+    maps = catalog.feature_maps(
+        config.architecture, channels=channels, weights=config.weights, fresh=fresh, strides=config.strides
+    )
+    return maps, catalog.normalization(config.architecture)
 
 
 def hold_statistics(backbone: nn.Module) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from assay.config import Headline, TaskConfig
-from assay.networks.names import ArchitectureName, WeightsName, weight_files
+from assay.networks.names import WeightsName, check_architecture, weight_files
+from assay.networks.shape import CONVNET, NetworkConfig, StageConfig, shapes
 from assay.schema import Frozen
 
 if TYPE_CHECKING:
@@ -26,7 +27,13 @@ DETECTORS = (
 )
 """Whole detectors of torchvision. Every other architecture is a backbone of Assay's own."""
 
+STAGES = tuple(StageConfig(depth=2, width=width, block="residual") for width in (24, 48, 96, 96))
+LITE = "timm:tf_efficientnet_lite0"
 Side = Annotated[int, Field(ge=32, le=2048)]
+
+
+def _architecture(value: str) -> str:
+    return value if value == CONVNET else check_architecture(value)
 
 
 class AugmentConfig(Frozen):
@@ -42,12 +49,13 @@ class Config(TaskConfig):
     """One image, any number of boxes, each with its class."""
 
     name: Literal["detection"] = "detection"
-    architecture: ArchitectureName = Field(
-        "timm:tf_efficientnet_lite0", description="a backbone by name, or a whole detector of torchvision"
+    architecture: Annotated[str, AfterValidator(_architecture)] = Field(
+        LITE, description="a backbone by name, convnet, or a whole detector of torchvision"
     )
     weights: WeightsName = Field("imagenet", description="of the backbone; a file: of the whole detector, if it is one")
     image_size: Side | tuple[Side, Side] = Field(320, description="pixels a side, or [height, width]")
     strides: tuple[Literal[4, 8, 16, 32], ...] = Field((8, 16, 32), min_length=1, description="the maps looked at")
+    network: NetworkConfig = Field(NetworkConfig(stages=STAGES), description="the shape of convnet")
     width: int = Field(96, ge=16, le=512, multiple_of=16, description="channels of neck and head")
     depth: int = Field(2, ge=1, le=6, description="convolutions of the head before its last")
     anchor: float = Field(5.0, gt=0, description="side of the box that a place starts from, in strides")
@@ -65,9 +73,37 @@ class Config(TaskConfig):
             raise ValueError(f"must double from one to the next, such as [8, 16, 32], not {list(strides)}")
         return strides
 
+    @model_validator(mode="after")
+    def _weights_have_a_network(self) -> Config:
+        if self.architecture == CONVNET and self.weights != "none":
+            raise ValueError(f"{CONVNET} has no pretrained weights: set weights: none, or architecture: {LITE}")
+        return self
+
     @property
     def headline(self) -> Headline:
         return Headline("map")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Beside `map_small`, `map_medium` and `map_large`, each of which there is where the split has such boxes."""
+        return ("map", "map_50", "map_75", "mar_100")
+
+    @classmethod
+    def networks(cls) -> dict[str, dict[str, Any]]:
+        """Neck and head, on the experiment's own backbone with ImageNet weights or on a `convnet` from a random start.
+
+        Sides of images must divide by 32.
+        """
+        random_start = {"task.weights": "none"}
+        return {
+            "weights": {"choice": ["imagenet", "none"]},
+            "architecture": {"choice": [CONVNET], "when": random_start},
+            "backbone_lr": {"choice": [1.0], "when": random_start},
+            "strides": {"choice": [[8, 16], [8, 16, 32]]},
+            "width": {"choice": [16, 32, 48, 64, 96, 128]},
+            "depth": {"integer": [1, 3]},
+            **shapes(random_start),
+        }
 
     @property
     def files(self) -> tuple[str, ...]:

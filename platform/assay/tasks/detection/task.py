@@ -16,6 +16,7 @@ from assay.config import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.data.images import Rejected, decode
 from assay.errors import InputError
+from assay.networks.shape import CONVNET
 from assay.task import Answer, Context, Engine, Export, Metrics, Picture
 from assay.task import Task as Contract
 from assay.tasks.detection.compact import Compact
@@ -223,6 +224,8 @@ def _check_compact(task: Config, channels: int) -> None:
         if side % stride:
             near = max(stride, round(side / stride) * stride)
             raise InputError(f"task.image_size: {side} does not divide by the stride {stride}: take {near}")
+    if task.architecture == CONVNET:
+        return
     try:
         catalog.check(task.architecture, task.weights, min(task.size), channels)
     except InputError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ class Config(TaskConfig):
     latent: int = Field(32, ge=1, le=1024, description="numbers that one image is made from, beside its class")
     width: int = Field(16, ge=4, le=512, description="channels at half of the image; 8 times it at most")
     depth: int = Field(2, ge=1, le=8, description="residual blocks a size, of r3gan")
+    discriminator_width: int | None = Field(None, ge=4, le=512, description="none: `width`, as the generator has it")
+    discriminator_depth: int | None = Field(None, ge=1, le=8, description="none: `depth`, as the generator has it")
     penalty: float | None = Field(
         None, ge=0, description="weight of R1 and of R2, of r3gan; none: by the image's size, 0.1 for 8 x 8 pixels"
     )
@@ -42,6 +44,24 @@ class Config(TaskConfig):
     @property
     def headline(self) -> Headline:
         return Headline(f"frechet_{self.features}", maximize=False)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Without `conditional`, `judge_accuracy` and `classes_present` are there too where images have a class."""
+        shares = ("precision", "recall", "density", "coverage", "diversity", "collapsed")
+        named = ("class_accuracy", "judge_accuracy", "classes_present") if self.conditional else ()
+        return (self.headline.metric, *shares, *named)
+
+    @classmethod
+    def networks(cls) -> dict[str, dict[str, Any]]:
+        """Both networks of `r3gan`, each by itself."""
+        sizes = {"width": {"choice": [8, 12, 16, 24, 32]}, "depth": {"integer": [1, 3]}}
+        return {
+            "loss": {"choice": ["r3gan"]},
+            "latent": {"choice": [8, 16, 32, 64]},
+            **sizes,
+            **{f"discriminator_{key}": values for key, values in sizes.items()},
+        }
 
     @property
     def slope_weight(self) -> float:

@@ -41,7 +41,8 @@ class Discriminator(nn.Module):
     def __init__(self, config: Config, channels: int, classes: int) -> None:
         super().__init__()
         make = residual_features if config.loss == "r3gan" else dcgan_features
-        self.features, width = make(config, channels)
+        width, depth = config.discriminator_width or config.width, config.discriminator_depth or config.depth
+        self.features, width = make(config.model_copy(update={"width": width, "depth": depth}), channels)
         self.score = nn.Linear(width, 1)
         self.classes = nn.Embedding(classes, width) if classes else None
         if self.classes is not None:

@@ -55,6 +55,10 @@ class Config(TaskConfig):
         return Headline("total_loss", maximize=False)
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("total_loss", "style_loss", "content_loss", "variation", "style_ratio")
+
+    @property
     def files(self) -> tuple[str, ...]:
         return weight_files(self.perceptual.weights)
 

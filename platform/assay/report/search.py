@@ -1,0 +1,233 @@
+"""What a search has found, as plain data: its trials, the front, and tables for a terminal and for a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+NOT_USED = "n/a"
+"""Stands where a parameter does not count in a trial, because its condition does not hold."""
+MOST_BEST = 5  # trials of one objective that are listed as the best
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial.
+
+    Attributes:
+        status: `finished`, `stopped` (early, by a scheduler), `failed`, `over` (its network was over the limits and was
+            not trained) or `running`.
+        values: the searched keys that counted, as dotted names.
+        metrics: such as `val/accuracy` and `cost/parameters`; what is known of a trial that did not finish.
+        curve: (epoch, first objective), as it was seen while it trained.
+        parent: of population-based training: the trial whose weights it started from.
+    """
+
+    number: int
+    status: str
+    values: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    curve: Sequence[tuple[int, float]]
+    seconds: float
+    epochs: int
+    reason: str = ""
+    parent: int | None = None
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class SearchStory:
+    """A search and its trials.
+
+    Attributes:
+        objectives: metric names and `max` or `min`; curves, colours and importance are of the first.
+        parameters: each searched key: `{"choices": [...]}`, or `{"low": …, "high": …, "log": bool}`.
+        facts: what else to show, in this order: budget, dataset, commit. While it runs, `total` (the number of trials
+            that there will be) and `time left` stand in the headline.
+        baseline: metrics of the experiment as it is, where they are known.
+        fixed: keys that all trials had otherwise than the experiment.
+    """
+
+    name: str
+    search_id: str
+    experiment: str
+    algorithm: str
+    scheduler: str | None
+    objectives: Mapping[str, str]
+    parameters: Mapping[str, Mapping[str, Any]]
+    trials: Sequence[TrialRow]
+    facts: Mapping[str, str]
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def objective(self) -> str:
+        """The first objective."""
+        return next(iter(self.objectives))
+
+    def count(self, *statuses: str) -> int:
+        return sum(trial.status in statuses for trial in self.trials)
+
+
+def gains(metrics: Mapping[str, float], objectives: Mapping[str, str]) -> tuple[float, ...] | None:
+    """The objectives as numbers of which larger ones are better; None where one is missing or not finite."""
+    values = [metrics.get(metric, math.nan) for metric in objectives]
+    if not all(math.isfinite(value) for value in values):
+        return None
+    return tuple(v if way == "max" else -v for v, way in zip(values, objectives.values(), strict=True))
+
+
+def ranked(
+    trials: Iterable[TrialRow], objectives: Mapping[str, str], statuses: Collection[str] = ("finished",)
+) -> list[TrialRow]:
+    """The trials of these statuses that have all objectives, best first; equal ones by number."""
+    scored = [(own, t) for t in trials if t.status in statuses and (own := gains(t.metrics, objectives)) is not None]
+    return [t for _, t in sorted(scored, key=lambda pair: ([-gain for gain in pair[0]], pair[1].number))]
+
+
+def front(trials: Iterable[TrialRow], objectives: Mapping[str, str]) -> list[TrialRow]:
+    """The finished trials that no other dominates (Pareto), best first by the first objective.
+
+    Of trials with equal objectives it keeps the one of the lowest number; of one objective, the best trial alone.
+    """
+    kept: list[tuple[tuple[float, ...], TrialRow]] = []
+    for trial in ranked(trials, objectives):  # what dominates a trial comes before it
+        own = gains(trial.metrics, objectives)
+        assert own is not None
+        if not any(all(a >= b for a, b in zip(other, own, strict=True)) for other, _ in kept):
+            kept.append((own, trial))
+    return [trial for _, trial in kept]
+
+
+def winners(story: SearchStory) -> list[TrialRow]:
+    """The front of several objectives; of one, the five best."""
+    if len(story.objectives) > 1:
+        return front(story.trials, story.objectives)
+    return ranked(story.trials, story.objectives)[:MOST_BEST]
+
+
+def short(keys: Iterable[str]) -> dict[str, str]:
+    """Each dotted key by as few of its last parts as tell it from the others; never only a number and a name."""
+    names = dict.fromkeys(keys, 1)
+    while True:
+        cut = {key: ".".join(key.split(".")[-parts:]) for key, parts in names.items()}
+        counts: dict[str, int] = {}
+        for name in cut.values():
+            counts[name] = counts.get(name, 0) + 1
+        more = [k for k, n in cut.items() if n != k and (counts[n] > 1 or not n or n[0].isdigit())]
+        if not more:
+            return cut
+        for key in more:
+            names[key] += 1
+
+
+def text(value: Any) -> str:
+    """A value for people: numbers to four figures, lists as JSON."""
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.4g}" if abs(value) < 1e4 or abs(value) >= 1e9 else f"{value:.0f}"
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def summary(story: SearchStory) -> list[dict[str, Any]]:
+    """The front, or the best five: `trial`, the objectives, the costs, and the searched keys in which they differ.
+
+    Every row has the same keys; a parameter that does not count there is `n/a`.
+    """
+    rows = winners(story)
+    costs = {m for t in rows for m in t.metrics if m.startswith("cost/")} - set(story.objectives)
+    keys = _differing(story, rows)
+    return [
+        {"trial": t.number}
+        | {metric: t.metrics.get(metric) for metric in [*story.objectives, *sorted(costs)]}
+        | {key: t.values.get(key, NOT_USED) for key in keys}
+        for t in rows
+    ]
+
+
+def table_csv(story: SearchStory) -> bytes:
+    """All trials, a row each, in UTF-8: numbers in full, lists as JSON, empty where there is nothing."""
+    metrics = columns(story)
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    head = ["number", "status", "run_id", "parent", "epochs", "seconds", "reason"]
+    writer.writerow([*head, *metrics, *story.parameters])
+    for t in story.trials:
+        own = [t.number, t.status, t.run_id, t.parent, t.epochs, round(t.seconds, 3), t.reason]
+        values = [_cell(t.values[key]) if key in t.values else "" for key in story.parameters]
+        writer.writerow([*own, *(t.metrics.get(metric, "") for metric in metrics), *values])
+    return out.getvalue().encode()
+
+
+def columns(story: SearchStory) -> list[str]:
+    """All metrics that any trial has, the objectives first."""
+    others = {metric for trial in story.trials for metric in trial.metrics} - set(story.objectives)
+    return [*story.objectives, *sorted(others)]
+
+
+def line(story: SearchStory) -> str:
+    """How a search stands, in one line."""
+    parts = [f"{len(story.trials) - story.count('running')}{_of(story)} trials done"]
+    parts += [f"{n} {status}" for status in ("stopped", "over", "failed", "running") if (n := story.count(status))]
+    best = front(story.trials, story.objectives)
+    if len(story.objectives) > 1 and best:
+        parts.append(f"{len(best)} on the front")
+    if best:
+        parts.append(f"best {story.objective} {text(best[0].metrics[story.objective])} (trial {best[0].number})")
+    if "time left" in story.facts:
+        parts.append(f"{story.facts['time left']} left")
+    return f"{story.name}: {', '.join(parts)}"
+
+
+def live(story: SearchStory) -> Any:
+    """How a search stands, as a Rich renderable for a terminal: a headline, the best trials, those that run."""
+    from rich.console import Group
+    from rich.text import Text
+
+    best = winners(story)[:MOST_BEST]
+    running = [trial for trial in story.trials if trial.status == "running"]
+    parts: list[Any] = [Text(line(story), style="bold")]
+    if best:
+        metrics = [*story.objectives, *(m for m in columns(story) if m.startswith("cost/") and m in best[0].metrics)]
+        parts.append(_table(story, "best", best, list(dict.fromkeys(metrics))))
+    if running:
+        parts.append(_table(story, "running", running, []))
+    return Group(*parts)
+
+
+def _table(story: SearchStory, title: str, trials: Sequence[TrialRow], metrics: Sequence[str]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    names = short(story.parameters)
+    differ = _differing(story, trials)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in (title, *(metrics or [story.objective]), "epochs"):
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    table.add_column("values")
+    for t in trials:
+        seen = [text(t.metrics[m]) if m in t.metrics else "" for m in metrics]
+        latest = [text(float(t.curve[-1][1])) if t.curve else ""]
+        values = " ".join(f"{names[key]}={text(t.values[key])}" for key in differ if key in t.values)
+        cells = [str(t.number), *(seen if metrics else latest), str(t.epochs)]
+        table.add_row(*map(Text, cells), Text(values, no_wrap=True, overflow="ellipsis"))
+    return table
+
+
+def _of(story: SearchStory) -> str:
+    return f" of {story.facts['total']}" if "total" in story.facts else ""
+
+
+def _differing(story: SearchStory, trials: Sequence[TrialRow]) -> list[str]:
+    """The searched keys in which trials differ; all of a single one."""
+    seen = {key: {json.dumps(t.values.get(key, NOT_USED), default=str) for t in trials} for key in story.parameters}
+    return [key for key, values in seen.items() if len(trials) == 1 or len(values) > 1]
+
+
+def _cell(value: Any) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number or isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)

@@ -1,0 +1,151 @@
+"""Writes the trials of a search to MLflow, each a child run, off the search's path.
+
+The search's journal is the truth. What the store has not got when a search dies is handed over by the next session;
+what it has is not written twice. While the store does not answer, the search goes on and the trials wait here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from assay.errors import WorkError
+from assay.tracking.provenance import Provenance
+from assay.tracking.recorder import LONGEST_SECONDS, SECONDS, ship
+from assay.tracking.tracker import Tracker
+
+STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "over": "FINISHED", "failed": "FAILED"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial as it is to be recorded.
+
+    Attributes:
+        folder: where its spool is.
+        config: its resolved experiment.
+        tags: beside those of the search.
+        status: of the trial; `running` where it has not ended.
+    """
+
+    number: int
+    folder: Path
+    config: Mapping[str, Any]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    status: str = "running"
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class TrialRecorder:
+    """A thread that records what `put` gives it, in order, and ships the metrics of running trials."""
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        search_id: str,
+        experiment: str,
+        provenance: Callable[[Entry], Provenance],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.tracker = tracker
+        self.search_id = search_id
+        self.experiment = experiment
+        self.provenance = provenance
+        self.warn = warn
+        runs = {run.data.tags.get("assay.trial"): run for run in tracker.children(experiment, search_id)}
+        self.run_ids = {int(number): run.info.run_id for number, run in runs.items() if number is not None}
+        self.done = {int(n) for n, run in runs.items() if n is not None and run.info.status in ("FINISHED", "FAILED")}
+        self.running: dict[int, Entry] = {}
+        self._waiting: deque[Entry] = deque()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trials", daemon=True)
+        self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        """Record that a trial began, or how it ended. Returns at once."""
+        self._waiting.append(entry)
+        self._wake.set()
+
+    def close(self) -> None:
+        """Record what is left. Raises `WorkError` if the store does not answer; the next session then hands it over."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+        try:
+            while self._waiting:
+                self._record(self._waiting[0])
+                self._waiting.popleft()
+            for number, entry in self.running.items():  # they wait for the next session
+                ship(self.tracker, self.run_ids[number], entry.folder)
+                self.tracker.set_status(
+                    self.run_ids[number], "KILLED", "the search was stopped; it goes on with --resume"
+                )
+        except Exception as error:
+            raise WorkError(
+                f"the tracking store does not answer ({_line(error)}); {len(self._waiting)} trials are safe in the "
+                "search's folder and are recorded when the search is resumed"
+            ) from error
+
+    def _run(self) -> None:
+        wait, shipped, warned = SECONDS, time.monotonic(), False
+        while self._waiting or not self._stop.is_set():
+            try:
+                if self._waiting:
+                    self._record(self._waiting[0])
+                    self._waiting.popleft()
+                else:
+                    self._wake.wait(SECONDS)
+                    self._wake.clear()
+                if time.monotonic() - shipped > SECONDS:
+                    self._ship_running()
+                    shipped = time.monotonic()
+                wait, warned = SECONDS, False
+            except Exception as error:  # whatever the store's client raises: the search goes on
+                if not warned:
+                    self.warn(f"the tracking store does not answer ({_line(error)}); trials wait to be recorded")
+                warned = True
+                if self._stop.wait(wait):
+                    return
+                wait = min(2 * wait, LONGEST_SECONDS)
+
+    def _ship_running(self) -> None:
+        for number, entry in self.running.items():
+            ship(self.tracker, self.run_ids[number], entry.folder)
+
+    def _has_ended(self, number: int) -> bool:
+        """True for a trial whose end waits to be recorded too: then its beginning is no news."""
+        return any(entry.number == number and entry.status != "running" for entry in list(self._waiting))
+
+    def _record(self, entry: Entry) -> None:
+        number = entry.number
+        if number in self.done or (entry.status == "running" and self._has_ended(number)):
+            return
+        if number not in self.run_ids:
+            provenance = self.provenance(entry)
+            tags = {**provenance.tags, "trial": str(number), "search_id": self.search_id}
+            self.run_ids[number] = self.tracker.begin(
+                self.experiment, replace(provenance, tags=tags), self.search_id, f"trial-{number:04d}"
+            )
+            self.running[number] = entry
+        run_id = self.run_ids[number]
+        if entry.status == "running":
+            if number not in self.running:
+                self.tracker.set_status(run_id, "RUNNING")
+                self.running[number] = entry
+            return
+        ship(self.tracker, run_id, entry.folder)
+        costs = {name: value for name, value in entry.metrics.items() if name.startswith("cost/")}
+        self.tracker.end(run_id, STATUS[entry.status], costs, {"trial_status": entry.status, "reason": entry.reason})
+        self.done.add(number)
+        self.running.pop(number, None)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,117 @@
+"""Runs the trials of a search on Ray Tune: actors that are used again, as many at a time as there are slots.
+
+Tune places and watches the trials. What to try, who goes on and what happened is `Search`'s alone, so nothing of
+Tune's own state is ever read back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from assay.errors import WorkError
+from assay.settings import Settings
+from assay.train.folder import STOP
+from assay.train.launch import ray_alive, ray_running, run_watched
+from assay.tune.plan import TrialPlan
+from assay.tune.search import Search, Trial
+from assay.tune.trial import TrialJob, trial_folder
+
+TUNE_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the search has a journal of its own
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+RAYS = 3  # of our own that may die before we give up
+
+
+class Listener(Protocol):
+    """Hears of every trial: the record of the search. It must return at once."""
+
+    def started(self, trial: Trial) -> None: ...
+
+    def ended(self, trial: Trial) -> None: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the executor needs of a search: its state, how a trial becomes a job, and who listens.
+
+    Attributes:
+        folder: of the search; trials have theirs below it.
+        deadline: of `time.monotonic`, after which running trials are saved and stopped; None: never.
+    """
+
+    search: Search
+    job: Callable[[Trial], TrialJob]
+    listener: Listener
+    folder: Path
+    plan: TrialPlan
+    deadline: float | None = None
+
+    def trial_folder(self, trial: Trial) -> Path:
+        return trial_folder(self.folder, trial.number)
+
+    @property
+    def stopping(self) -> bool:
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return late or (self.folder / STOP).exists()
+
+
+def execute(work: Work, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Run trials until the search has no more, or a stop is asked for; running ones are then saved and wait.
+
+    A Ray of our own that dies is started again, and the trials that ran go on from their checkpoints.
+
+    Raises:
+        WorkError: Ray died too often.
+    """
+    (work.folder / STOP).unlink(missing_ok=True)
+    for name, value in TUNE_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    for _ in range(RAYS):
+        try:
+            return _execute(work, settings, tick, say)
+        except RayDied:
+            say("Ray died; starting it again, and going on")
+    raise WorkError(f"Ray died {RAYS} times; the search is saved, and the same command goes on")
+
+
+class RayDied(Exception):
+    """The servers of our own Ray are gone; whatever ran on them has to be run again."""
+
+
+def _execute(work: Work, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+    over = threading.Event()
+
+    def watch() -> None:
+        if not ray_alive():
+            raise RayDied
+        if work.stopping:
+            for trial in work.search.running:
+                (work.trial_folder(trial) / STOP).touch()
+        tick()
+
+    with ray_running(settings, say):
+        from assay.tune.ray_tune import run_trials  # Ray reads the settings of `ray_running` when it is imported
+
+        say(f"running {work.plan.parallel} trials at a time on {work.plan.device}, {work.plan.threads} threads each")
+        try:
+            run_watched(lambda: run_trials(work, over), work.folder, watch, say)
+        finally:
+            over.set()
+            for trial in work.search.running:
+                work.search.release(trial.number)
+            shutil.rmtree(work.folder / "tune", ignore_errors=True)

@@ -1,0 +1,64 @@
+"""How many trials run at a time, and what each has of the machine. Decided, and refused, before the start."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from assay.config import TrainConfig
+from assay.errors import InputError
+from assay.train.plan import Slots, plan
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """`workers` above 1 are those of a Ray Train job; 0 and 1 train in the slot's own actor."""
+
+    parallel: int
+    workers: int
+    device: str
+    threads: int
+    compiled: bool
+    cpus: float
+    gpus: float
+
+    @property
+    def resources(self) -> Any:
+        """What Tune reserves for a slot: nothing where Ray Train reserves for its workers."""
+        from ray.tune import PlacementGroupFactory
+
+        if self.workers > 1:
+            return PlacementGroupFactory([{}])
+        return PlacementGroupFactory([{"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}])
+
+    def machine(self) -> dict[str, str]:
+        """What provenance records of it."""
+        return {"world_size": str(max(self.workers, 1)), "threads": str(self.threads), "device": self.device}
+
+
+def trial_plan(config: TrainConfig, parallel: int | None, slots: Slots) -> TrialPlan:
+    """As many trials as there are slots, unless `parallel` says otherwise; more of them than devices share those.
+
+    Raises:
+        InputError: not one trial fits, or multi-worker trials would have to share.
+    """
+    one = plan(config, slots)
+    ranks = max(config.workers, 1)
+    devices = slots.gpus if one.gpu else slots.cpus
+    fit = devices // ranks
+    chosen = parallel or fit
+    if ranks > 1 and chosen > fit:
+        kind = "GPU" if one.gpu else "CPU core"
+        raise InputError(
+            f"parallel: {chosen} trials of {ranks} workers need {chosen * ranks} {kind}s, and there are {devices}: "
+            f"use {fit} at a time"
+        )
+    threads = max(1, slots.cpus // (chosen * ranks))
+    cpus, gpus = _share(slots.cpus, chosen), _share(slots.gpus, chosen) if one.gpu else 0.0
+    return TrialPlan(chosen, config.workers, one.device, threads, one.compiled, cpus, min(gpus, 1.0))
+
+
+def _share(devices: int, trials: int) -> float:
+    """Of one trial: whole devices, or a part of one that is rounded down, so that all of them fit."""
+    return float(devices // trials) if devices >= trials else math.floor(devices / trials * 1e4) / 1e4

@@ -1,0 +1,245 @@
+"""What a slot of a search runs: one trial after the other, in an actor that is used again for the next.
+
+A trial advances from decision to decision; between two it trains without asking anyone. What goes wrong inside it is
+an answer like any other, so the actor lives on; only a worker that dies takes its actor with it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from assay.errors import AssayError
+from assay.train.checkpoint import weights_sha256
+from assay.train.context import LocalContext
+from assay.train.folder import CHECKPOINTS, OUTCOME, SPOOL, STOP, WARNINGS
+from assay.train.launch import raise_told, train_on_ray
+from assay.train.loop import Training
+from assay.train.plan import Plan
+from assay.train.spool import read
+from assay.train.worker import Job, prepare
+
+WEIGHTS = "model.safetensors"
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """A trial as plain data.
+
+    Attributes:
+        job: what is trained, where; its folder is the trial's own.
+        until: the epochs after which it ends.
+        milestones: epochs before that after which it reports, and may be told to end.
+        parent: the folder of the trial whose last weights and optimizer it starts from.
+        costs: whether it first says what its network costs.
+        workers: 0 or 1 trains in the actor, more on Ray Train.
+        keep: whether its last state is kept for others to start from.
+    """
+
+    job: Mapping[str, Any]
+    number: int
+    until: int
+    milestones: tuple[int, ...] = ()
+    parent: str | None = None
+    costs: bool = False
+    workers: int = 0
+    device: str = "cpu"
+    keep: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.job["folder"])
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Runner(Protocol):
+    """A trial under way. Each `advance` gives a report: `epoch`, `metrics`, and `done` at the last."""
+
+    def advance(self) -> dict[str, Any]: ...
+
+    def close(self) -> None:
+        """Leave nothing running; called once, wherever the trial is."""
+
+
+def begin(plain: Mapping[str, Any]) -> Runner:
+    """The runner of a trial. Nothing heavy happens before its first `advance`."""
+    trial = TrialJob(**{**plain, "milestones": tuple(plain["milestones"])})
+    kind = OnRayTrain if trial.workers > 1 else Here
+    return Guarded(kind(trial))
+
+
+class Guarded:
+    """Turns what a trial raises into its last report."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.started = time.monotonic()
+
+    def advance(self) -> dict[str, Any]:
+        try:
+            report = self.runner.advance()
+        except Exception as error:
+            reason = str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}"
+            report = {"done": True, "failure": reason[:2000], "traceback": traceback.format_exc()[-4000:]}
+        return {"done": False, **report, "seconds": time.monotonic() - self.started}
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self.runner.close()
+
+
+class Here:
+    """Trains in this process."""
+
+    def __init__(self, trial: TrialJob) -> None:
+        self.trial = trial
+        self.training: Training | None = None
+        self.inherited = ""
+
+    def advance(self) -> dict[str, Any]:
+        if self.training is None:
+            self.training = self._begin()
+            if self.trial.costs:
+                return {"epoch": 0, "metrics": costs_of(self.training)}
+        stops = [epoch for epoch in (*self.trial.milestones, self.trial.until) if epoch > self.training.position.epoch]
+        target = min(stops, default=self.trial.until)
+        if not self.training.advance(target):
+            return {"done": True, "interrupted": True}
+        report = {"epoch": target, "metrics": dict(self.training.position.best_metrics)}
+        return self._finish(self.training, report) if target == self.trial.until else report
+
+    def _begin(self) -> Training:
+        job = Job(**self.trial.job)
+        device = torch.device("cuda" if job.gpu else "cpu")
+        self.context = LocalContext(Path(job.folder), device, job.threads, compiled=job.compiled)
+        if self.trial.parent is not None:
+            self.context.checkpoints.inherit(Path(self.trial.parent) / CHECKPOINTS)
+        training = prepare(job, self.context)
+        if self.trial.parent is not None:
+            self.inherited = weights_sha256(training.task.state_dict())
+        return training
+
+    def _finish(self, training: Training, report: dict[str, Any]) -> dict[str, Any]:
+        from safetensors.torch import save_file
+
+        outcome = training.outcome()
+        facts = {"weights_sha256": outcome.weights_sha256, "steps": outcome.steps, "task": dict(outcome.facts)}
+        if self.trial.keep:  # others go on from the last state, so it is the last state that is judged
+            training.save()
+            report["metrics"] = dict(training.position.metrics)
+            facts["last_sha256"] = weights_sha256(training.task.state_dict())
+            facts |= {"inherited_sha256": self.inherited} if self.inherited else {}
+        self.context.close()
+        weights = {name: tensor.contiguous() for name, tensor in outcome.weights.items()}
+        save_file(weights, self.trial.folder / WEIGHTS)
+        return {**report, "done": True, "facts": facts}
+
+    def close(self) -> None:
+        if self.training is not None:
+            self.context.close()
+        self.training = None
+
+
+class OnRayTrain:
+    """Trains on several workers: a Ray Train job of its own, whose epochs are read from the spool as they end."""
+
+    def __init__(self, trial: TrialJob) -> None:
+        from assay.config import parse_experiment
+
+        self.trial = trial
+        self.job = Job(**trial.job)
+        self.folder = Path(self.job.folder)
+        self.config = parse_experiment(self.job.config, "config")
+        self.costs = trial.costs
+        self.epoch = self.offset = 0
+        self.best: dict[str, float] = {}
+        self.failure: list[BaseException] = []
+        self.thread: threading.Thread | None = None
+
+    def advance(self) -> dict[str, Any]:
+        if self.costs:
+            self.costs = False
+            context = LocalContext(self.folder, torch.device("cpu"), self.job.threads)
+            return {"epoch": 0, "metrics": costs_of(prepare(self.job, context))}
+        if self.thread is None:
+            self._start()
+        assert self.thread is not None
+        target = min((epoch for epoch in self.trial.milestones if epoch > self.epoch), default=0)
+        while self.thread.is_alive():
+            if target and self._reached(target):
+                return {"epoch": target, "metrics": dict(self.best)}
+            time.sleep(POLL_SECONDS)
+        return self._end()
+
+    def _start(self) -> None:
+        plan = Plan(self.trial.workers, self.trial.device, self.job.threads, self.job.compiled)
+
+        def body() -> None:
+            try:
+                train_on_ray(self.job, plan, self.folder.parent, self._warn)
+            except BaseException as error:  # told by `_end`
+                self.failure.append(error)
+
+        self.thread = threading.Thread(target=body, name="training", daemon=True)
+        self.thread.start()
+
+    def _warn(self, line: str) -> None:
+        with (self.folder / WARNINGS).open("a") as file:
+            file.write(line + "\n")
+
+    def _reached(self, target: int) -> bool:
+        """Read on in the spool, evaluation by evaluation, up to that of epoch `target`."""
+        if not (self.folder / SPOOL).exists():
+            return False
+        rule = self.config.task.headline
+        name = f"val/{rule.metric}"
+        for record, end in read(self.folder / SPOOL, self.offset):
+            self.offset = end
+            if name in record.metrics:
+                self.epoch += 1
+                if rule.better(record.metrics[name], self.best.get(name)):
+                    self.best = {key: value for key, value in record.metrics.items() if key.startswith("val/")}
+            if self.epoch == target:
+                return True
+        return False
+
+    def _end(self) -> dict[str, Any]:
+        if self.failure:
+            raise_told(self.failure[0], self.folder)
+        outcome = json.loads((self.folder / OUTCOME).read_text())
+        if not outcome["finished"]:
+            return {"done": True, "interrupted": True}
+        newest = max((self.folder / CHECKPOINTS).glob("step-*"))
+        shutil.copyfile(newest / "best.safetensors", self.folder / WEIGHTS)
+        facts = {"weights_sha256": outcome["weights_sha256"], "steps": outcome["steps"], "task": outcome["facts"]}
+        return {"done": True, "epoch": self.trial.until, "metrics": outcome["metrics"], "facts": facts}
+
+    def close(self) -> None:
+        if self.thread is not None and self.thread.is_alive():
+            (self.folder / STOP).touch()
+            self.thread.join()
+
+
+def costs_of(training: Training) -> dict[str, float]:
+    """What the network of a training costs, as metrics `cost/…`."""
+    from assay.networks.costs import task_costs
+
+    return task_costs(training.task).metrics
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where a trial of the search in `folder` keeps its spool, checkpoints and weights."""
+    return folder / "trials" / f"{number:04d}"

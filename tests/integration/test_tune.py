@@ -1,0 +1,356 @@
+"""`assay tune` for real: trials on Ray Tune, each a child run; failures told, kills survived, nothing repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.config import load_params, parse_experiment
+from assay.errors import InputError, WorkError
+from assay.jobs.apply import apply
+from assay.jobs.evaluate import evaluate
+from assay.jobs.search_progress import SearchProgress
+from assay.jobs.tune import TuneRequest, tune
+from assay.schema import resolved
+from assay.tracking.tracker import Tracker, flatten
+from assay.tune.journal import read
+from tests.conftest import BIN, Project
+
+EXPERIMENT = """
+  knobs:                      # learns nothing, on purpose
+    task: {name: tests.support.knobs}
+    data: digits
+    train: {epochs: 4, batch_size: 8, workers: 0}
+"""
+BASE: dict[str, Any] = {
+    "experiment": "knobs",
+    "algorithm": "random",
+    "budget": {"trials": 6},
+    "parallel": 2,
+    "space": {"task.x": {"uniform": [0, 1]}, "task.y": {"uniform": [0, 1]}},
+}
+
+
+class Searched:
+    """A project with an experiment to search, and searches as a test wants them."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.params = project.root / "params.yaml"
+        text = self.params.read_text()
+        head, tail = text.split("\nsearches: {}")
+        assert not tail.strip()
+        place = head.index("experiments:\n") + len("experiments:\n")
+        self.text = head[:place] + EXPERIMENT.lstrip("\n") + head[place:]
+
+    def write(self, **changes: Any) -> None:
+        block = {**BASE, **changes}
+        self.params.write_text(f"{self.text}\nsearches:\n  s: {json.dumps(block)}\n")
+
+    def tune(self, say: Callable[[str], None] = lambda _: None, **request: Any) -> dict[str, Any]:
+        return tune(TuneRequest("s", **request), self.project.settings, SearchProgress(say))
+
+    def trials(self, search_id: str) -> list[Any]:
+        return Tracker(self.project.settings).children("knobs", search_id)
+
+    def events(self, search_id: str) -> list[Any]:
+        return read(self.journal(search_id))[0]
+
+    def journal(self, search_id: str) -> Path:
+        return self.project.root / ".assay/runs" / search_id / "journal.jsonl"
+
+
+@pytest.fixture
+def searched(project: Project) -> Searched:
+    return Searched(project)
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_search_is_a_tree_of_runs_and_goes_on_with_a_larger_budget(searched: Searched) -> None:
+    searched.write(algorithm="tpe", objectives={"val/score": "max", "val/effort": "min"})
+    first = searched.tune()
+    assert (first["status"], first["trials"], first["completed"], first["repeated"]) == ("FINISHED", 6, 6, 0)
+    assert first["epochs"] == 24
+    again = searched.tune()
+    assert (again["search_id"], again["seconds"]) == (first["search_id"], first["seconds"])
+
+    searched.write(algorithm="tpe", objectives={"val/score": "max", "val/effort": "min"}, budget={"trials": 9})
+    more = searched.tune()
+    assert (more["search_id"], more["trials"], more["repeated"]) == (first["search_id"], 9, 0)
+    asked = [event["trial"] for event in searched.events(first["search_id"]) if event["event"] == "ask"]
+    assert asked == list(range(9))
+
+    runs = searched.trials(more["search_id"])
+    assert Counter(run.info.status for run in runs) == {"FINISHED": 9}
+    config = load_params(searched.params).experiment("knobs")
+    for run in runs:
+        assert set(run.data.params) == set(flatten(resolved(config)))  # the names of any training run
+        assert 0 <= float(run.data.params["task.x"]) <= 1
+        assert run.data.tags["assay.commit"]
+        assert "val/score" in run.data.metrics
+    results = searched.project.root / "results/searches/s"
+    assert json.loads((results / "search.json").read_text())["best"] == more["best"]
+    assert "<html" in (results / "search.html").read_text()
+    assert len((results / "trials.csv").read_text().splitlines()) == 10
+
+    best = evaluate(more["best"]["run_id"], "val", searched.project.settings, lambda _: None)
+    assert best["metrics"]["val/score"] == pytest.approx(more["best"]["metrics"]["val/score"])
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_what_befalls_a_trial_is_told_and_the_search_goes_on(searched: Searched) -> None:
+    fates = ["none", "raise", "nan", "memory", "die", "mute"]
+    searched.write(
+        algorithm="grid",
+        space={"task.fate": {"choice": fates}},
+        objectives={"val/score": "max", "val/effort": "min"},
+        budget={"trials": 20},
+    )
+    record = searched.tune()
+    assert record["reason"] == "every configuration of the space was tried"
+    assert (record["finished"], record["failed"], record["trials"]) == (1, 5, 6)
+    reasons = {
+        run.data.params["task.fate"]: run.data.tags["assay.reason"] for run in searched.trials(record["search_id"])
+    }
+    assert reasons["none"] == ""
+    assert reasons["raise"] == "RuntimeError: this trial was made to fail"
+    assert reasons["nan"].startswith("train/loss became nan") or "nan" in reasons["nan"]
+    assert reasons["memory"] == "MemoryError: not enough of it"
+    assert reasons["die"].startswith("its worker died 3 times; the last time: ")
+    assert reasons["mute"].startswith("it reports no val/effort; it reports ")
+    assert record["best"]["config"] == {"task.fate": "none"}
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_failures_in_a_row_stop_a_search_and_say_why(searched: Searched) -> None:
+    searched.write(set={"task.fate": "raise"}, budget={"trials": 50})
+    with pytest.raises(
+        WorkError, match="5 trials in a row failed; the last: RuntimeError: this trial was made to fail"
+    ):
+        searched.tune()
+    client = Tracker(searched.project.settings).client
+    experiment = client.get_experiment_by_name("knobs").experiment_id
+    (search,) = client.search_runs([experiment], "tags.`assay.kind` = 'search'")
+    assert search.info.status == "FAILED"
+    assert "5 trials in a row failed" in search.data.tags["assay.reason"]
+    assert 5 <= len(searched.trials(search.info.run_id)) <= 6
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_asha_stops_the_poor_ones_at_its_rungs(searched: Searched) -> None:
+    searched.write(algorithm="random", scheduler="asha", reduction=2, budget={"trials": 12})
+    record = searched.tune()
+    assert record["finished"] + record["stopped"] == 12
+    assert record["stopped"] >= 4
+    events = searched.events(record["search_id"])
+    reached = {event["trial"]: event["epoch"] for event in events if event["event"] == "report"}
+    status = {event["trial"]: event["status"] for event in events if event["event"] == "end"}
+    assert {reached[trial] for trial, end in status.items() if end == "stopped"} <= {1, 2}
+    assert {reached[trial] for trial, end in status.items() if end == "finished"} == {4}
+    assert record["epochs"] == sum(reached.values()) < 48
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_population_hands_its_weights_on(searched: Searched) -> None:
+    searched.write(
+        algorithm="pbt", population=4, interval=1, budget={"trials": 16},
+        space={"task.x": {"uniform": [0, 1]}, "optimizer.lr": {"loguniform": [1e-3, 1e-1]}},
+    )  # fmt: skip
+    record = searched.tune()
+    assert (record["trials"], record["finished"], record["epochs"]) == (16, 16, 16)
+    ends = {e["trial"]: e["facts"] for e in searched.events(record["search_id"]) if e["event"] == "end"}
+    asks = {e["trial"]: e for e in searched.events(record["search_id"]) if e["event"] == "ask"}
+    heirs = {trial: ask["parent"] for trial, ask in asks.items() if ask["parent"] is not None}
+    assert len(heirs) == 12
+    for trial, parent in heirs.items():
+        assert ends[trial]["inherited_sha256"] == ends[parent]["last_sha256"]
+        assert ends[trial]["last_sha256"] != ends[parent]["last_sha256"]
+    assert any(Counter(heirs.values())[parent] > 1 for parent in heirs.values())  # somebody was copied
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_trials_of_two_workers_are_ray_train_jobs(searched: Searched) -> None:
+    searched.write(
+        set={"train.workers": 2}, budget={"trials": 2}, scheduler="asha", reduction=2, parallel=1,
+        space={"task.x": {"choice": [0.7, 0.0]}, "task.nap": {"choice": [0.3]}},
+    )  # fmt: skip
+    record = searched.tune()
+    assert record["finished"] + record["stopped"] == 2
+    worlds = {run.data.tags["assay.world_size"] for run in searched.trials(record["search_id"])}
+    assert worlds == {"2"}
+
+
+def test_interrupted_and_killed_it_goes_on_and_repeats_nothing(searched: Searched) -> None:
+    """Ctrl-C once, kill -9 once, each in the middle: then the same trials as a search that nobody disturbed has."""
+    searched.write(set={"task.nap": 0.2}, budget={"trials": 8}, parallel=1)
+    project = searched.project
+    stopped = start(project)
+    search_id = wait_for_ends(project, stopped, 2)
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.wait(60) == 130
+    assert "goes on" in (project.root / "log.txt").read_text()
+    client = Tracker(project.settings).client
+    assert client.get_run(search_id).info.status == "KILLED"
+
+    killed = start(project)
+    wait_for_ends(project, killed, 4)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    limit = time.monotonic() + 30
+    while "RUNNING" in {client.get_run(search_id).info.status, *(r.info.status for r in searched.trials(search_id))}:
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+
+    record = project.assay("tune", "s", "--resume", search_id)
+    assert (record["search_id"], record["trials"], record["completed"], record["repeated"]) == (search_id, 8, 8, 0)
+    asked = [event["values"] for event in searched.events(search_id) if event["event"] == "ask"]
+    alone = project.assay("tune", "s", "--new")
+    assert asked == [event["values"] for event in searched.events(alone["search_id"]) if event["event"] == "ask"]
+    assert Counter(run.info.status for run in searched.trials(search_id)) == {"FINISHED": 8}
+    for run in searched.trials(search_id):
+        points = client.get_metric_history(run.info.run_id, "val/score")
+        assert [point.step for point in points] == [1, 2, 3, 4]  # each evaluation once, also of the interrupted
+
+
+def start(project: Project) -> subprocess.Popen[bytes]:
+    with (project.root / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [str(BIN / "assay"), "tune", "s"], cwd=project.root, env=project.environment, stdout=log, stderr=log
+        )
+
+
+def wait_for_ends(project: Project, child: subprocess.Popen[bytes], count: int) -> str:
+    limit = time.monotonic() + 120
+    while True:
+        journals = list((project.root / ".assay/runs").glob("*/journal.jsonl"))
+        if journals and journals[0].read_text().count('"event":"end"') >= count:
+            return journals[0].parent.name
+        assert child.poll() is None, (project.root / "log.txt").read_text()
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"experiment": "knob"}, "searches.s.experiment: unknown experiment 'knob'; did you mean 'knobs'?"),
+        ({"budget": {"trials": 0}}, "searches.s.budget.trials: input should be greater than or equal to 1, not 0"),
+        ({"budget": {}}, "searches.s.budget: give trials, minutes or epochs, so that the search has an end"),
+        ({"space": {}}, "searches.s: the space is empty: give `space` at least one key, or set networks: true"),
+        ({"networks": True}, "searches.s.networks: task 'tests.support.knobs' has no space of networks of its own"),
+        ({"space": {"task.z": {"uniform": [0, 1]}}}, "searches.s.space: task.z: unknown key 'task.z'"),
+        ({"space": {"task.x": {"uniform": [0, 2]}}}, "searches.s.space: task.x: input should be less than or equal"),
+        ({"space": {"task.x": {"uniform": [1, 0]}}}, "uniform: the low end 1 must be below the high end 0"),
+        ({"space": {"task.x": {"uniform": [0, 1], "choice": [1]}}}, "give exactly one of choice, uniform"),
+        ({"space": {"task.kind": {"choice": ["plane"]}}}, "task.kind"),
+        ({"objectives": {"val/accurracy": "max"}}, "searches.s.objectives: unknown metric 'val/accurracy'"),
+        ({"objectives": {"val/score": "best"}}, "searches.s.objectives.val/score"),
+        ({"algorithm": "tpee"}, "searches.s.algorithm"),
+        (
+            {"scheduler": "asha", "objectives": {"val/score": "max", "val/effort": "min"}},
+            "asha compares by one objective",
+        ),
+        ({"scheduler": "asha", "first_rung": 4}, "first_rung: 4 epochs leave nothing to stop of trainings of 4"),
+        (
+            {"algorithm": "pbt", "space": {"task.width": {"integer": [1, 9]}}},
+            "task.width cannot change while pbt keeps",
+        ),
+        ({"algorithm": "pbt", "interval": 4}, "interval: 4 epochs leave nothing to compare in trainings of 4"),
+        ({"parallel": 0}, "searches.s.parallel"),
+        ({"set": {"train.workers": 2}, "parallel": 2}, "use 1 at a time"),
+        ({"space": {"train.workers": {"integer": [0, 1]}}}, "train.workers is no matter of a search"),
+        (
+            {"space": {"task.tuning": {"uniform": [0, 1], "when": {"task.kind": "tuned"}}}},
+            "task.tuning.when.task.kind: unknown searched key 'task.kind'",
+        ),
+    ],
+)
+def test_wrong_blocks_are_one_line_before_anything_starts(
+    searched: Searched, changes: dict[str, Any], line: str
+) -> None:
+    searched.write(**changes)
+    with pytest.raises(InputError) as caught:
+        searched.tune()
+    assert line in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (searched.project.root / ".assay/runs").exists()
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_who_may_resume_and_what(searched: Searched) -> None:
+    searched.write(budget={"trials": 2})
+    search_id = searched.tune()["search_id"]
+    searched.write(budget={"trials": 3}, space={"task.x": {"uniform": [0, 0.5]}, "task.y": {"uniform": [0, 1]}})
+    with pytest.raises(InputError) as caught:
+        searched.tune(resume=search_id)
+    assert "space.task.x.uniform was [0.0, 1.0], is [0.0, 0.5]" in str(caught.value)
+    with pytest.raises(InputError, match="no run 'nonsense'"):
+        searched.tune(resume="nonsense")
+
+    searched.write(budget={"trials": 3})
+    from filelock import FileLock
+
+    with FileLock(searched.journal(search_id).with_name("lock")), pytest.raises(InputError) as caught:
+        searched.tune(resume=search_id)
+    assert str(caught.value) == f"search {search_id} is being worked on by another process; wait for it, or use --new"
+    assert searched.tune(resume=search_id)["trials"] == 3
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_session_has_its_minutes_and_the_next_one_the_rest(searched: Searched) -> None:
+    searched.write(set={"task.nap": 0.4}, budget={"trials": 40})
+    first = searched.tune(minutes=0.35)
+    assert first["status"] == "PAUSED"
+    assert 0 < first["completed"] < 40
+    assert (
+        json.loads((searched.project.root / "results/searches/s/search.json").read_text())["trials"] == first["trials"]
+    )
+    searched.write(set={"task.nap": 0.4}, budget={"trials": first["trials"] + 1})
+    second = searched.tune()
+    assert (second["search_id"], second["trials"]) == (first["search_id"], first["trials"] + 1)
+    assert second["repeated"] == 0
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_the_winner_becomes_an_experiment_for_review(searched: Searched) -> None:
+    searched.write(budget={"trials": 3})
+    record = searched.tune()
+    before = searched.params.read_text()
+    done = apply(record, None, searched.project.settings)
+    assert done == {"experiment": "s", "trial": record["best"]["trial"], "file": "params.yaml", "changed": True}
+    after = searched.params.read_text()
+    assert "# learns nothing, on purpose" in after
+    lines = after.splitlines()
+    assert [line for line in lines if line in before.splitlines()] == before.splitlines()  # only added to
+    won = load_params(searched.params).experiment("s")
+    assert won.task.model_dump()["x"] == record["best"]["config"]["task.x"]
+    assert apply(record, None, searched.project.settings)["changed"] is False
+    other = next(i for i in range(3) if i != record["best"]["trial"])
+    with pytest.raises(InputError, match=f"--trial {other}: not on the front"):
+        apply(record, other, searched.project.settings)
+    assert parse_experiment(resolved(won), "x") == won
+
+
+def test_ray_that_dies_is_started_again(searched: Searched) -> None:
+    import psutil
+
+    searched.write(set={"task.nap": 0.2}, budget={"trials": 8})
+    child = start(searched.project)
+    search_id = wait_for_ends(searched.project, child, 2)
+    (raylet,) = [p for p in psutil.Process(child.pid).children(recursive=True) if p.name() == "raylet"]
+    raylet.kill()
+    assert child.wait(120) == 0
+    assert "Ray died; starting it again" in (searched.project.root / "log.txt").read_text()
+    assert Counter(run.info.status for run in searched.trials(search_id)) == {"FINISHED": 8}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert not psutil.Process(child.pid).children()
