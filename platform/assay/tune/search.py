@@ -6,6 +6,7 @@ state, the sampler's included, so a search that was killed goes on from its jour
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -239,10 +240,8 @@ class Search:
             if same is None:
                 return proposal
             twin = self.trials[same]
-            known = twin.status in ("finished", "stopped")
-            self.algorithm.tell(
-                self._next_ticket - 1, self.scores(twin.metrics) if known else None, twin.status == "stopped"
-            )
+            told = self._told(twin.status, twin.metrics)
+            self.algorithm.tell(self._next_ticket - 1, told, twin.status == "stopped")
         self._exhausted = True
         return None
 
@@ -287,11 +286,17 @@ class Search:
     ) -> None:
         trial.status, trial.reason, trial.seconds, trial.facts = status, reason, seconds, dict(facts)
         trial.metrics = dict(metrics)
-        known = status in ("finished", "stopped")
-        self.algorithm.tell(trial.ticket, self.scores(metrics) if known else None, status == "stopped")
+        self.algorithm.tell(trial.ticket, self._told(status, metrics), status == "stopped")
         if self.rungs:
             self.rungs.end(trial.number)
         self._order.append(trial.number)
+
+    def _told(self, status: str, metrics: Mapping[str, float]) -> Scores | None:
+        """What the algorithm hears of a trial; one without a finite score is as one that failed."""
+        if status not in ("finished", "stopped"):
+            return None
+        scores = self.scores(metrics)
+        return scores if all(map(math.isfinite, scores)) else None
 
     def _replay(self, event: Event) -> None:
         kind = event["event"]

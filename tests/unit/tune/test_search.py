@@ -110,6 +110,15 @@ def test_a_configuration_is_not_tried_twice() -> None:
     assert SAME_AGAIN < 24  # so that it ran out of suggestions of its own at least once
 
 
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "evolution", "local_search"])
+def test_a_score_that_is_no_number_is_not_learnt(name: str) -> None:
+    begun = search(config(name, TABLE, population=4))
+    for number in range(40):
+        trial = begun.next()
+        assert trial is not None
+        finish(begun, trial.number, [float("nan"), float("inf"), score(trial.values)][number % 3])
+
+
 def test_a_release_waits_and_is_the_next() -> None:
     begun = random_search()
     first, second = begun.next(), begun.next()
