@@ -75,6 +75,17 @@ def test_proposals_are_points_of_the_space(name: str) -> None:
         assert coding.decode(coding.encode(trial.values)).keys() == trial.values.keys()  # nothing that does not count
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_ours_propose_no_point_twice_by_themselves(name: str) -> None:
+    machine, seen = search(config(name, TABLE, population=4)).algorithm, set[str]()
+    for ticket in range(200):
+        proposal = machine.ask(ticket)
+        assert proposal is not None
+        seen.add(identity(proposal.values))
+        machine.tell(ticket, (score(proposal.values),))
+    assert len(seen) == 200
+
+
 @pytest.mark.parametrize("name", [*OURS, "random", "tpe"])
 def test_every_point_is_tried_once_and_then_there_is_an_end(name: str) -> None:
     small = {"kind": COUNTED["kind"], "decay": COUNTED["decay"], "deep": COUNTED["deep"]}

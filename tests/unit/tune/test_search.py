@@ -111,12 +111,19 @@ def test_a_configuration_is_not_tried_twice() -> None:
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "evolution", "local_search"])
-def test_a_score_that_is_no_number_is_not_learnt(name: str) -> None:
-    begun = search(config(name, TABLE, population=4))
+def test_a_score_that_is_no_number_is_as_a_failure(name: str) -> None:
+    infinite, failed = search(config(name, TABLE, population=4)), search(config(name, TABLE, population=4))
     for number in range(40):
-        trial = begun.next()
+        trial, twin = infinite.next(), failed.next()
         assert trial is not None
-        finish(begun, trial.number, [float("nan"), float("inf"), score(trial.values)][number % 3])
+        assert twin is not None
+        assert trial.values == twin.values
+        if number % 3:
+            finish(infinite, trial.number, score(trial.values))
+            finish(failed, trial.number, score(trial.values))
+        else:
+            finish(infinite, trial.number, [float("nan"), float("inf"), -float("inf")][number % 9 // 3])
+            failed.end(twin.number, "failed")
 
 
 def test_a_release_waits_and_is_the_next() -> None:

@@ -97,6 +97,7 @@ def test_rows_are_points_and_neighbours_change_one_parameter(seed: int) -> None:
         for moved in coding.neighbours(row, random):
             other = coding.decode(moved)
             assert coding.own(other) is not None  # within the space
+            assert other == dict(coding.space.complete(other, random))
             shared = [key for key in values.keys() & other.keys() if values[key] != other[key]]
             assert len(shared) == 1
             if values.keys() != other.keys():
