@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 import signal
@@ -330,8 +331,8 @@ def test_the_winner_becomes_an_experiment_for_review(searched: Searched) -> None
     assert done == {"experiment": "s", "trial": record["best"]["trial"], "file": "params.yaml", "changed": True}
     after = searched.params.read_text()
     assert "# learns nothing, on purpose" in after
-    lines = after.splitlines()
-    assert [line for line in lines if line in before.splitlines()] == before.splitlines()  # only added to
+    changes = list(difflib.ndiff(before.splitlines(), after.splitlines()))
+    assert {change[0] for change in changes} == {" ", "+"}  # nothing that stood there is changed
     won = load_params(searched.params).experiment("s")
     assert won.task.model_dump()["x"] == record["best"]["config"]["task.x"]
     assert apply(record, None, searched.project.settings)["changed"] is False

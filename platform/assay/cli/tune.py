@@ -104,12 +104,20 @@ def _record(record: Mapping[str, Any]) -> Any:
 
 
 def _candidates(result: Mapping[str, Any]) -> Any:
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    names = list(result["candidates"][0]["costs"])
-    grid = Table(*(name.removeprefix("cost/") for name in names), "values", box=None)
-    for candidate in result["candidates"]:
-        values = " ".join(f"{key}={value}" for key, value in candidate["config"].items())
-        grid.add_row(*(f"{candidate['costs'][name]:g}" for name in names), Text(values, overflow="fold"))
-    return grid
+    from assay.report.search import short
+
+    candidates = result["candidates"]
+    costs = list(candidates[0]["costs"])
+    names = short(dict.fromkeys(key for candidate in candidates for key in candidate["config"]))
+    grid = Table("", *(name.removeprefix("cost/") for name in costs), "over a limit", box=None)
+    values = []
+    for number, candidate in enumerate(candidates, 1):
+        seen = (f"{candidate['costs'][name]:g}" for name in costs)
+        grid.add_row(str(number), *seen, " ".join(candidate["over"]))
+        config = " ".join(f"{names[key]}={value}" for key, value in candidate["config"].items())
+        values.append(Text(f"{number}: {config}"))
+    return Group(grid, "", *values)

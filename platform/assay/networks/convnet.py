@@ -158,7 +158,7 @@ def started(layer: nn.Conv2d, gain: float = 2**0.5) -> nn.Conv2d:
     nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    return layer
+    return layer.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
 
 
 def _normalized(config: NetworkConfig, width: int) -> list[nn.Module]:

@@ -29,7 +29,7 @@ class TrialPlan:
         from ray.tune import PlacementGroupFactory
 
         if self.workers > 1:
-            return PlacementGroupFactory([{}])
+            return PlacementGroupFactory([{"memory": 1.0}])  # a byte: Tune refuses to reserve nothing at all
         return PlacementGroupFactory([{"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}])
 
     def machine(self) -> dict[str, str]:
