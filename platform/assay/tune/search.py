@@ -170,7 +170,9 @@ class Search:
             return f"budget of {budget.trials} trials"
         if budget.epochs is not None and self.epochs_trained >= budget.epochs:
             return f"budget of {budget.epochs} epochs"
-        return self.broken or ("every configuration of the space was tried" if self._exhausted and ended else None)
+        population = self.config.sampler == "pbt"
+        done = "every member was trained to its end" if population else "every configuration of the space was tried"
+        return self.broken or (done if self._exhausted and ended else None)
 
     @property
     def continues(self) -> bool:

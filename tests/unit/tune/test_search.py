@@ -213,7 +213,7 @@ def test_a_population_has_a_sound_lineage(order: int, parallel: int, size: int, 
     if parallel == 1:
         assert by_age == sorted(by_age)  # the youngest go first
     assert begun.next() is None
-    assert begun.finished == "every configuration of the space was tried"
+    assert begun.finished == "every member was trained to its end"
 
 
 def test_the_worst_take_over_from_the_best_and_explore() -> None:
