@@ -88,7 +88,7 @@ class SearchConfig(Frozen):
 
     experiment: Name
     algorithm: Literal[*SAMPLERS, *SCHEDULERS] = Field(  # type: ignore[valid-type]
-        "tpe", description="how the next configuration is chosen; asha and hyperband alone choose at random"
+        "local_search", description="how the next configuration is chosen; asha and hyperband alone choose at random"
     )
     scheduler: Literal[*SCHEDULERS] | None = Field(  # type: ignore[valid-type]
         None, description="stops trials early that fall behind, over any algorithm but pbt"

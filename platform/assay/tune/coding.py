@@ -41,6 +41,16 @@ class Coding:
         pairs = zip(self.space.parameters, row.tolist(), strict=True)
         return {parameter.key: _value(parameter, code) for parameter, code in pairs if code != ABSENT}
 
+    def own(self, values: Values) -> Rows | None:
+        """The row of those of the values that count; None where they are no point of the space."""
+        point: dict[str, Any] = {}
+        for parameter in self.space.parameters:
+            if parameter.counts(point):
+                if parameter.key not in values or not parameter.holds(values[parameter.key]):
+                    return None
+                point[parameter.key] = values[parameter.key]
+        return self.encode(point)
+
     def settled(self, rows: Rows, random: np.random.Generator) -> Rows:
         """Rows in which exactly the parameters that count have values: drawn where one is missing."""
         rows = rows.copy()
@@ -73,7 +83,7 @@ class Coding:
                 moved = np.repeat(row[None], len(codes := _moves(parameter, row[column], random)), 0)
                 moved[:, column] = codes
                 found.append(moved)
-        return self.settled(np.concatenate(found), random)
+        return self.settled(np.concatenate(found), random) if found else row[None][:0]
 
     def mutated(self, row: Rows, random: np.random.Generator) -> Rows:
         """One neighbour: each parameter is as likely to change as any other, and so is each of its moves."""
@@ -82,7 +92,8 @@ class Coding:
         if movable:
             column = int(random.choice(movable))
             moved[0, column] = random.choice(_moves(self.space.parameters[column], row[column], random))
-        return self.settled(moved, random)[0]
+        settled: Rows = self.settled(moved, random)[0]
+        return settled
 
     def units(self, rows: Rows) -> Rows:
         """Where the values lie in their parameters, 0..1, by order of magnitude in a logarithmic range."""
@@ -126,14 +137,8 @@ def _value(parameter: Parameter, code: float) -> Any:
 
 def _from_units(parameter: Parameter, units: Rows) -> Rows:
     """As `Parameter.at`, in codes."""
-    return (
-        np.array([_code(parameter, parameter.at(unit)) for unit in units.tolist()])
-        if parameter.config.log and (parameter.config.whole)
-        else _plain(parameter, units)
-    )
-
-
-def _plain(parameter: Parameter, units: Rows) -> Rows:
+    if parameter.config.log and parameter.config.whole:
+        return np.array([_code(parameter, parameter.at(unit)) for unit in units.tolist()])
     if parameter.choices is None:
         return units
     return np.minimum(np.floor(units * len(parameter.choices)), len(parameter.choices) - 1)
@@ -142,8 +147,10 @@ def _plain(parameter: Parameter, units: Rows) -> Rows:
 def _units(parameter: Parameter, codes: Rows) -> Rows:
     if parameter.config.log and parameter.config.whole:
         values = np.maximum(codes + (parameter.low if parameter.choices is not None else 0), parameter.low)
-        return np.log(values / parameter.low) / np.log(parameter.high / parameter.low)
-    return codes if parameter.choices is None else codes / max(len(parameter.choices) - 1, 1)
+        positions: Rows = np.log(values / parameter.low) / np.log(parameter.high / parameter.low)
+        return positions
+    units: Rows = codes / (1 if parameter.choices is None else max(len(parameter.choices) - 1, 1))
+    return units
 
 
 def _movable(parameter: Parameter) -> bool:
@@ -154,7 +161,7 @@ def _moves(parameter: Parameter, code: float, random: np.random.Generator) -> Ro
     """The codes next to a code: all others of a few values; of a long range those some steps away."""
     count = None if parameter.choices is None else len(parameter.choices)
     if count is not None and (count <= SHORT or not parameter.ordered):
-        others = np.delete(np.arange(count, dtype=float), int(code))
+        others: Rows = np.delete(np.arange(count, dtype=float), int(code))
         return others if count <= MANY else random.permutation(others)[:MANY]
     here = _units(parameter, np.array([code]))[0]
     steps = np.array(STEPS) * random.uniform(0.5, 1.5, len(STEPS))
@@ -163,4 +170,5 @@ def _moves(parameter: Parameter, code: float, random: np.random.Generator) -> Ro
     if parameter.choices is not None or parameter.config.whole:
         low, high = (0, count - 1) if count is not None else (parameter.low, parameter.high)
         codes = np.clip(np.concatenate([codes, [code - 1, code + 1]]), low, high)
-    return np.unique(codes[codes != code])
+    moves: Rows = np.unique(codes[codes != code])
+    return moves

@@ -6,6 +6,7 @@ state, the sampler's included, so a search that was killed goes on from its jour
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ FAILURES_IN_A_ROW = 5
 OVER_IN_A_ROW = 200  # networks over the limits before the limits are taken to leave nothing
 LIVES = 3  # of a trial whose worker dies
 SAME_AGAIN = 20  # suggestions that were tried before, after which one is drawn that was not
+SAMPLES = 100  # random points that are tried before all that are left are listed
 ENDED = ("finished", "stopped", "failed", "over")
 
 
@@ -168,7 +170,9 @@ class Search:
             return f"budget of {budget.trials} trials"
         if budget.epochs is not None and self.epochs_trained >= budget.epochs:
             return f"budget of {budget.epochs} epochs"
-        return self.broken or ("every configuration of the space was tried" if self._exhausted and ended else None)
+        population = self.config.sampler == "pbt"
+        done = "every member was trained to its end" if population else "every configuration of the space was tried"
+        return self.broken or (done if self._exhausted and ended else None)
 
     @property
     def continues(self) -> bool:
@@ -238,10 +242,8 @@ class Search:
             if same is None:
                 return proposal
             twin = self.trials[same]
-            known = twin.status in ("finished", "stopped")
-            self.algorithm.tell(
-                self._next_ticket - 1, self.scores(twin.metrics) if known else None, twin.status == "stopped"
-            )
+            told = self._told(twin.status, twin.metrics)
+            self.algorithm.tell(self._next_ticket - 1, told, twin.status == "stopped")
         self._exhausted = True
         return None
 
@@ -249,11 +251,13 @@ class Search:
         """First what the algorithm likes; after a while points that were not tried yet, while there are any."""
         yield from [None] * SAME_AGAIN
         random = np.random.default_rng(key(self.config.seed, "fresh", self._next_ticket))
+        for _ in range(SAMPLES):
+            if identity(point := self.space.sample(random)) not in self._known:
+                yield point
+                return
         if self.space.size is not None:
             left = [point for point in self.space.points() if identity(point) not in self._known]
             yield from (left[i] for i in random.permutation(len(left))[:1])
-        else:
-            yield from (self.space.sample(random) for _ in range(SAME_AGAIN))
 
     def _reported(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
         trial.curve.append((epoch, dict(metrics)))
@@ -284,11 +288,17 @@ class Search:
     ) -> None:
         trial.status, trial.reason, trial.seconds, trial.facts = status, reason, seconds, dict(facts)
         trial.metrics = dict(metrics)
-        known = status in ("finished", "stopped")
-        self.algorithm.tell(trial.ticket, self.scores(metrics) if known else None, status == "stopped")
+        self.algorithm.tell(trial.ticket, self._told(status, metrics), status == "stopped")
         if self.rungs:
             self.rungs.end(trial.number)
         self._order.append(trial.number)
+
+    def _told(self, status: str, metrics: Mapping[str, float]) -> Scores | None:
+        """What the algorithm hears of a trial; one without a finite score is as one that failed."""
+        if status not in ("finished", "stopped"):
+            return None
+        scores = self.scores(metrics)
+        return scores if all(map(math.isfinite, scores)) else None
 
     def _replay(self, event: Event) -> None:
         kind = event["event"]
@@ -316,7 +326,9 @@ class Search:
 def _alike(suggested: Values, recorded: Values) -> bool:
     """Equal but for the last bits of a float, which another kind of processor may round otherwise."""
     return suggested.keys() == recorded.keys() and all(
-        abs(value - recorded[name]) <= 1e-9 * abs(value) if isinstance(value, float) else value == recorded[name]
+        abs(value - recorded[name]) <= 1e-9 * abs(value)
+        if isinstance(value, float) and isinstance(recorded[name], float)
+        else value == recorded[name]
         for name, value in suggested.items()
     )
 

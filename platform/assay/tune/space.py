@@ -5,10 +5,9 @@ A point of it is a mapping of keys to values that holds exactly the parameters t
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -36,17 +35,21 @@ class Parameter:
 
     key: str
     config: ParameterConfig
-    choices: tuple[Any, ...] | None
+    choices: Sequence[Any] | None
     low: float = math.nan
     high: float = math.nan
     ordered: bool = False
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, key: str, config: ParameterConfig) -> Parameter:
+    def of(cls, key: str, config: ParameterConfig, origin: str = "space") -> Parameter:
+        """Raises `InputError` for a choice that is listed twice, and for a step that makes too many values."""
         when = {name: tuple(v) if isinstance(v, (list, tuple)) else (v,) for name, v in config.when.items()}
         if config.choice is not None:
             plain = tuple(_plain(value) for value in config.choice)
+            twice = next((value for place, value in enumerate(plain) if value in plain[:place]), None)
+            if len({identity({"": value}) for value in plain}) < len(plain):
+                raise InputError(f"{origin}.{key}: choice lists {twice!r} twice: leave one out")
             numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in plain)
             return cls(key, config, plain, ordered=numbers and list(plain) == sorted(plain), when=when)
         low, high = config.range
@@ -54,9 +57,15 @@ class Parameter:
         if config.step is not None or (config.whole and not config.log):
             step = config.step or 1
             count = math.floor((high - low) / step + 1e-9) + 1
-            choices = tuple(int(low + i * step) if config.whole else round(low + i * step, 12) for i in range(count))
+            if config.whole:
+                return cls(key, config, range(int(low), int(high) + 1, int(step)), low, high, ordered=True, when=when)
+            if count > MOST_COUNTED:
+                raise InputError(
+                    f"{origin}.{key}: a step of {step:g} makes {count:,} values: take a wider one, or none at all"
+                )
+            choices = tuple(round(low + i * step, 12) for i in range(count))
         elif config.whole and high - low < 256:
-            choices = tuple(range(int(low), int(high) + 1))
+            return cls(key, config, range(int(low), int(high) + 1), low, high, ordered=True, when=when)
         return cls(key, config, choices, low, high, ordered=True, when=when)
 
     def at(self, unit: float) -> Any:
@@ -79,6 +88,13 @@ class Parameter:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return float((value - self.low) / (self.high - self.low))
 
+    def holds(self, value: Any) -> bool:
+        """Whether it is one of the values."""
+        if self.choices is not None:
+            return value in self.choices
+        number = isinstance(value, int if self.config.whole else (int, float)) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high
+
     def counts(self, values: Values) -> bool:
         return all(name in values and values[name] in allowed for name, allowed in self.when.items())
 
@@ -92,7 +108,7 @@ class Space:
 
     def __init__(self, parameters: Mapping[str, ParameterConfig], origin: str = "space") -> None:
         self.origin = origin
-        self.parameters = tuple(_in_order({k: Parameter.of(k, c) for k, c in parameters.items()}, origin))
+        self.parameters = tuple(_in_order({k: Parameter.of(k, c, origin) for k, c in parameters.items()}, origin))
         self.by_key = {parameter.key: parameter for parameter in self.parameters}
 
     def sample(self, random: np.random.Generator) -> dict[str, Any]:
@@ -112,25 +128,31 @@ class Space:
         """The number of points; None if there is no end to them, or more than a million."""
         if any(parameter.choices is None for parameter in self.parameters):
             return None
-        if not any(parameter.when for parameter in self.parameters):
-            size = math.prod(len(parameter.choices or ()) for parameter in self.parameters)
-            return size if size <= MOST_COUNTED else None
-        counted = sum(1 for _ in itertools.islice(self.points(), MOST_COUNTED + 1))
-        return counted if counted <= MOST_COUNTED else None
+        deciding = {name for parameter in self.parameters for name in parameter.when}
+        size = 0
+        for point in self.points(only=deciding):
+            size += math.prod(
+                len(p.choices or ()) for p in self.parameters if p.key not in deciding and p.counts(point)
+            )
+            if size > MOST_COUNTED:
+                return None
+        return size
 
-    def points(self, values: Values | None = None, number: int = 0) -> Iterator[dict[str, Any]]:
-        """Every point, the last parameter changing fastest. Only where all parameters have `choices`."""
+    def points(
+        self, only: Collection[str] | None = None, values: Values | None = None, number: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Every point, the last parameter changing fastest. Only where all parameters (of `only`) have `choices`."""
         values = values or {}
         if number == len(self.parameters):
             yield dict(values)
             return
         parameter = self.parameters[number]
-        if not parameter.counts(values):
-            yield from self.points(values, number + 1)
+        if not parameter.counts(values) or (only is not None and parameter.key not in only):
+            yield from self.points(only, values, number + 1)
             return
         assert parameter.choices is not None
         for value in parameter.choices:
-            yield from self.points({**values, parameter.key: value}, number + 1)
+            yield from self.points(only, {**values, parameter.key: value}, number + 1)
 
     def apply(self, experiment: ExperimentConfig, values: Values) -> ExperimentConfig:
         """The experiment at a point of the space."""
@@ -169,10 +191,13 @@ def _check_values(space: Space, experiment: ExperimentConfig) -> None:
     random = np.random.default_rng(0)
     faults = []
     for parameter in space.parameters:
+        around = _around(space, parameter)
+        if around is None:
+            faults.append(f"{space.origin}.{parameter.key}.when: its conditions never hold together")
+            continue
         for value in parameter.choices[:256] if parameter.choices else (parameter.at(0.0), parameter.at(1.0)):
-            point = _with(space, parameter, value, random)
             try:
-                space.apply(experiment, point)
+                space.apply(experiment, space.complete({**around, parameter.key: value}, random))
             except InputError as error:
                 lines = str(error).splitlines()
                 own = [line for line in lines if parameter.key in line] or lines
@@ -182,22 +207,19 @@ def _check_values(space: Space, experiment: ExperimentConfig) -> None:
         raise InputError("\n".join(dict.fromkeys(faults)))
 
 
-def _with(space: Space, parameter: Parameter, value: Any, random: np.random.Generator) -> dict[str, Any]:
-    """A random point at which the parameter counts and has this value."""
-    forced = {parameter.key: value}
-    waiting = [parameter]
+def _around(space: Space, parameter: Parameter) -> dict[str, Any] | None:
+    """Values of others at which a parameter counts; None if there are none."""
+    deciding, waiting = set[str](), [parameter]
     while waiting:
-        for name, allowed in waiting.pop().when.items():
-            if name not in forced:
-                forced[name] = next(v for v in (space.by_key[name].choices or allowed) if v in allowed)
-                waiting.append(space.by_key[name])
-    return space.complete(forced, random)
+        new = waiting.pop().when.keys() - deciding
+        deciding |= new
+        waiting += [space.by_key[name] for name in new]
+    return next((point for point in space.points(deciding) if parameter.counts(point)), None)
 
 
 def _in_order(parameters: Mapping[str, Parameter], origin: str) -> Iterator[Parameter]:
     """Conditions before what depends on them; otherwise as they were written."""
-    left = dict(parameters)
-    done: set[str] = set()
+    left, done = dict(parameters), set[str]()
     for parameter in parameters.values():
         for name, allowed in parameter.when.items():
             where = f"{origin}.{parameter.key}.when.{name}"
@@ -207,7 +229,9 @@ def _in_order(parameters: Mapping[str, Parameter], origin: str) -> Iterator[Para
             if choices is None:
                 raise InputError(f"{where}: {name} is a continuous range; a condition needs a choice or a whole number")
             if not any(value in choices for value in allowed):
-                raise InputError(f"{where}: {name} is never {' or '.join(map(repr, allowed))}; it is one of {choices}")
+                raise InputError(
+                    f"{where}: {name} is never {' or '.join(map(repr, allowed))}; it is one of {_listed(choices)}"
+                )
     while left:
         ready = next((p for p in left.values() if set(p.when) <= done), None)
         if ready is None:
@@ -215,6 +239,10 @@ def _in_order(parameters: Mapping[str, Parameter], origin: str) -> Iterator[Para
         del left[ready.key]
         done.add(ready.key)
         yield ready
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(repr, values[:10])) + (", …" if len(values) > 10 else "")
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+from numpy.typing import NDArray
 
 from assay.train.randomness import key
 from assay.tune.algorithms import Proposal, Scores, Setting
@@ -33,6 +34,7 @@ class Evolution:
         self.beginning = setting.search.population  # trials at random
         self.tried: set[bytes] = set()
         self.running: dict[int, Rows] = {}
+        self.own = self.coding.own(setting.start)  # the first trial, where the experiment is a point of the space
 
     def ask(self, ticket: int, given: Values | None = None) -> Proposal | None:
         row = self._chosen(ticket) if given is None else self.coding.encode(given)
@@ -45,13 +47,15 @@ class Evolution:
     def report(self, ticket: int, epoch: int, score: float) -> None:
         """Nothing is learnt before the end."""
 
-    def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:
+    def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:  # noqa: ARG002
         row = self.running.pop(ticket)
         if scores is not None:
             self.population.append((row, scores))
 
     def _chosen(self, ticket: int) -> Rows | None:
         random = np.random.default_rng(key(self.seed, "evolution", ticket))
+        if self.own is not None and not self.tried:
+            return self.own
         if len(self.tried) >= self.beginning and self.population:
             child = self._parent(random)
             for _ in range(MUTATIONS):
@@ -68,14 +72,15 @@ class Evolution:
         return self.population[chosen[best(scores)]][0]
 
 
-def best(scores: np.ndarray) -> int:
+def best(scores: NDArray[np.float64]) -> int:
     """The place of the best of scores [N, objectives], larger is better: of the first front, the least crowded."""
-    dominated = (scores[:, None] <= scores).all(-1) & (scores[:, None] < scores).any(-1)
-    front = np.flatnonzero(~dominated.any(1))
+    others = scores[None]
+    dominated = np.all(scores[:, None] <= others, axis=-1) & np.any(scores[:, None] < others, axis=-1)
+    front = np.flatnonzero(~np.any(dominated, axis=1))
     return int(front[np.argmax(crowding(scores[front]))]) if scores.shape[1] > 1 else int(np.argmax(scores[:, 0]))
 
 
-def crowding(scores: np.ndarray) -> np.ndarray:
+def crowding(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far the neighbours of each are apart, over all objectives; infinite at the ends (NSGA-II, section III B)."""
     distance = np.zeros(len(scores))
     for column in scores.T:

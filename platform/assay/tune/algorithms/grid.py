@@ -35,7 +35,7 @@ class Grid:
         self.points = [points[i] for i in random.permutation(len(points))]
         self.next = 0
 
-    def ask(self, ticket: int, given: Values | None = None) -> Proposal | None:
+    def ask(self, ticket: int, given: Values | None = None) -> Proposal | None:  # noqa: ARG002
         if given is not None:
             return Proposal(given)
         if self.next == len(self.points):

@@ -1,17 +1,21 @@
 """Local search led by what the results so far say: Assay's own, for architectures first.
 
-The neighbours of the best points so far, one parameter changed, are good candidates in spaces of networks (White,
-Nolen and Savani, "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021). Trying all of them wastes
-trials: a Gaussian process ranks them by expected improvement (Jones, Schonlau and Welch, 1998), and the search walks
-on from the most promising without training them. With several objectives, each trial draws weights for them and a
-sample of each objective from its own process (Paria, Kandasamy and Póczos, UAI 2019).
+The neighbours of the best points, one parameter changed, are good candidates in spaces of networks (White, Nolen and
+Savani, "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021); to train them all wastes trials. Here
+a Gaussian process ranks them by an upper confidence bound (Srinivas et al., ICML 2010), and the search walks on from
+the most promising ones without training them. Where nothing better comes for a while, it starts anew elsewhere, with
+a model of the new results alone, but for one trial in five, which still goes on from all results. With several
+objectives each trial draws weights for them (Knowles, "ParEGO", 2006) and is chosen by the weakest weighted bound.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 from scipy.stats import rankdata
+from threadpoolctl import ThreadpoolController
 
 from assay.train.randomness import key
 from assay.tune.algorithms import Proposal, Scores, Setting
@@ -19,131 +23,156 @@ from assay.tune.algorithms.surrogate import Numbers, Surrogate
 from assay.tune.coding import Coding, Rows, names
 from assay.tune.space import Values
 
-DESIGN = 10
-MERGE = True
-STALE = 25
-BEST = 5
-WALKS = 2
-RANDOM = 100
+DESIGN = 10  # trials that share out the values before the model is asked
+ENOUGH = 3  # results to learn from
+STALE = 20  # results in a row that are no better, after which the search starts elsewhere
+OVERALL = 5  # one in so many trials goes on from the results of all starts
+BOUNDS = (0.5, 1.0, 2.0, 3.0)  # deviations above the mean, in turn: some trials improve, others explore
+BEST = 5  # points whose neighbours are candidates
+WALKS = 2  # steps from there to the neighbours of the best candidates
+RANDOM = 100  # candidates from anywhere
+LEARNT = 300  # results that are learnt from at most: half the best, half the last
+ABOVE = 5.0  # more than the normal scores of so many results reach below 0
+
+
+@dataclass(frozen=True)
+class Result:
+    row: Rows
+    scores: Scores | None  # None: failed
+    whole: bool  # trained to its end
+    start: int  # the number of the start that it belongs to; -1: to none
 
 
 class LocalSearch:
+    """An `Algorithm`. It proposes no point twice; trials that run are believed to reach what the model expects."""
+
     def __init__(self, setting: Setting) -> None:
         self.seed, self.objectives = setting.seed, setting.objectives
         self.coding = Coding(setting.space)
-        self.surrogates = [Surrogate(self.coding) for _ in range(setting.objectives)]
-        self.design = self.coding.spread(DESIGN, self._random("design", 0))
+        self.threads = ThreadpoolController()
         self.tried: set[bytes] = set()
-        self.running: dict[int, Rows] = {}
-        self.rows: list[Rows] = []
-        self.scores: list[Scores | None] = []
-        self.whole: list[bool] = []
-        self.since = 0
-        self.asked = 0
-        self.stale = 0
-        self.starts = 0
+        self.running: dict[int, tuple[Rows, int]] = {}  # with the start that it belongs to
+        self.results: list[Result] = []
+        self.overall = self._untaught()
+        self.start, self.stale = 0, 0
+        self.design: list[Rows] = []
+        self._start(0)
+        own = self.coding.own(setting.start)
+        self.design[:0] = [] if own is None else [own]  # the experiment as it is comes first
 
     def ask(self, ticket: int, given: Values | None = None) -> Proposal | None:
-        row = self._chosen(ticket) if given is None else self.coding.encode(given)
+        overall = self.start > 0 and not self.design and ticket % OVERALL == 0
+        row = self._chosen(ticket, overall) if given is None else self.coding.encode(given)
         if row is None:
             return None
-        self.running[ticket] = row
-        self.tried.add(names(row[None])[0])
+        self.running[ticket] = row, -1 if overall else self.start
+        self.tried.update(names(row[None]))
         return Proposal(self.coding.decode(row) if given is None else given)
 
     def report(self, ticket: int, epoch: int, score: float) -> None:
         """Nothing is learnt before the end."""
 
     def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:
-        row = self.running.pop(ticket)
-        if self.rows and self.whole and any(self.whole):
-            if scores is not None and not stopped and scores[0] > max(s[0] for s, w in zip(self.scores, self.whole) if w):
-                self.stale = 0
-            else:
-                self.stale += 1
-            if self.stale >= STALE:
-                self.restart()
-                self.running.pop(ticket, None)
-                return
-        self.rows.append(row)
-        self.scores.append(scores)
-        self.whole.append(scores is not None and not stopped)
+        row, start = self.running.pop(ticket)
+        result = Result(row, scores, scores is not None and not stopped, start)
+        earlier = [other.scores for other in self.results if other.whole and other.start == self.start]
+        self.results.append(result)
+        if start == self.start:
+            better = result.whole and not any(np.all(np.array(other) >= scores) for other in earlier)
+            self.stale = 0 if better else self.stale + 1
+        if self.stale >= STALE:
+            self._start(self.start + 1)
 
-    def restart(self):
-        self.starts += 1
-        self.stale = 0
-        if MERGE: self.all = [a + b for a, b in zip(getattr(self, "all", ([], [], [])), (self.rows, self.scores, self.whole))]
-        self.rows, self.scores, self.whole = [], [], []
-        if MERGE and self.starts % 2 == 0:
-            self.rows, self.scores, self.whole = self.all
-            self.all = ([], [], [])
-            self.surrogates = [Surrogate(self.coding) for _ in range(self.objectives)]
-            return
-        self.asked = 0
-        self.design = self.coding.spread(DESIGN, self._random("design", self.starts))
-        self.surrogates = [Surrogate(self.coding) for _ in range(self.objectives)]
+    def _start(self, number: int) -> None:
+        self.start, self.stale = number, 0
+        random = np.random.default_rng(key(self.seed, "local search design", number))
+        self.design = list(self.coding.spread(DESIGN, random))
+        self.surrogates = self._untaught()
 
-    def _random(self, purpose: str, ticket: int) -> np.random.Generator:
-        return np.random.default_rng(key(self.seed, f"local search {purpose}", ticket))
+    def _untaught(self) -> list[Surrogate]:
+        return [Surrogate(self.coding) for _ in range(self.objectives)]
 
-    def _chosen(self, ticket: int) -> Rows | None:
-        random = self._random("ask", ticket)
-        if self.asked < len(self.design):
-            row = self.design[self.asked]
-            self.asked += 1
-            if names(row[None])[0] not in self.tried:
-                return row
-        elif sum(self.whole) > 2:
-            row = self._improving(random)
-            if row is not None:
-                return row
-        return self.coding.fresh(self.tried, random)
+    def _chosen(self, ticket: int, overall: bool) -> Rows | None:
+        random = np.random.default_rng(key(self.seed, "local search", ticket))
+        while self.design:
+            planned = self.design.pop(0)
+            if names(planned[None])[0] not in self.tried:
+                return planned
+        with self.threads.limit(limits=1):  # the sums of several threads differ in their last bits
+            found = self._promising(random, BOUNDS[ticket // (OVERALL if overall else 1) % len(BOUNDS)], overall)
+        return found if found is not None else self.coding.fresh(self.tried, random)
 
-    def _improving(self, random: np.random.Generator) -> Rows | None:
-        rows = np.array(self.rows)
-        scores = self._normal()
-        running = np.array(list(self.running.values())).reshape(-1, rows.shape[1])
-        for surrogate, column in zip(self.surrogates, scores.T, strict=True):
-            surrogate.learn(rows, column, running)
-        total = scores[:, 0]
-        value = self._expected(total)
-        order = np.argsort(-total, kind="stable")
-        starts = [rows[i] for i in order if self.whole[i]][:BEST]
-        found: dict[bytes, tuple[float, Rows]] = {}
-        pool = self.coding.sample(RANDOM, random) if RANDOM else rows[:0]
-        walked = set()
-        for walk in range(WALKS + 1):
-            pool = np.concatenate([pool, *(self.coding.neighbours(row, random) for row in starts)])
-            new = {name: row for name, row in zip(names(pool), pool, strict=True) if name not in self.tried and name not in found}
-            if new:
-                rows_new = np.array(list(new.values()))
-                for name, row, v in zip(new, rows_new, value(rows_new), strict=True):
-                    found[name] = (float(v), row)
-            ranked = sorted((n for n in found if n not in walked), key=lambda n: -found[n][0])[:BEST]
-            walked.update(ranked)
-            starts = [found[n][1] for n in ranked]
-            pool = rows[:0]
-            if not starts: break
-        if not found:
+    def _promising(self, random: np.random.Generator, bound: float, overall: bool) -> Rows | None:
+        """The best candidate; None where there is none, or nothing to go by yet."""
+        results = _some([result for result in self.results if overall or result.start == self.start])
+        if sum(result.scores is not None for result in results) < ENOUGH:
             return None
-        return max(found.values(), key=lambda f: f[0])[1]
+        rows, scores = np.array([result.row for result in results]), normal(results)
+        believed = np.array([row for row, _ in self.running.values()]).reshape(-1, rows.shape[1])
+        surrogates = self.overall if overall else self.surrogates
+        for surrogate, column in zip(surrogates, scores.T, strict=True):
+            surrogate.learn(rows, column, believed)
+        weights = random.dirichlet(np.ones(self.objectives))
+        total = (weights * (scores + ABOVE)).min(1)
+        order = [i for i in np.argsort(-total, kind="stable") if results[i].whole]
+        found = Candidates(self.coding, self.tried, surrogates, weights, bound, random)
+        found.add(self.coding.sample(RANDOM, random))
+        found.around([rows[i] for i in order[:BEST]])
+        for _ in range(WALKS):
+            found.around(found.best(BEST))
+        return next(iter(found.best(1)), None)
 
-    def _normal(self) -> Numbers:
-        """The results on a scale on which they are distributed as a normal variable; a failed trial is among the worst."""
-        width = self.objectives
-        known = np.array([s for s in self.scores if s is not None])
-        worst = known.min(0)
-        whole = np.array([worst if s is None else s for s in self.scores])
-        return transform(whole)
 
-    def _expected(self, scores):
-        best = scores.max()
-        def value(rows):
-            mean, deviation = self.surrogates[0].predict(rows)
-            z = (mean - best) / deviation
-            density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-            return deviation * (z * ndtr(z) + density)
-        return value
+class Candidates:
+    """Points that were not tried, with what is hoped for each."""
 
-def transform(whole):
-    return ndtri((rankdata(whole, axis=0) - 0.5) / len(whole))
+    def __init__(
+        self,
+        coding: Coding,
+        tried: set[bytes],
+        surrogates: list[Surrogate],
+        weights: Numbers,
+        bound: float,
+        random: np.random.Generator,
+    ) -> None:
+        self.coding, self.tried, self.surrogates = coding, tried, surrogates
+        self.weights, self.bound, self.random = weights, bound, random
+        self.rows: dict[bytes, Rows] = {}
+        self.hopes: dict[bytes, float] = {}
+
+    def add(self, rows: Rows) -> None:
+        known = self.tried | self.rows.keys()
+        new = {name: row for name, row in zip(names(rows), rows, strict=True) if name not in known}
+        if not new:
+            return
+        order = [list(new)[i] for i in self.random.permutation(len(new))]  # so that equal ones have equal chances
+        predicted = [surrogate.predict(np.array([new[name] for name in order])) for surrogate in self.surrogates]
+        bounds = np.array([mean + self.bound * deviation for mean, deviation in predicted]).T
+        hopes = (self.weights * (bounds + ABOVE)).min(1)
+        self.rows.update({name: new[name] for name in order})
+        self.hopes.update(zip(order, np.round(hopes, 6).tolist(), strict=True))  # the last bits decide nothing
+
+    def around(self, rows: list[Rows]) -> None:
+        if rows:
+            self.add(np.concatenate([self.coding.neighbours(row, self.random) for row in rows]))
+
+    def best(self, count: int) -> list[Rows]:
+        return [self.rows[name] for name in sorted(self.rows, key=lambda name: -self.hopes[name])[:count]]
+
+
+def normal(results: list[Result]) -> Numbers:
+    """Scores [N, objectives] as normal variables of the same order; a failed trial is as bad as the worst."""
+    known = np.array([result.scores for result in results if result.scores is not None])
+    scores = np.array([known.min(0) if result.scores is None else result.scores for result in results])
+    normalized: Numbers = ndtri((rankdata(scores, axis=0) - 0.5) / len(scores))
+    return normalized
+
+
+def _some(results: list[Result]) -> list[Result]:
+    """All results, or of very many the best by their mean rank and the last."""
+    if len(results) <= LEARNT:
+        return results
+    last = len(results) - LEARNT // 2
+    means = normal(results[:last]).mean(1) if any(r.scores is not None for r in results[:last]) else np.zeros(last)
+    kept = sorted(np.argsort(-means, kind="stable")[: LEARNT // 2])
+    return [results[i] for i in kept] + results[last:]

@@ -119,7 +119,8 @@ def _perturbed(parameter: Parameter, value: Any, up: bool) -> Any:
         moved = min(max(value * factor, parameter.low), parameter.high)
         if parameter.choices is None:
             return round(moved) if parameter.config.whole else moved
-        nearest = min(parameter.choices, key=lambda choice: abs(choice - moved))
+        place = round((moved - parameter.low) / (parameter.config.step or 1))
+        nearest = parameter.choices[min(place, len(parameter.choices) - 1)]
         if nearest != value:
             return nearest
     if not parameter.ordered:

@@ -2,7 +2,7 @@
 
 Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006: the Matérn 5/2 kernel of section 4.2 on a
 distance that weighs each parameter by a relevance of its own, and the marginal likelihood of section 5.4.1 to learn
-them. scikit-learn's has no parameter of several columns and no mean over few results in so little time.
+them. scikit-learn's kernels have no relevance over several columns, as a choice without an order takes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from assay.tune.coding import ABSENT, Coding, Rows
+from assay.tune.space import Parameter
 
 Numbers = NDArray[np.float64]
 ROOT = 5**0.5
@@ -24,7 +25,7 @@ class Surrogate:
     """Learns scores; knows how sure it is.
 
     `learn` takes the results, `predict` gives mean and deviation of other rows. The relevances are learnt anew after
-    a tenth more results, from those before: deterministic, and a fifth of the time.
+    a tenth more results, beginning from those before.
     """
 
     def __init__(self, coding: Coding) -> None:
@@ -73,8 +74,8 @@ def _groups(coding: Coding) -> NDArray[np.intp]:
     return np.concatenate([np.full(_width(p), c) for c, p in enumerate(coding.space.parameters)]).astype(np.intp)
 
 
-def _width(parameter) -> int:
-    return (1 if parameter.ordered else len(parameter.choices)) + 1
+def _width(parameter: Parameter) -> int:
+    return 2 if parameter.ordered else len(parameter.choices or ()) + 1
 
 
 def _features(coding: Coding, rows: Rows) -> Numbers:
@@ -85,15 +86,16 @@ def _features(coding: Coding, rows: Rows) -> Numbers:
         if parameter.ordered:
             found.append(np.where(absent, 0.5, units[:, column])[:, None])
         else:
-            found.append((rows[:, [column]] == np.arange(len(parameter.choices))) * 0.5**0.5)
+            found.append((rows[:, [column]] == np.arange(_width(parameter) - 1)) * 0.5**0.5)
         found.append(absent[:, None] * (1.0 if parameter.ordered else 0.5**0.5))
-    return np.concatenate(found, 1)
+    features: Numbers = np.concatenate(found, 1)
+    return features
 
 
 def _squares(first: Numbers, second: Numbers) -> Numbers:
     """Squared distances [N, M]."""
-    squares = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * first @ second.T
-    return np.maximum(squares, 0.0)
+    squares: Numbers = np.maximum((first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * first @ second.T, 0.0)
+    return squares
 
 
 def _matern(squares: Numbers) -> tuple[Numbers, Numbers]:
