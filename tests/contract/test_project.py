@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 def test_every_stage_runs_a_verb_that_exists() -> None:
     text = (REPOSITORY / "dvc.yaml").read_text()
     commands = re.findall(r"cmd: assay ([a-z ]+) \$", text)
-    assert commands == ["data prepare", "train", "evaluate", "register"]
+    assert commands == ["data prepare", "train", "evaluate", "register", "tune"]
     for command in commands:
         done = subprocess.run(
             [Path(sys.executable).parent / "assay", *command.split(), "--help"], capture_output=True, text=True

@@ -10,7 +10,7 @@ from assay.config import Headline, TaskConfig
 
 
 class Config(TaskConfig):
-    """The score after an epoch follows from `x`, `y` and the epoch alone; `fate` strikes where `x` is above `from_x`."""
+    """The score follows from `x`, `y` and the epoch alone; `fate` strikes where `x` is above `from_x`."""
 
     name: Literal["tests.support.knobs"] = "tests.support.knobs"
     x: float = Field(0.5, ge=0, le=1)
