@@ -15,7 +15,7 @@ def main() -> None:
     if chosen and chosen[0] not in known:
         sys.exit(f"unknown measurement {chosen[0]}. Known: {', '.join(known)}")
     for name in chosen or known:
-        importlib.import_module(f"benchmarks.search.{name}").main(arguments)
+        importlib.import_module(f"benchmarks.search.{name}").main(*arguments)
 
 
 if __name__ == "__main__":

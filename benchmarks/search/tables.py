@@ -65,7 +65,7 @@ class Table:
         return self.values["".join(place[values[key]] for key, place in self.places.items())]
 
 
-def main(arguments: list[str]) -> None:
+def main(*arguments: str) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search tables", description=__doc__)
     parser.add_argument("--seeds", type=int, help=f"of each search; none: {SEEDS} and {FEWER}")
     parser.add_argument("--first", type=int, default=0, help="the first seed: for trying things, take other ones")
