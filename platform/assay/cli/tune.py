@@ -96,7 +96,13 @@ def _record(record: Mapping[str, Any]) -> Any:
     if len(record["front"]) > 1:
         costs = [name for name in best["metrics"] if name.startswith("cost/")]
         metrics = list(dict.fromkeys([*record["objectives"], *costs]))
-        grid = Table("trial", *metrics, title="the front", title_justify="left", box=None)
+        grid = Table(
+            "trial",
+            *(name.removeprefix("cost/") for name in metrics),
+            title="the front",
+            title_justify="left",
+            box=None,
+        )
         for found in record["front"]:
             grid.add_row(str(found["trial"]), *(Text(f"{found['metrics'][name]:g}") for name in metrics))
         parts.append(grid)

@@ -67,6 +67,12 @@ class SearchContext:
         """What the search is: its block without what may change while it goes on."""
         return {name: value for name, value in resolved(self.config).items() if name not in PASSING}
 
+    @property
+    def costs(self) -> bool:
+        """Whether it matters what a network costs."""
+        names = [*self.config.objectives, *self.config.limits]
+        return self.config.networks or any(name.startswith("cost/") for name in names)
+
     def inputs(self) -> dict[str, str]:
         names = ("config_sha256", "dataset_hash", "code_sha256", "files_sha256")
         return {name: self.base.tags[name] for name in names}
@@ -111,14 +117,13 @@ class SearchContext:
             f"{search_id}-{trial.number:04d}", resolved(config), str(self.dataset.folder), self.dataset.hash, str(at),
             self.plan.threads, bool(self.plan.gpus), self.plan.compiled,
         )  # fmt: skip
-        names = [*self.config.objectives, *self.config.limits]
         return TrialJob(
             job=job.plain(),
             number=trial.number,
             until=trial.epochs,
             milestones=milestones,
             parent=None if trial.parent is None else str(trial_folder(folder, trial.parent)),
-            costs=self.config.networks or any(name.startswith("cost/") for name in names),
+            costs=self.costs,
             workers=self.plan.workers,
             device=self.plan.device,
             keep=self.config.sampler == "pbt",

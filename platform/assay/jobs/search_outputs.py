@@ -10,6 +10,7 @@ from typing import Any
 
 from assay.files import write_json
 from assay.jobs import outputs
+from assay.jobs.candidates import network_costs
 from assay.jobs.search_context import SearchContext
 from assay.report.search import SearchStory, TrialRow, front, table_csv
 from assay.report.search_page import page, pictures
@@ -37,6 +38,15 @@ def facts(context: SearchContext) -> dict[str, str]:
     if context.config.limits:
         found["limits"] = ", ".join(f"{name} ≤ {most:g}" for name, most in context.config.limits.items())
     return found
+
+
+def baseline(context: SearchContext) -> dict[str, float]:
+    """What the experiment as it is has reached on this dataset, and costs; nothing where it was not trained here."""
+    path = context.settings.results_folder(context.config.experiment) / "train.json"
+    trained = json.loads(path.read_text()) if path.exists() else {}
+    if trained.get("dataset", {}).get("hash") != context.dataset.hash:
+        return {}
+    return {**trained["metrics"], **(network_costs(context.experiment, context) if context.costs else {})}
 
 
 def seconds_left(search: Search, parallel: int, spent: float, deadline_left: float | None) -> float | None:

@@ -107,6 +107,7 @@ class _Session:
         self.recorder = TrialRecorder(
             tracker, held.run_id, context.config.experiment, context.trial_provenance, progress.say
         )
+        self.baseline = search_outputs.baseline(context)
         at = held.folder / "trials"
         self.kept = {int(path.parent.name) for path in at.glob(f"*/{WEIGHTS}")}  # numbers of trials
 
@@ -178,7 +179,7 @@ class _Session:
         if left is not None and search.finished is None:
             facts["time left"] = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
         folder = self.held.folder if curves else None
-        return story(context.name, self.held.run_id, search, facts, self.recorder.run_ids, folder)
+        return story(context.name, self.held.run_id, search, facts, self.recorder.run_ids, folder, self.baseline)
 
     # --- what the executor tells ---
 

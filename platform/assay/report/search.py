@@ -171,7 +171,7 @@ def columns(story: SearchStory) -> list[str]:
 
 def line(story: SearchStory) -> str:
     """How a search stands, in one line."""
-    parts = [f"{len(story.trials) - story.count('running')}{_of(story)} trials done"]
+    parts = [f"{story.count('finished', 'stopped', 'failed')}{_of(story)} trials done"]
     parts += [f"{n} {status}" for status in ("stopped", "over", "failed", "running") if (n := story.count(status))]
     best = front(story.trials, story.objectives)
     if len(story.objectives) > 1 and best:
