@@ -22,7 +22,7 @@ from assay.train.launch import slots
 from assay.train.plan import check_fit
 from assay.train.worker import Job
 from assay.tune import objectives
-from assay.tune.journal import Event
+from assay.tune.journal import read
 from assay.tune.plan import TrialPlan, trial_plan
 from assay.tune.search import Trial
 from assay.tune.space import Space, bound
@@ -144,8 +144,12 @@ class SearchContext:
         """What the journal says of the search in its first line."""
         return {"name": self.name, "search": self.plain, "inputs": self.inputs()}
 
-    def require_same(self, search_id: str, header: Event) -> None:
+    def require_same(self, search_id: str, journal: Path) -> None:
         """Refuse to go on with a search that was another. Raises `InputError`: what has changed."""
+        events, _ = read(journal)
+        if not events:
+            return
+        header = events[0]
         before, now = flatten(header["search"]), flatten(self.plain)
         changed = [
             f"{name} was {before.get(name, 'not there')}, is {now.get(name, 'not there')}"

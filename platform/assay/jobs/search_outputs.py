@@ -49,11 +49,11 @@ def baseline(context: SearchContext) -> dict[str, float]:
     return {**trained["metrics"], **(network_costs(context.experiment, context) if context.costs else {})}
 
 
-def seconds_left(search: Search, parallel: int, spent: float, deadline_left: float | None) -> float | None:
+def seconds_left(search: Search, parallel: int, spent: float, clock: float | None) -> float | None:
     """An estimate from the trials so far, no more than the clock allows; None before the first has ended."""
     budget = search.config.budget
     done = [trial for trial in search.trials if trial.status in ENDED and trial.status != "over"]
-    guess = [] if deadline_left is None else [max(deadline_left, 0.0)]
+    guess = [] if clock is None else [max(clock, 0.0)]
     if done and budget.trials is not None:
         mean = sum(trial.seconds for trial in done) / len(done)
         guess.append(max(budget.trials - len(done), 0) * mean / parallel)

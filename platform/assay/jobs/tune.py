@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,18 +61,32 @@ def tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> 
         progress.say(f"nothing to search: search {search_id} has come to its end ({record['reason']})")
         search_outputs.write(settings.search_folder(request.search), record, tracker)
         return record
+    if search_id is not None:
+        context.require_same(search_id, settings.runs / search_id / JOURNAL)
     for run_id in reap(settings, tracker):
         progress.say(f"run {run_id} had died; marked KILLED")
     provenance = context.provenance()
-    with claim(settings, tracker, context.config.experiment, provenance, search_id, request.new, reopen=True) as held:
-        journal = Journal(held.folder / JOURNAL)
-        try:
-            session = _Session(request, context, held, journal, tracker, progress)
-            record = session.run()
-        finally:
-            journal.close()
+    with (
+        claim(settings, tracker, context.config.experiment, provenance, search_id, request.new, reopen=True) as held,
+        _status_as_earned(held.run_id, tracker),
+        closing(Journal(held.folder / JOURNAL)) as journal,
+    ):
+        record = _Session(request, context, held, journal, tracker, progress).run()
+        finished = record["status"] == "FINISHED"
+        tracker.set_status(held.run_id, "FINISHED" if finished else "KILLED", record["reason"])
     search_outputs.write(settings.search_folder(request.search), record, tracker)
     return record
+
+
+@contextmanager
+def _status_as_earned(search_id: str, tracker: Tracker) -> Iterator[None]:
+    """Leave the search's run with the reason, where the block fails or is interrupted."""
+    try:
+        yield
+    except BaseException as error:
+        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
+        tracker.set_status(search_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__)
+        raise
 
 
 def _finished(search_id: str, context: SearchContext, tracker: Tracker) -> dict[str, Any] | None:
@@ -98,9 +114,7 @@ class _Session:
         self.before = working_seconds(journal.events)
         self.began = time.monotonic()
         self.deadline = self._deadline(request.minutes)
-        if journal.events:
-            context.require_same(held.run_id, journal.events[0])
-        else:
+        if not journal.events:
             journal.append("search", **context.header())
         self.search = Search(context.config, context.space, context.experiment, journal)
         journal.append("session", trials=len(self.search.trials))
@@ -113,20 +127,10 @@ class _Session:
 
     def run(self) -> dict[str, Any]:
         try:
-            try:
-                self._work()
-            finally:
-                self.recorder.close()
-            record = self._close()
-        except BaseException as error:
-            failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
-            self.tracker.set_status(
-                self.held.run_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__
-            )
-            raise
-        finished = record["status"] == "FINISHED"
-        self.tracker.set_status(self.held.run_id, "FINISHED" if finished else "KILLED", record["reason"])
-        return record
+            self._work()
+        finally:
+            self.recorder.close()
+        return self._close()
 
     def _work(self) -> None:
         for trial in self.search.trials:  # what an earlier session left unrecorded
@@ -144,7 +148,7 @@ class _Session:
         search = self.search
         if search.broken:
             raise WorkError(f"{search.broken}; mend it, then go on with `--resume {self.held.run_id}`")
-        ended = search.finished or self._total_spent()
+        ended = self._total_spent() if search.open else search.finished
         paused = None if ended else self._paused()
         told = self.story(curves=True)
         if not front(told.trials, told.objectives):
@@ -175,7 +179,8 @@ class _Session:
         facts = {"time": f"{self._seconds() / 60:.1f} minutes", **search_outputs.facts(context)}
         if budget.trials is not None:
             facts["total"] = str(budget.trials)
-        left = search_outputs.seconds_left(search, context.plan.parallel, self._seconds(), self.deadline)
+        clock = None if self.deadline is None else self.deadline - time.monotonic()
+        left = search_outputs.seconds_left(search, context.plan.parallel, self._seconds(), clock)
         if left is not None and search.finished is None:
             facts["time left"] = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
         folder = self.held.folder if curves else None

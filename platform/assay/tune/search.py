@@ -158,6 +158,11 @@ class Search:
         return [trial for trial in self.trials if trial.status == "running"]
 
     @property
+    def open(self) -> bool:
+        """Whether trials that were begun have not come to their end."""
+        return any(trial.status not in ENDED for trial in self.trials)
+
+    @property
     def counted(self) -> list[Trial]:
         """The trials that the budget counts: all but networks over the limits."""
         return [trial for trial in self.trials if trial.status != "over"]
