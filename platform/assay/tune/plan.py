@@ -13,7 +13,13 @@ from assay.train.plan import Slots, plan
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """`workers` above 1 are those of a Ray Train job; 0 and 1 train in the slot's own actor."""
+    """What each of `parallel` trials has.
+
+    Attributes:
+        workers: above 1: of a Ray Train job, which reserves what they need; 0 and 1 train in the slot's own actor.
+        threads: of each worker.
+        cpus, gpus: of the actor, parts of one where trials share it.
+    """
 
     parallel: int
     workers: int
