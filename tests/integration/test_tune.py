@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -355,3 +356,17 @@ def test_ray_that_dies_is_started_again(searched: Searched) -> None:
     assert Counter(run.info.status for run in searched.trials(search_id)) == {"FINISHED": 8}
     with contextlib.suppress(psutil.NoSuchProcess):
         assert not psutil.Process(child.pid).children()
+
+
+def test_the_nightly_flow_and_the_stage_are_one_search(searched: Searched) -> None:
+    project = searched.project
+    searched.write(budget={"trials": 3})
+    night = project.run(sys.executable, "-m", "pipelines", "nightly-search", "s", "--minutes", "5")
+    assert "s: 3 trials (budget of 3 trials); best run " in night.stdout
+    found = json.loads((project.root / "results/searches/s/search.json").read_text())
+    stage = project.run("dvc", "repro", "search@s")
+    assert f"nothing to search: search {found['search_id']} has come to its end" in stage.stderr
+    assert json.loads((project.root / "results/searches/s/search.json").read_text()) == found
+    assert "Stage 'search@s' didn't change, skipping" in project.run("dvc", "repro", "search@s").stdout
+    trained = json.loads((project.root / "results/knobs/train.json").read_text())  # the stage needs it to compare with
+    assert trained["dataset"] == found["dataset"]

@@ -27,7 +27,6 @@ from assay.tune.trial import TrialJob, trial_folder
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the search has a journal of its own
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -80,6 +79,7 @@ def execute(work: Work, settings: Settings, tick: Callable[[], None], say: Calla
     (work.folder / STOP).unlink(missing_ok=True)
     for name, value in TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(work.plan.parallel)  # with fewer, slots stay empty
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     for _ in range(RAYS):
         try:
