@@ -100,6 +100,11 @@ def test_a_search_is_a_tree_of_runs_and_goes_on_with_a_larger_budget(searched: S
         assert 0 <= float(run.data.params["task.x"]) <= 1
         assert run.data.tags["assay.commit"]
         assert "val/score" in run.data.metrics
+    listed = searched.project.assay("runs", "--kind", "trial", "--experiment", "knobs")["runs"]
+    assert {run["search_id"] for run in listed} == {more["search_id"]}
+    assert [run["started"] for run in listed] == sorted((run["started"] for run in listed), reverse=True)
+    (search,) = searched.project.assay("runs", "--kind", "search")["runs"]
+    assert (search["run_id"], search["status"]) == (more["search_id"], "FINISHED")
     results = searched.project.root / "results/searches/s"
     assert json.loads((results / "search.json").read_text())["best"] == more["best"]
     assert "<html" in (results / "search.html").read_text()
@@ -314,6 +319,9 @@ def test_a_session_has_its_minutes_and_the_next_one_the_rest(searched: Searched)
     first = searched.tune(minutes=0.35)
     assert first["status"] == "PAUSED"
     assert 0 < first["completed"] < 40
+    ends = [event for event in searched.events(first["search_id"]) if event["event"] == "end"]
+    span = ends[-1]["time"] - ends[0]["time"] + ends[0]["seconds"]
+    assert sum(event["seconds"] for event in ends) > 1.4 * span  # both slots work
     assert (
         json.loads((searched.project.root / "results/searches/s/search.json").read_text())["trials"] == first["trials"]
     )

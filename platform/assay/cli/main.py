@@ -11,6 +11,7 @@ from assay.cli import data, models
 from assay.cli import train as training
 from assay.cli.doctor import doctor
 from assay.cli.output import results_only
+from assay.cli.runs import runs
 from assay.cli.tune import search, tune
 from assay.cli.ui import ui
 
@@ -28,6 +29,7 @@ for verb in (
     training.evaluate,
     tune,
     search,
+    runs,
     models.register,
     models.promote,
     models.rollback,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from assay.errors import InputError, WorkError
+from assay.errors import InputError, WorkError, known
 from assay.services import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance
@@ -93,6 +93,18 @@ class Tracker:
             token = page.token
             if not token:
                 return found
+
+    def newest(self, kind: str, experiment: str | None, limit: int) -> list[Run]:
+        """The runs of a kind (run, search, trial) of one experiment or of all, newest first."""
+        names = [found.name for found in self.client.search_experiments()]
+        if experiment is not None and experiment not in names:
+            raise InputError(f"--experiment: {known('experiment', experiment, [n for n in names if n != 'Default'])}")
+        chosen = names if experiment is None else [experiment]
+        found = [self._experiment_id(name) for name in chosen]
+        order = ["attributes.start_time DESC"]
+        return list(
+            self.client.search_runs(found, f"tags.`{PREFIX}kind` = '{kind}'", max_results=limit, order_by=order)
+        )
 
     def find(self, experiment: str, fingerprint: str, kind: str = "run") -> Run | None:
         """The run or search of these very inputs: a finished one, else the newest unfinished one."""

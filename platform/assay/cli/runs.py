@@ -1,0 +1,38 @@
+"""`assay runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from assay.cli.output import AsJson, present
+
+
+def runs(
+    kind: Annotated[str, typer.Option(help="run, search or trial.")] = "run",
+    experiment: Annotated[str | None, typer.Option(help="Of this experiment alone.")] = None,
+    limit: Annotated[int, typer.Option(help="So many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List trainings, searches or the trials of searches, newest first.
+
+    Example: assay runs --kind search
+    """
+    from assay.jobs.runs import runs as listed
+    from assay.settings import Settings
+
+    present(listed(kind, experiment, limit, Settings()), as_json, _table)
+
+
+def _table(result: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table("started", "run", "experiment", "status", "val metrics", "reason", box=None)
+    for run in result["runs"]:
+        seen = " ".join(f"{n.removeprefix('val/')} {v:.4g}" for n, v in run["metrics"].items() if n.startswith("val/"))
+        cells = (run["started"][:19], run["run_id"], run["experiment"] or "", run["status"], seen, run["reason"])
+        grid.add_row(*map(Text, cells))
+    return grid
