@@ -30,9 +30,12 @@ def _table(result: Mapping[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table("started", "run", "experiment", "status", "val metrics", "reason", box=None)
+    grid = Table("run", box=None)
+    grid.columns[0].min_width = 32  # an id is to be copied
+    for name in ("started", "experiment", "status", "val metrics", "reason"):
+        grid.add_column(name)
     for run in result["runs"]:
         seen = " ".join(f"{n.removeprefix('val/')} {v:.4g}" for n, v in run["metrics"].items() if n.startswith("val/"))
-        cells = (run["started"][:19], run["run_id"], run["experiment"] or "", run["status"], seen, run["reason"])
+        cells = (run["run_id"], run["started"][:16], run["experiment"] or "", run["status"], seen, run["reason"])
         grid.add_row(*map(Text, cells))
     return grid
