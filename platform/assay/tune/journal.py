@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from assay.errors import InputError
+from assay.errors import InputError, WorkError
 
 Event = Mapping[str, Any]
 
@@ -37,14 +37,24 @@ class Journal:
                 f"search {path.parent.name} is being worked on by another process: wait for it, or stop it"
             ) from None
         self.events, end = read(path)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         self._file.truncate(end)
 
     def append(self, event: str, **facts: Any) -> None:
-        """Write an event; it survives a kill at once, and a power cut from the next `sync` on."""
-        line = {"event": event, **facts, "time": round(time.time(), 3)}
-        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
+        """Write an event; it survives a kill at once, and a power cut from the next `sync` on.
+
+        Raises:
+            WorkError: it could not be written, such as to a full disk; the search has not gone on.
+        """
+        plain = {"event": event, **facts, "time": round(time.time(), 3)}
+        line = json.dumps(plain, separators=(",", ":")).encode() + b"\n"
+        try:
+            whole = self._file.write(line) == len(line)
+            why = "the disk is full"
+        except OSError as error:
+            whole, why = False, str(error.strerror)
+        if not whole:
+            raise WorkError(f"{self.path}: cannot be written ({why}): mend that, then the same command goes on")
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())

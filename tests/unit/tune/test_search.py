@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.errors import InputError
+from assay.errors import InputError, WorkError
 from assay.tune.journal import Journal, read
 from assay.tune.search import FAILURES_IN_A_ROW, LIVES, OVER_IN_A_ROW, SAME_AGAIN, Search
 from assay.tune.space import identity
@@ -250,3 +250,16 @@ def test_a_failed_leg_takes_over_and_only_failures_begin_anew() -> None:
     assert anew is not None
     assert (anew.parent, anew.epochs) == (None, 1)
     assert anew.values != begun.trials[0].values
+
+
+def test_a_full_disk_is_told_and_nothing_goes_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "s" / "journal.jsonl")
+    begun = search(config("random", COUNTED), journal=journal)
+    begun.next()
+    with Path("/dev/full").open("ab", buffering=0) as full:
+        journal._file = full
+        with pytest.raises(WorkError, match="cannot be written .No space left on device.: mend that"):
+            begun.next()
+    journal._lock.release()
+    again = search(config("random", COUNTED), journal=Journal(journal.path))
+    assert [trial.number for trial in again.trials] == [0]
