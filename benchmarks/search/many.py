@@ -30,7 +30,8 @@ def record(clone: str, number: int, trials: int, results: Any) -> None:
     dataset = open_dataset(settings.root, config.data, settings.dataset_folder(config.data))
     base = collect(settings.root, "digits", config, dataset, {"world_size": "1", "threads": "1", "device": "cpu"})
     tracker, warnings = Tracker(settings), []
-    search_id = tracker.begin("digits", base, name=f"search-{number}")
+    with tracker.turn():
+        search_id = tracker.begin("digits", base, name=f"search-{number}")
     recorder = TrialRecorder(tracker, search_id, "digits", lambda _: base, warnings.append)
     for trial in range(trials):
         folder = settings.runs / search_id / "trials" / f"{trial:04d}"

@@ -6,8 +6,8 @@ import json
 import sqlite3
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,19 @@ class Tracker:
             line = " ".join(str(error).split())[:300]
             raise WorkError(f"the tracking store {_shown(self.settings.tracking)} does not answer: {line}") from None
         return client
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for this process's turn to write much to a SQLite store; other stores have turns of their own.
+
+        SQLite lets writers try again for some seconds and serves none in order, so that one of many may starve.
+        """
+        database = sqlite_file(self.settings.tracking)
+        if database is None:
+            yield
+            return
+        with FileLock(f"{database}.turn", poll_interval=0.01, is_singleton=True):  # entered again, it is held once
+            yield
 
     def create(self, experiment: str, provenance: Provenance) -> str:
         """A new run with its parameters, tags, inputs and texts; returns its id."""

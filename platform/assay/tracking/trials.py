@@ -80,7 +80,8 @@ class TrialRecorder:
         self._thread.join()
         try:
             while self._waiting:
-                self._record(self._waiting[0])
+                with self.tracker.turn():
+                    self._record(self._waiting[0])
                 self._waiting.popleft()
             for number, entry in self.running.items():  # they wait for the next session
                 ship(self.tracker, self.run_ids[number], entry.folder)
@@ -98,7 +99,8 @@ class TrialRecorder:
         while self._waiting or not self._stop.is_set():
             try:
                 if self._waiting:
-                    self._record(self._waiting[0])
+                    with self.tracker.turn():
+                        self._record(self._waiting[0])
                     self._waiting.popleft()
                 else:
                     self._wake.wait(SECONDS)
@@ -117,7 +119,8 @@ class TrialRecorder:
 
     def _ship_running(self) -> None:
         for number, entry in self.running.items():
-            ship(self.tracker, self.run_ids[number], entry.folder)
+            with self.tracker.turn():
+                ship(self.tracker, self.run_ids[number], entry.folder)
 
     def _has_ended(self, number: int) -> bool:
         """True for a trial whose end waits to be recorded too: then its beginning is no news."""
