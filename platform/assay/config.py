@@ -295,6 +295,14 @@ def replaced(config: ExperimentConfig, values: Iterable[tuple[str, Any]], origin
     return validate(ExperimentConfig, data, origin)
 
 
+def value_at(config: ExperimentConfig, key: str) -> Any:
+    """The value of a dotted key, as plain data; None where there is none."""
+    node: Any = resolved(config)
+    for part in key.split("."):
+        node = _inside(node, part)
+    return node
+
+
 def _inside(node: Any, part: str) -> Any:
     if isinstance(node, list) and part.isdigit() and int(part) < len(node):
         return node[int(part)]

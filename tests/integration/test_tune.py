@@ -132,6 +132,9 @@ def test_what_befalls_a_trial_is_told_and_the_search_goes_on(searched: Searched)
     assert reasons["none"] == ""
     assert reasons["raise"] == "RuntimeError: this trial was made to fail"
     assert reasons["nan"].startswith("train/loss became nan") or "nan" in reasons["nan"]
+    raised = next(run for run in searched.trials(record["search_id"]) if run.data.params["task.fate"] == "raise")
+    told = json.loads(Tracker(searched.project.settings).read_bytes(raised.info.run_id, "failure.json"))
+    assert "in train_step" in told["traceback"]
     assert reasons["memory"] == "MemoryError: not enough of it"
     assert reasons["die"].startswith("its worker died 3 times; the last time: ")
     assert reasons["mute"].startswith("it reports no val/effort; it reports ")

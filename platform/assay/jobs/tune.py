@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -195,7 +196,7 @@ class _Session:
         self.recorder.put(self.context.entry(self.held.folder, trial))
 
     def ended(self, trial: Trial) -> None:
-        """Record it, and keep the weights of the best alone; of a population's, every last state until the end."""
+        """Record it, and keep the weights of the best alone; of a population, the states that others may take over."""
         self.recorder.put(self.context.entry(self.held.folder, trial))
         metric = next(iter(self.search.objectives))
         best = {r.number for r in front([row(t, metric) for t in self.search.trials], self.search.objectives)}
@@ -204,7 +205,17 @@ class _Session:
             (at / WEIGHTS).unlink(missing_ok=True)
             if self.context.config.sampler != "pbt":
                 shutil.rmtree(at / CHECKPOINTS, ignore_errors=True)
+        if self.context.config.sampler == "pbt":
+            self._forget_states()
         self.kept = best
+
+    def _forget_states(self) -> None:
+        """Remove the states of an age from which nobody starts any more: all of the population is an age older."""
+        done = [trial for trial in self.search.trials if trial.status == "finished"]
+        ages = Counter(trial.epochs for trial in done)
+        for trial in done:
+            if ages[trial.epochs + self.context.config.interval] >= self.context.config.population:
+                shutil.rmtree(trial_folder(self.held.folder, trial.number) / CHECKPOINTS, ignore_errors=True)
 
     # --- time ---
 

@@ -18,6 +18,7 @@ from assay.errors import WorkError
 from assay.tracking.provenance import Provenance
 from assay.tracking.recorder import LONGEST_SECONDS, SECONDS, ship
 from assay.tracking.tracker import Tracker
+from assay.train.folder import FAILURE
 
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "over": "FINISHED", "failed": "FAILED"}
 
@@ -144,6 +145,8 @@ class TrialRecorder:
                 self.running[number] = entry
             return
         ship(self.tracker, run_id, entry.folder)
+        if (entry.folder / FAILURE).exists():
+            self.tracker.log_file(run_id, ".", entry.folder / FAILURE)
         costs = {name: value for name, value in entry.metrics.items() if name.startswith("cost/")}
         self.tracker.end(run_id, STATUS[entry.status], costs, {"trial_status": entry.status, "reason": entry.reason})
         self.done.add(number)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.config import ExperimentConfig
+from assay.config import ExperimentConfig, value_at
 from assay.errors import InputError
 from assay.search_config import SearchConfig
 from assay.train.randomness import key
@@ -76,7 +76,7 @@ class Search:
         self.epochs = experiment.train.epochs
         headline = experiment.task.headline
         self.objectives = dict(config.objectives) or {f"val/{headline.metric}": "max" if headline.maximize else "min"}
-        start = {p.key: value for p in space.parameters if (value := _value_at(experiment, p.key)) is not None}
+        start = {p.key: value for p in space.parameters if (value := value_at(experiment, p.key)) is not None}
         setting = Setting(config, space, self.epochs, len(self.objectives), start)
         self.algorithm = make(setting)
         self.rungs = Rungs(config, self.epochs) if config.scheduling else None
@@ -336,12 +336,3 @@ def _alike(suggested: Values, recorded: Values) -> bool:
         else value == recorded[name]
         for name, value in suggested.items()
     )
-
-
-def _value_at(experiment: ExperimentConfig, name: str) -> Any:
-    from assay.schema import resolved
-
-    node: Any = resolved(experiment)
-    for part in name.split("."):
-        node = node[int(part)] if isinstance(node, list) else node.get(part) if isinstance(node, dict) else None
-    return node

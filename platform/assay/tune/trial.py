@@ -20,9 +20,10 @@ from typing import Any, Protocol
 import torch
 
 from assay.errors import AssayError
+from assay.files import write_json
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
-from assay.train.folder import CHECKPOINTS, OUTCOME, SPOOL, STOP, WARNINGS
+from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STOP, WARNINGS
 from assay.train.launch import raise_told, train_on_ray
 from assay.train.loop import Training
 from assay.train.plan import Plan
@@ -78,22 +79,27 @@ def begin(plain: Mapping[str, Any]) -> Runner:
     """The runner of a trial. Nothing heavy happens before its first `advance`."""
     trial = TrialJob(**{**plain, "milestones": tuple(plain["milestones"])})
     kind = OnRayTrain if trial.workers > 1 else Here
-    return Guarded(kind(trial))
+    return Guarded(kind(trial), trial.folder)
 
 
 class Guarded:
-    """Turns what a trial raises into its last report."""
+    """Turns what a trial raises into its last report, and leaves the traceback in the trial's folder."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, folder: Path) -> None:
         self.runner = runner
+        self.folder = folder
         self.started = time.monotonic()
 
     def advance(self) -> dict[str, Any]:
         try:
             report = self.runner.advance()
         except Exception as error:
-            reason = str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}"
-            report = {"done": True, "failure": reason[:2000], "traceback": traceback.format_exc()[-4000:]}
+            expected = isinstance(error, AssayError)
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            with suppress(OSError):  # the disk may be what failed
+                told = {"message": reason, "expected": expected, "traceback": traceback.format_exc()}
+                write_json(self.folder / FAILURE, told)
+            report = {"done": True, "failure": reason[:2000]}
         return {"done": False, **report, "seconds": time.monotonic() - self.started}
 
     def close(self) -> None:
