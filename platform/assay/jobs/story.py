@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from assay.report.search import SearchStory, TrialRow
 from assay.train.folder import SPOOL
 from assay.train.spool import read
-from assay.tune.search import Search, Trial
+from assay.tune.search import ENDED, Search, Trial
 from assay.tune.space import Parameter
 from assay.tune.trial import trial_folder
+
+Curve = Sequence[tuple[int, float]]
 
 
 def story(
@@ -20,10 +22,10 @@ def story(
     search: Search,
     facts: Mapping[str, str],
     run_ids: Mapping[int, str],
-    folder: Path | None = None,
-    baseline: Mapping[str, float] | None = None,
+    curves: Curves,
+    baseline: Mapping[str, float],
 ) -> SearchStory:
-    """The story of a search so far. With `folder`, where trials have theirs, curves are read by epoch from spools."""
+    """The story of a search so far."""
     metric = next(iter(search.objectives))
     return SearchStory(
         name=name,
@@ -33,18 +35,17 @@ def story(
         scheduler=search.config.scheduling,
         objectives=search.objectives,
         parameters={parameter.key: _plain(parameter) for parameter in search.space.parameters},
-        trials=[row(trial, metric, run_ids.get(trial.number, ""), folder) for trial in search.trials],
+        trials=[row(t, metric, run_ids.get(t.number, ""), curves.of(t, metric)) for t in search.trials],
         facts=facts,
         fixed=search.config.set,
-        baseline=baseline or {},
+        baseline=baseline,
     )
 
 
-def row(trial: Trial, metric: str, run_id: str = "", folder: Path | None = None) -> TrialRow:
-    curve = [(epoch, metrics[metric]) for epoch, metrics in trial.curve if epoch and metric in metrics]
+def row(trial: Trial, metric: str, run_id: str = "", by_epoch: Curve = ()) -> TrialRow:
+    """A trial as a row; `by_epoch` is its curve where more is known than what it reported."""
+    curve = by_epoch or [(epoch, metrics[metric]) for epoch, metrics in trial.curve if epoch and metric in metrics]
     metrics = trial.metrics or (trial.curve[-1][1] if trial.curve else {})
-    if folder is not None and metric.startswith("val/"):
-        curve = _by_epoch(trial_folder(folder, trial.number) / SPOOL, metric, trial) or curve
     return TrialRow(
         number=trial.number,
         status=trial.status,
@@ -52,20 +53,33 @@ def row(trial: Trial, metric: str, run_id: str = "", folder: Path | None = None)
         metrics=metrics if trial.status != "failed" else {},
         curve=curve,
         seconds=trial.seconds,
-        epochs=trial.trained,
+        epochs=max(trial.trained, curve[-1][0] if curve else 0),
         reason=trial.reason,
         parent=trial.parent,
         run_id=run_id,
     )
 
 
-def _by_epoch(spool: Path, metric: str, trial: Trial) -> list[tuple[int, float]]:
-    """(epoch, value) of every evaluation; a trial that began with its parent's weights counts on from there."""
-    if not spool.exists():
-        return []
-    values = [record.metrics[metric] for record, _ in read(spool, 0) if metric in record.metrics]
-    first = trial.trained - len(values) + 1 if trial.parent is not None else 1
-    return [(max(first, 1) + place, value) for place, value in enumerate(values)]
+class Curves:
+    """The evaluations of trials, from their spools in a search's folder; those of ended trials are read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[int, Curve] = {}
+
+    def of(self, trial: Trial, metric: str) -> Curve:
+        """(epoch, value) of every evaluation; a trial that began with its parent's weights counts on from there."""
+        if trial.number in self.known:
+            return self.known[trial.number]
+        spool = trial_folder(self.folder, trial.number) / SPOOL
+        if not spool.exists():
+            return []
+        values = [record.metrics[metric] for record, _ in read(spool, 0) if metric in record.metrics]
+        first = max(trial.trained - len(values) + 1, 1) if trial.parent is not None else 1
+        curve = [(first + place, value) for place, value in enumerate(values)]
+        if trial.status in ENDED:
+            self.known[trial.number] = curve
+        return curve
 
 
 def _plain(parameter: Parameter) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from assay.errors import InputError, WorkError
 from assay.jobs import search_outputs
 from assay.jobs.search_context import SearchContext
 from assay.jobs.search_progress import SearchProgress
-from assay.jobs.story import row, story
+from assay.jobs.story import Curves, row, story
 from assay.jobs.train import Interrupted
 from assay.report.search import SearchStory, front
 from assay.schema import resolved
@@ -122,6 +122,7 @@ class _Session:
         self.recorder = TrialRecorder(
             tracker, held.run_id, context.config.experiment, context.trial_provenance, progress.say
         )
+        self.curves = Curves(held.folder)
         self.baseline = search_outputs.baseline(context)
         at = held.folder / "trials"
         self.kept = {int(path.parent.name) for path in at.glob(f"*/{WEIGHTS}")}  # numbers of trials
@@ -151,7 +152,7 @@ class _Session:
             raise WorkError(f"{search.broken}; mend it, then go on with `--resume {self.held.run_id}`")
         ended = self._total_spent() if search.open else search.finished
         paused = None if ended else self._paused()
-        told = self.story(curves=True)
+        told = self.story()
         if not front(told.trials, told.objectives):
             raise WorkError(f"no trial finished ({ended or paused}); search {self.held.run_id} says why of each")
         status = "FINISHED" if ended else "PAUSED"
@@ -173,8 +174,8 @@ class _Session:
             f"stopped after {done} trials, saved; the same command, or --resume {self.held.run_id}, goes on"
         )
 
-    def story(self, curves: bool = False) -> SearchStory:
-        """The search so far. `curves`: by epoch, as the trials' spools have them."""
+    def story(self) -> SearchStory:
+        """The search so far."""
         context, search = self.context, self.search
         budget = context.config.budget
         facts = {"time": f"{self._seconds() / 60:.1f} minutes", **search_outputs.facts(context)}
@@ -184,8 +185,8 @@ class _Session:
         left = search_outputs.seconds_left(search, context.plan.parallel, self._seconds(), clock)
         if left is not None and search.finished is None:
             facts["time left"] = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-        folder = self.held.folder if curves else None
-        return story(context.name, self.held.run_id, search, facts, self.recorder.run_ids, folder, self.baseline)
+        run_ids = self.recorder.run_ids
+        return story(context.name, self.held.run_id, search, facts, run_ids, self.curves, self.baseline)
 
     # --- what the executor tells ---
 

@@ -12,6 +12,8 @@ from typing import Any
 
 NOT_USED = "n/a"
 """Stands where a parameter does not count in a trial, because its condition does not hold."""
+CURVE = 12  # evaluations of a trial that a terminal shows
+BLOCKS = "▁▂▃▄▅▆▇█"
 MOST_BEST = 5  # trials of one objective that are listed as the best
 
 
@@ -208,14 +210,22 @@ def _table(story: SearchStory, title: str, trials: Sequence[TrialRow], metrics: 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in (title, *(metrics or [story.objective]), "epochs"):
         table.add_column(Text(name), justify="right", no_wrap=True)
+    table.add_column("curve", no_wrap=True)
     table.add_column("values")
     for t in trials:
         seen = [text(t.metrics[m]) if m in t.metrics else "" for m in metrics]
         latest = [text(float(t.curve[-1][1])) if t.curve else ""]
         values = " ".join(f"{names[key]}={text(t.values[key])}" for key in differ if key in t.values)
-        cells = [str(t.number), *(seen if metrics else latest), str(t.epochs)]
+        cells = [str(t.number), *(seen if metrics else latest), str(t.epochs), spark([v for _, v in t.curve])]
         table.add_row(*map(Text, cells), Text(values, no_wrap=True, overflow="ellipsis"))
     return table
+
+
+def spark(values: Sequence[float]) -> str:
+    """The last values of a curve, a character each, from the lowest to the highest of them."""
+    shown = [value for value in values if math.isfinite(value)][-CURVE:]
+    low, span = min(shown, default=0.0), max(shown, default=0.0) - min(shown, default=0.0)
+    return "".join(BLOCKS[round((value - low) / span * (len(BLOCKS) - 1)) if span else 0] for value in shown)
 
 
 def _of(story: SearchStory) -> str:

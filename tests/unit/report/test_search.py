@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from assay.report.search import TrialRow, front, line, live, ranked, short, summary, table_csv
+from assay.report.search import TrialRow, front, line, live, ranked, short, spark, summary, table_csv
 from tests.unit.report.stories import story
 
 STATUSES = ("finished", "stopped", "failed", "over", "running")
@@ -138,3 +138,11 @@ def test_nothing_yet_is_no_error() -> None:
     assert summary(empty) == []
     assert line(empty) == "digits-hpo: 0 of 1 trials done"
     assert len(table_csv(empty).splitlines()) == 1
+
+
+def test_a_curve_in_a_line() -> None:
+    assert spark([0.0, 0.5, 1.0]) == "▁▅█"
+    assert spark([3.0, 3.0]) == "▁▁"
+    assert spark([]) == ""
+    assert spark([float("nan"), 1.0, 2.0]) == "▁█"
+    assert len(spark(list(range(40)))) == 12
