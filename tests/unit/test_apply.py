@@ -20,10 +20,15 @@ BLOCK: dict[str, Any] = {
 EXPERIMENT = parse_experiment(BLOCK, "experiment")
 SEARCH = SearchConfig.model_validate(
     {
-        "experiment": "digits", "networks": True, "budget": {"trials": 1},
-        "space": {"optimizer.lr": {"loguniform": [1e-4, 1e-1]}, "optimizer.betas": {"choice": [[0.9, 0.99], [0.8, 0.9]]}},
+        "experiment": "digits",
+        "networks": True,
+        "budget": {"trials": 1},
+        "space": {
+            "optimizer.lr": {"loguniform": [1e-4, 1e-1]},
+            "optimizer.betas": {"choice": [[0.9, 0.99], [0.8, 0.9]]},
+        },
     }
-)  # fmt: skip
+)
 SPACE, _ = bound("s", SEARCH, EXPERIMENT)
 
 
