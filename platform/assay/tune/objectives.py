@@ -7,6 +7,9 @@ from assay.errors import InputError, known
 from assay.search_config import SearchConfig
 from assay.tune.space import Space
 
+FIXED = ("data", "seed", "gate", "task.name", "train.workers", "train.device", "train.checkpoint_seconds")
+"""Keys that are the same for all trials, and those below them."""
+
 KEPT = ("optimizer.lr", "optimizer.weight_decay", "optimizer.momentum", "optimizer.betas", "train.clip")
 """Keys that may change while the weights are kept, beside those of the task that change no shape."""
 
@@ -22,8 +25,8 @@ def check(name: str, search: SearchConfig, space: Space, experiment: ExperimentC
     for metric in search.objectives:
         if metric.startswith("val/") and metric not in reported:
             raise InputError(f"{origin}.objectives: {known('metric', metric, reported)}")
-    for key in ("data", "seed", "gate", "task.name", "train.workers", "train.device"):
-        if key in space.by_key:
+    for key in space.by_key:
+        if key.startswith(FIXED):
             raise InputError(f"{origin}.space: {key} is no matter of a search: leave it out")
     if search.scheduling and "train.epochs" in space.by_key:
         raise InputError(

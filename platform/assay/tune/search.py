@@ -226,7 +226,8 @@ class Search:
             return None
         ticket, number = self._next_ticket - 1, len(self.trials)
         parent = None if proposal.parent is None else self.tickets[proposal.parent]
-        trial = Trial(number, ticket, proposal.values, parent, proposal.epochs or self.epochs)
+        epochs = proposal.epochs or int(proposal.values.get("train.epochs", self.epochs))
+        trial = Trial(number, ticket, proposal.values, parent, epochs)
         self.trials.append(trial)
         self.tickets[ticket] = number
         if proposal.epochs is None:

@@ -263,3 +263,11 @@ def test_a_full_disk_is_told_and_nothing_goes_on(tmp_path: Path) -> None:
     journal._lock.release()
     again = search(config("random", COUNTED), journal=Journal(journal.path))
     assert [trial.number for trial in again.trials] == [0]
+
+
+def test_searched_epochs_are_where_a_trial_ends() -> None:
+    begun = search(config("grid", {"train.epochs": {"choice": [2, 30]}}, budget={"trials": 2}))
+    assert sorted((trial.values["train.epochs"], trial.epochs) for trial in (begun.next(), begun.next())) == [  # type: ignore[union-attr]
+        (2, 2),
+        (30, 30),
+    ]
