@@ -32,6 +32,7 @@ TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
+TUNE = "tune"  # Ray Tune's own files, below the search's folder
 RAYS = 3  # of our own that may die before we give up
 
 
@@ -95,6 +96,7 @@ class RayDied(Exception):
 
 def _execute(work: Work, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]) -> None:
     over = threading.Event()
+    shutil.rmtree(work.folder / TUNE, ignore_errors=True)  # what a killed session left is never read
 
     def watch() -> None:
         if not ray_alive():
@@ -114,4 +116,4 @@ def _execute(work: Work, settings: Settings, tick: Callable[[], None], say: Call
             over.set()
             for trial in work.search.running:
                 work.search.release(trial.number)
-            shutil.rmtree(work.folder / "tune", ignore_errors=True)
+            shutil.rmtree(work.folder / TUNE, ignore_errors=True)

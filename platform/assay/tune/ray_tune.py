@@ -14,14 +14,14 @@ from ray.tune.search import Searcher
 
 from assay.errors import InputError
 from assay.train.launch import forget_end, ray_alive
-from assay.tune.executor import Work
+from assay.tune.executor import TUNE, Work
 from assay.tune.search import Search, Trial
 from assay.tune.trial import Runner, begin
 
 
 def run_trials(work: Work, over: threading.Event) -> None:
     """Run trials until the search has no more, or a stop is asked for. Once `over` is set, nothing is told to it."""
-    run = tune.RunConfig(name="tune", storage_path=str(work.folder), verbose=0)
+    run = tune.RunConfig(name=TUNE, storage_path=str(work.folder), verbose=0)
     how = tune.TuneConfig(search_alg=_Source(work, over), scheduler=_Judge(work), num_samples=-1, reuse_actors=True)
     tune.Tuner(tune.with_resources(Slot, work.plan.resources), tune_config=how, run_config=run).fit()
 
@@ -101,7 +101,7 @@ class _Source(_Live, Searcher):
         if error or result is None:
             if not ray_alive():  # that is not the trial's fault
                 return
-            if search.died(number, _why(self.work.folder / "tune", trial_id)):
+            if search.died(number, _why(self.work.folder / TUNE, trial_id)):
                 return
         else:
             _end(search, trial, json.loads(result["report"]))
