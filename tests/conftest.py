@@ -84,7 +84,7 @@ def keep_experiment(path: Path, name: str) -> None:
             del params[section][other]
         if not params.get(section, True):
             del params[section]
-    params["searches"] = {}
+    params.pop("searches", None)
     with path.open("w") as file:
         yaml.dump(params, file)
 

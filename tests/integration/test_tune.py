@@ -50,10 +50,8 @@ class Searched:
         self.project = project
         self.params = project.root / "params.yaml"
         text = self.params.read_text()
-        head, tail = text.split("\nsearches: {}")
-        assert not tail.strip()
-        place = head.index("experiments:\n") + len("experiments:\n")
-        self.text = head[:place] + EXPERIMENT.lstrip("\n") + head[place:]
+        place = text.index("experiments:\n") + len("experiments:\n")
+        self.text = text[:place] + EXPERIMENT.lstrip("\n") + text[place:]
 
     def write(self, **changes: Any) -> None:
         block = {**BASE, **changes}
