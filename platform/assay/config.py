@@ -254,7 +254,7 @@ def parse_params(data: Mapping[str, Any], origin: str) -> Params:
 
 
 def parse_experiment(data: Mapping[str, Any], origin: str) -> ExperimentConfig:
-    return validate(ExperimentConfig, data, origin.rstrip(":"))
+    return validate(ExperimentConfig, data, origin)
 
 
 def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConfig:
@@ -292,7 +292,7 @@ def replaced(config: ExperimentConfig, values: Iterable[tuple[str, Any]], origin
             node[int(leaf)] = value
         else:
             raise InputError(f"{origin} {key}: {known('key', key, _paths(data))}")
-    return validate(ExperimentConfig, data, origin)
+    return validate(ExperimentConfig, data, origin.rstrip(":"))
 
 
 def value_at(config: ExperimentConfig, key: str) -> Any:
