@@ -117,26 +117,27 @@ def test_what_befalls_a_trial_is_told_and_the_search_goes_on(searched: Searched)
     fates = ["none", "raise", "nan", "memory", "die", "mute"]
     searched.write(
         algorithm="grid",
-        space={"task.fate": {"choice": fates}},
+        space={"task.fate": {"choice": fates}, "task.x": {"choice": [0.0, 0.5]}},
+        set={"task.from_x": 0.2},
         objectives={"val/score": "max", "val/effort": "min"},
         budget={"trials": 20},
     )
     record = searched.tune()
     assert record["reason"] == "every configuration of the space was tried"
-    assert (record["finished"], record["failed"], record["trials"]) == (1, 5, 6)
-    reasons = {
-        run.data.params["task.fate"]: run.data.tags["assay.reason"] for run in searched.trials(record["search_id"])
-    }
+    assert (record["finished"], record["failed"], record["trials"]) == (6, 6, 12)
+    struck = [run for run in searched.trials(record["search_id"]) if run.data.params["task.x"] == "0.5"]
+    reasons = {run.data.params["task.fate"]: run.data.tags["assay.reason"] for run in struck}
     assert reasons["none"] == ""
     assert reasons["raise"] == "RuntimeError: this trial was made to fail"
     assert reasons["nan"].startswith("train/loss became nan") or "nan" in reasons["nan"]
-    raised = next(run for run in searched.trials(record["search_id"]) if run.data.params["task.fate"] == "raise")
+    raised = next(run for run in struck if run.data.params["task.fate"] == "raise")
     told = json.loads(Tracker(searched.project.settings).read_bytes(raised.info.run_id, "failure.json"))
     assert "in train_step" in told["traceback"]
     assert reasons["memory"] == "MemoryError: not enough of it"
     assert reasons["die"].startswith("its worker died 3 times; the last time: ")
     assert reasons["mute"].startswith("it reports no val/effort; it reports ")
-    assert record["best"]["config"] == {"task.fate": "none"}
+    assert record["best"]["config"]["task.x"] == 0.5
+    assert record["best"]["config"]["task.fate"] == "none"
 
 
 @pytest.mark.usefixtures("shared_ray")
@@ -360,7 +361,7 @@ def test_ray_that_dies_is_started_again(searched: Searched) -> None:
     search_id = wait_for_ends(searched.project, child, 2)
     (raylet,) = [p for p in psutil.Process(child.pid).children(recursive=True) if p.name() == "raylet"]
     raylet.kill()
-    assert child.wait(120) == 0
+    assert child.wait(120) == 0, (searched.project.root / "log.txt").read_text()[-3000:]
     assert "Ray died; starting it again" in (searched.project.root / "log.txt").read_text()
     assert Counter(run.info.status for run in searched.trials(search_id)) == {"FINISHED": 8}
     with contextlib.suppress(psutil.NoSuchProcess):

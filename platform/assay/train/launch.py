@@ -38,6 +38,7 @@ RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # at the default of 15 a step waits for whatever else wakes up
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a call too many must fail, not start another Ray with open doors
 }
 
 

@@ -33,6 +33,7 @@ TUNE_ENVIRONMENT = {
 }
 
 TUNE = "tune"  # Ray Tune's own files, below the search's folder
+END_SECONDS = 30.0  # that a Tune without Ray has to notice
 RAYS = 3  # of our own that may die before we give up
 
 
@@ -95,25 +96,37 @@ class RayDied(Exception):
 
 
 def _execute(work: Work, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]) -> None:
-    over = threading.Event()
+    over, ended = threading.Event(), threading.Event()
     shutil.rmtree(work.folder / TUNE, ignore_errors=True)  # what a killed session left is never read
 
     def watch() -> None:
         if not ray_alive():
+            over.set()
             raise RayDied
         if work.stopping:
             for trial in work.search.running:
                 (work.trial_folder(trial) / STOP).touch()
         tick()
 
-    with ray_running(settings, say):
+    def run() -> None:
         from assay.tune.ray_tune import run_trials  # Ray reads the settings of `ray_running` when it is imported
 
-        say(f"running {work.plan.parallel} trials at a time on {work.plan.device}, {work.plan.threads} threads each")
         try:
-            run_watched(lambda: run_trials(work, over), work.folder, watch, say)
+            run_trials(work, over)
         finally:
-            over.set()
-            for trial in work.search.running:
-                work.search.release(trial.number)
-            shutil.rmtree(work.folder / TUNE, ignore_errors=True)
+            ended.set()
+
+    try:
+        with ray_running(settings, say):
+            say(
+                f"running {work.plan.parallel} trials at a time on {work.plan.device}, {work.plan.threads} threads each"
+            )
+            run_watched(run, work.folder, watch, say)
+    except RayDied:
+        ended.wait(END_SECONDS)  # its next call of Ray fails, now that there is none
+        raise
+    finally:
+        over.set()
+        for trial in work.search.running:
+            work.search.release(trial.number)
+        shutil.rmtree(work.folder / TUNE, ignore_errors=True)
