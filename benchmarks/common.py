@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
+import pkgutil
 import statistics
 import subprocess
 import sys
@@ -15,6 +18,20 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+
+
+def measure(package: str) -> None:
+    """Run the measurements of a package: the one that the command line names, else all that need no argument."""
+    folder = str(REPOSITORY / package.replace(".", "/"))
+    known = sorted(m.name for m in pkgutil.iter_modules([folder]) if m.name != "__main__" and not m.ispkg)
+    chosen, arguments = sys.argv[1:2], sys.argv[2:]
+    if chosen and chosen[0] not in known:
+        sys.exit(f"unknown measurement {chosen[0]}. Known: {', '.join(known)}")
+    for name in chosen or known:
+        run_one = importlib.import_module(f"{package}.{name}").main
+        needs = [p for p in inspect.signature(run_one).parameters.values() if p.default is p.empty]
+        if chosen or all(p.kind is p.VAR_POSITIONAL for p in needs):
+            run_one(*arguments)
 
 
 def figure(name: str, **values: Any) -> None:

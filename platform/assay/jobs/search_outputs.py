@@ -18,7 +18,7 @@ from assay.schema import resolved
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import RECORD, Tracker
 from assay.train.folder import CHECKPOINTS
-from assay.tune.search import ENDED, Search
+from assay.tune.search import Search
 from assay.tune.trial import WEIGHTS, trial_folder
 
 PAGE = "search.html"
@@ -52,7 +52,7 @@ def baseline(context: SearchContext) -> dict[str, float]:
 def seconds_left(search: Search, parallel: int, spent: float, clock: float | None) -> float | None:
     """An estimate from the trials so far, no more than the clock allows; None before the first has ended."""
     budget = search.config.budget
-    done = [trial for trial in search.trials if trial.status in ENDED and trial.status != "over"]
+    done = [trial for trial in search.ended if trial.status != "over"]
     guess = [] if clock is None else [max(clock, 0.0)]
     if done and budget.trials is not None:
         mean = sum(trial.seconds for trial in done) / len(done)

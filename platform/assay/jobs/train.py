@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,17 @@ def _config(request: Request, settings: Settings, tracker: Tracker) -> Experimen
     return parse_experiment(plain, f"run {request.resume}")
 
 
+@contextmanager
+def status_as_earned(run_id: str, tracker: Tracker) -> Iterator[None]:
+    """Leave a run FAILED or KILLED, with the reason, where the block fails or is interrupted."""
+    try:
+        yield
+    except BaseException as error:
+        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
+        tracker.set_status(run_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__)
+        raise
+
+
 def _execute(
     job: Job,
     chosen: Plan,
@@ -156,7 +168,7 @@ def _execute(
     """Train under the recorder, hand the results to MLflow, and leave the run with the status that it earned."""
     started = time.monotonic()
     recorder = Recorder(tracker, held.run_id, held.folder, progress.say)
-    try:
+    with status_as_earned(held.run_id, tracker):
         with progress.showing(held.folder):
             try:
                 outcome = launch(job, chosen, settings, progress.tick, progress.say)
@@ -169,10 +181,6 @@ def _execute(
             )
         record = _record(held, outcome, config, dataset, time.monotonic() - started)
         _keep(held, record, tracker)
-    except BaseException as error:
-        status = "FAILED" if isinstance(error, Exception) and not isinstance(error, Interrupted) else "KILLED"
-        tracker.set_status(held.run_id, status, str(error) or type(error).__name__)
-        raise
     tracker.set_status(held.run_id, "FINISHED")
     shutil.rmtree(held.folder / CHECKPOINTS)
     return record

@@ -8,8 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from assay.jobs import search_outputs
 from assay.jobs.search_context import SearchContext
 from assay.jobs.search_progress import SearchProgress
 from assay.jobs.story import Curves, row, story
-from assay.jobs.train import Interrupted
+from assay.jobs.train import Interrupted, status_as_earned
 from assay.report.search import SearchStory, front
 from assay.schema import resolved
 from assay.settings import Settings
@@ -28,7 +27,7 @@ from assay.tracking.trials import TrialRecorder
 from assay.train.folder import CHECKPOINTS
 from assay.tune.executor import Work, execute
 from assay.tune.journal import Journal, working_seconds
-from assay.tune.search import ENDED, Search, Trial
+from assay.tune.search import Search, Trial
 from assay.tune.trial import WEIGHTS, TrialJob, trial_folder
 
 JOURNAL = "journal.jsonl"
@@ -69,7 +68,7 @@ def tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> 
     provenance = context.provenance()
     with (
         claim(settings, tracker, context.config.experiment, provenance, search_id, request.new, reopen=True) as held,
-        _status_as_earned(held.run_id, tracker),
+        status_as_earned(held.run_id, tracker),
         closing(Journal(held.folder / JOURNAL)) as journal,
     ):
         record = _Session(request, context, held, journal, tracker, progress).run()
@@ -77,17 +76,6 @@ def tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> 
         tracker.set_status(held.run_id, "FINISHED" if finished else "KILLED", record["reason"])
     search_outputs.write(settings.search_folder(request.search), record, tracker)
     return record
-
-
-@contextmanager
-def _status_as_earned(search_id: str, tracker: Tracker) -> Iterator[None]:
-    """Leave the search's run with the reason, where the block fails or is interrupted."""
-    try:
-        yield
-    except BaseException as error:
-        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
-        tracker.set_status(search_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__)
-        raise
 
 
 def _finished(search_id: str, context: SearchContext, tracker: Tracker) -> dict[str, Any] | None:
@@ -135,12 +123,11 @@ class _Session:
         return self._close()
 
     def _work(self) -> None:
-        for trial in self.search.trials:  # what an earlier session left unrecorded
-            if trial.status in ENDED:
-                self.recorder.put(self.context.entry(self.held.folder, trial))
-        done = sum(trial.status in ENDED for trial in self.search.trials)
+        done = self.search.ended
+        for trial in done:  # what an earlier session left unrecorded
+            self.recorder.put(self.context.entry(self.held.folder, trial))
         if done:
-            self.progress.say(f"going on with search {self.held.run_id}: {done} trials are done")
+            self.progress.say(f"going on with search {self.held.run_id}: {len(done)} trials are done")
         work = Work(self.search, self._job, self, self.held.folder, self.context.plan, self.deadline)
         with self.progress.showing(self.story):
             execute(work, self.context.settings, self.progress.tick, self.progress.say)
@@ -169,7 +156,7 @@ class _Session:
         """Why the session ends here, where it is its own minutes. Raises `Interrupted` where somebody stopped it."""
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return "the session's minutes are over; the same command goes on"
-        done = sum(trial.status in ENDED for trial in self.search.trials)
+        done = len(self.search.ended)
         raise Interrupted(
             f"stopped after {done} trials, saved; the same command, or --resume {self.held.run_id}, goes on"
         )

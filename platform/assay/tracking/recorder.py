@@ -44,7 +44,7 @@ class Recorder:
             except Exception as error:  # whatever the store's client raises: training goes on, the spool keeps all
                 wait = min(2 * wait, LONGEST_SECONDS)
                 if not warned:
-                    self.warn(f"the tracking store does not answer ({_line(error)}); metrics wait in {self.folder}")
+                    self.warn(f"the tracking store does not answer ({one_line(error)}); metrics wait in {self.folder}")
                 warned = True
 
     def close(self) -> None:
@@ -55,8 +55,8 @@ class Recorder:
             ship(self.tracker, self.run_id, self.folder)
         except Exception as error:
             raise WorkError(
-                f"the tracking store does not answer ({_line(error)}); the metrics are safe in {self.folder} and are "
-                "shipped by the next `assay train`"
+                f"the tracking store does not answer ({one_line(error)}); the metrics are safe in {self.folder} and "
+                "are shipped by the next `assay train`"
             ) from error
 
 
@@ -91,5 +91,5 @@ def _send(tracker: Tracker, run_id: str, batch: list, marker: Path, offset: int)
     return len(batch)
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

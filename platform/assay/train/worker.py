@@ -64,13 +64,15 @@ def _guarded(job: Job, make_context: Any) -> None:
         _work(job, make_context())
     except Exception as error:
         if not _lost_peer(error):
-            failure = {
-                "message": str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}",
-                "expected": isinstance(error, AssayError),
-                "traceback": traceback.format_exc(),
-            }
-            write_json(Path(job.folder) / FAILURE, failure)
+            write_json(Path(job.folder) / FAILURE, failure_of(error))
         raise
+
+
+def failure_of(error: Exception) -> dict[str, Any]:
+    """Why a training failed, for people, with the traceback of the exception that is being handled."""
+    expected = isinstance(error, AssayError)
+    message = str(error) if expected else f"{type(error).__name__}: {error}"
+    return {"message": message, "expected": expected, "traceback": traceback.format_exc()}
 
 
 def _lost_peer(error: Exception) -> bool:

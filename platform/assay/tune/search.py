@@ -160,7 +160,11 @@ class Search:
     @property
     def open(self) -> bool:
         """Whether trials that were begun have not come to their end."""
-        return any(trial.status not in ENDED for trial in self.trials)
+        return len(self.ended) < len(self.trials)
+
+    @property
+    def ended(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.status in ENDED]
 
     @property
     def counted(self) -> list[Trial]:
@@ -170,14 +174,14 @@ class Search:
     @property
     def finished(self) -> str | None:
         """Why no more trials are begun; None while there are more."""
-        budget, ended = self.config.budget, [trial for trial in self.trials if trial.status in ENDED]
+        budget = self.config.budget
         if budget.trials is not None and len(self.counted) >= budget.trials:
             return f"budget of {budget.trials} trials"
         if budget.epochs is not None and self.epochs_trained >= budget.epochs:
             return f"budget of {budget.epochs} epochs"
         population = self.config.sampler == "pbt"
         done = "every member was trained to its end" if population else "every configuration of the space was tried"
-        return self.broken or (done if self._exhausted and ended else None)
+        return self.broken or (done if self._exhausted and self.ended else None)
 
     @property
     def continues(self) -> bool:

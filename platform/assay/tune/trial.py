@@ -10,7 +10,6 @@ import json
 import shutil
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,7 +18,6 @@ from typing import Any, Protocol
 
 import torch
 
-from assay.errors import AssayError
 from assay.files import write_json
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
@@ -28,7 +26,7 @@ from assay.train.launch import raise_told, train_on_ray
 from assay.train.loop import Training
 from assay.train.plan import Plan
 from assay.train.spool import read
-from assay.train.worker import Job, prepare
+from assay.train.worker import Job, failure_of, prepare
 
 WEIGHTS = "model.safetensors"
 POLL_SECONDS = 0.05
@@ -94,12 +92,10 @@ class Guarded:
         try:
             report = self.runner.advance()
         except Exception as error:
-            expected = isinstance(error, AssayError)
-            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            failure = failure_of(error)
             with suppress(OSError):  # the disk may be what failed
-                told = {"message": reason, "expected": expected, "traceback": traceback.format_exc()}
-                write_json(self.folder / FAILURE, told)
-            report = {"done": True, "failure": reason[:2000]}
+                write_json(self.folder / FAILURE, failure)
+            report = {"done": True, "failure": failure["message"][:2000]}
         return {"done": False, **report, "seconds": time.monotonic() - self.started}
 
     def close(self) -> None:
