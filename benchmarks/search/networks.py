@@ -63,7 +63,7 @@ def finalists(record: dict[str, Any], clone: Path) -> list[ExperimentConfig]:
     context = SearchContext.of("digits-third", Settings(project=clone))
     events, _ = read(clone / ".assay/runs" / record["search_id"] / "journal.jsonl")
     values = {str(event["trial"]): event["values"] for event in events if event["event"] == "ask"}
-    return [context.space.apply(context.experiment, values[row["trial"]]) for row in best]
+    return [context.space.apply(context.experiment, values[row["number"]]) for row in best]
 
 
 def main(minutes: str = "10") -> None:

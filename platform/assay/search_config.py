@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from assay.schema import Frozen, Name
 
@@ -94,7 +95,9 @@ class SearchConfig(Frozen):
         None, description="stops trials early that fall behind, over any algorithm but pbt"
     )
     reduction: int = Field(4, ge=2, description="of asha and hyperband: one in so many goes on from each rung")
-    first_rung: int = Field(1, ge=1, description="of asha and hyperband: epochs before the first decision")
+    first_rung: float = Field(
+        1, gt=0, description="of asha and hyperband: epochs before the first decision; 0.25 is a quarter of the images"
+    )
     population: int = Field(
         8, ge=2, description="of pbt and nsga2: members; of evolution: trials from which parents come"
     )
@@ -110,6 +113,21 @@ class SearchConfig(Frozen):
     parallel: int | None = Field(None, ge=1, description="trials at a time; none: as many as there are slots")
     seed: int = Field(0, ge=0, lt=2**31)
 
+    @field_validator("first_rung")
+    @classmethod
+    def _rung(cls, value: float, info: ValidationInfo) -> float:
+        """Whole epochs, or a part of the first from which the rungs come to whole ones."""
+        if value >= 1:
+            if not float(value).is_integer():
+                raise ValueError(f"above 1 it is a whole number of epochs, not {value:g}")
+            return int(value)
+        reduction = info.data.get("reduction", 2)
+        below = max(round(-math.log(value, reduction)), 1)
+        if abs(value * reduction**below - 1) > 0.01:
+            parts = ", ".join(f"{reduction**-k:.4g}" for k in (1, 2, 3))
+            raise ValueError(f"below 1, with reduction: {reduction}, it is one of {parts}, …, not {value:g}")
+        return float(reduction**-below)
+
     @field_validator("objectives", mode="before")
     @classmethod
     def _not_null(cls, value: Any) -> Any:
@@ -121,12 +139,19 @@ class SearchConfig(Frozen):
             raise ValueError("the space is empty: give `space` at least one key, or set networks: true")
         if self.sampler == "pbt" and self.scheduling:
             raise ValueError(f"pbt decides by itself who goes on: leave out scheduler: {self.scheduling}")
-        if len(self.objectives) > 1 and (self.scheduling or self.sampler == "pbt"):
-            name = self.scheduling or "pbt"
-            raise ValueError(f"{name} compares by one objective, not by {len(self.objectives)}: use nsga2 or tpe")
-        if (self.scheduling or self.sampler == "pbt") and any(name.startswith("cost/") for name in self.objectives):
-            raise ValueError(f"{self.scheduling or 'pbt'} needs an objective of val/ that changes while it trains")
+        self._comparable()
         return self
+
+    def _comparable(self) -> None:
+        """Refuse objectives by which trials cannot be compared before their end."""
+        judge = "pbt" if self.sampler == "pbt" else self.scheduling
+        if judge is None or not self.objectives:
+            return
+        if judge != "asha" and len(self.objectives) > 1:
+            other = "nsga2, or tpe with scheduler: asha" if judge == "pbt" else "asha"
+            raise ValueError(f"{judge} compares by one objective, not by {len(self.objectives)}: use {other}")
+        if all(name.startswith("cost/") for name in self.objectives):
+            raise ValueError(f"{judge} needs an objective of val/ that changes while it trains")
 
     @property
     def sampler(self) -> str:

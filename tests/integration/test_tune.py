@@ -157,14 +157,16 @@ def test_failures_in_a_row_stop_a_search_and_say_why(searched: Searched) -> None
 
 @pytest.mark.usefixtures("shared_ray")
 def test_asha_stops_the_poor_ones_at_its_rungs(searched: Searched) -> None:
-    searched.write(algorithm="random", scheduler="asha", reduction=2, budget={"trials": 12})
+    halved = {"train.batch_size": 4}  # two steps in an epoch
+    searched.write(scheduler="asha", reduction=2, first_rung=0.5, budget={"trials": 12}, set=halved)
     record = searched.tune()
     assert record["finished"] + record["stopped"] == 12
     assert record["stopped"] >= 4
     events = searched.events(record["search_id"])
     reached = {event["trial"]: event["epoch"] for event in events if event["event"] == "report"}
     status = {event["trial"]: event["status"] for event in events if event["event"] == "end"}
-    assert {reached[trial] for trial, end in status.items() if end == "stopped"} <= {1, 2}
+    assert {reached[trial] for trial, end in status.items() if end == "stopped"} <= {0.5, 1, 2}
+    assert 0.5 in reached.values()  # after half of the images
     assert {reached[trial] for trial, end in status.items() if end == "finished"} == {4}
     assert record["epochs"] == sum(reached.values()) < 48
 
@@ -190,15 +192,19 @@ def test_a_population_hands_its_weights_on(searched: Searched) -> None:
 @pytest.mark.usefixtures("shared_ray")
 def test_trials_of_two_workers_are_ray_train_jobs(searched: Searched) -> None:
     searched.write(
-        set={"train.workers": 2}, budget={"trials": 2}, scheduler="asha", reduction=2, parallel=1,
+        set={"train.workers": 2, "train.batch_size": 4}, budget={"trials": 2}, parallel=1,
+        scheduler="asha", reduction=2, first_rung=0.5,
         space={"task.x": {"choice": [0.7, 0.0]}, "task.nap": {"choice": [0.3]}},
     )  # fmt: skip
     record = searched.tune()
     assert record["finished"] + record["stopped"] == 2
     worlds = {run.data.tags["assay.world_size"] for run in searched.trials(record["search_id"])}
     assert worlds == {"2"}
+    reports = [event["epoch"] for event in searched.events(record["search_id"]) if event["event"] == "report"]
+    assert reports[:2] == [0.5, 1]
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_interrupted_and_killed_it_goes_on_and_repeats_nothing(searched: Searched) -> None:
     """Ctrl-C once, kill -9 once, each in the middle: then the same trials as a search that nobody disturbed has."""
     searched.write(set={"task.nap": 0.2}, budget={"trials": 8}, parallel=1)
@@ -220,10 +226,10 @@ def test_interrupted_and_killed_it_goes_on_and_repeats_nothing(searched: Searche
         assert time.monotonic() < limit
         time.sleep(0.2)
 
-    record = project.assay("tune", "s", "--resume", search_id)
+    record = searched.tune(resume=search_id)
     assert (record["search_id"], record["trials"], record["completed"], record["repeated"]) == (search_id, 8, 8, 0)
     asked = [event["values"] for event in searched.events(search_id) if event["event"] == "ask"]
-    alone = project.assay("tune", "s", "--new")
+    alone = searched.tune(new=True)
     assert asked == [event["values"] for event in searched.events(alone["search_id"]) if event["event"] == "ask"]
     assert Counter(run.info.status for run in searched.trials(search_id)) == {"FINISHED": 8}
     for run in searched.trials(search_id):
@@ -266,10 +272,15 @@ def wait_for_ends(project: Project, child: subprocess.Popen[bytes], count: int) 
         ({"objectives": {"val/score": "best"}}, "searches.s.objectives.val/score"),
         ({"algorithm": "tpee"}, "searches.s.algorithm"),
         (
-            {"scheduler": "asha", "objectives": {"val/score": "max", "val/effort": "min"}},
-            "asha compares by one objective",
+            {"scheduler": "hyperband", "objectives": {"val/score": "max", "val/effort": "min"}},
+            "hyperband compares by one objective, not by 2: use asha",
         ),
         ({"scheduler": "asha", "first_rung": 4}, "first_rung: 4 epochs leave nothing to stop of trainings of 4"),
+        (
+            {"scheduler": "asha", "first_rung": 0.3},
+            "searches.s.first_rung: below 1, with reduction: 4, it is one of 0.25",
+        ),
+        ({"scheduler": "asha", "objectives": {"cost/macs": "min"}}, "asha needs an objective of val/ that changes"),
         (
             {"algorithm": "pbt", "space": {"task.width": {"integer": [1, 9]}}},
             "task.width cannot change while pbt keeps",

@@ -108,7 +108,7 @@ class SearchContext:
         record = tracker.record(search_id)
         return record if record["budget"] == resolved(self.config.budget) else None
 
-    def job(self, search_id: str, folder: Path, trial: Trial, milestones: tuple[int, ...]) -> TrialJob:
+    def job(self, search_id: str, folder: Path, trial: Trial, milestones: tuple[float, ...]) -> TrialJob:
         """A trial as its worker takes it. Raises `InputError` where its values do not go together."""
         config = located(self.space.apply(self.experiment, trial.values), self.settings.root)
         load_task(config.task.name)[0].check(config, self.dataset)

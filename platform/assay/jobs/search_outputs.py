@@ -81,7 +81,7 @@ def record(
         "stopped": story.count("stopped"),
         "failed": story.count("failed"),
         "over": story.count("over"),
-        "epochs": search.epochs_trained,
+        "epochs": round(search.epochs_trained, 4),
         "seconds": round(seconds, 2),
         "best": _found(best[0]),
         "front": [_found(row) for row in best],

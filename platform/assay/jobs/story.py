@@ -11,9 +11,9 @@ from assay.train.folder import SPOOL
 from assay.train.spool import read
 from assay.tune.search import ENDED, Search, Trial
 from assay.tune.space import Parameter
-from assay.tune.trial import trial_folder
+from assay.tune.trial import epochs_at, trial_folder
 
-Curve = Sequence[tuple[int, float]]
+Curve = Sequence[tuple[float, float]]
 
 
 def story(
@@ -35,7 +35,7 @@ def story(
         scheduler=search.config.scheduling,
         objectives=search.objectives,
         parameters={parameter.key: _plain(parameter) for parameter in search.space.parameters},
-        trials=[row(t, metric, run_ids.get(t.number, ""), curves.of(t, metric)) for t in search.trials],
+        trials=[row(t, metric, run_ids.get(t.number, ""), curves.of(search, t, metric)) for t in search.trials],
         facts=facts,
         fixed=search.config.set,
         baseline=baseline,
@@ -67,16 +67,15 @@ class Curves:
         self.folder = folder
         self.known: dict[int, Curve] = {}
 
-    def of(self, trial: Trial, metric: str) -> Curve:
+    def of(self, search: Search, trial: Trial, metric: str) -> Curve:
         """(epoch, value) of every evaluation; a trial that began with its parent's weights counts on from there."""
         if trial.number in self.known:
             return self.known[trial.number]
-        spool = trial_folder(self.folder, trial.number) / SPOOL
-        if not spool.exists():
+        folder, epochs = trial_folder(self.folder, trial.number), search.whole(trial.values)
+        if not (folder / SPOOL).exists():
             return []
-        values = [record.metrics[metric] for record, _ in read(spool, 0) if metric in record.metrics]
-        first = max(trial.trained - len(values) + 1, 1) if trial.parent is not None else 1
-        curve = [(first + place, value) for place, value in enumerate(values)]
+        records = [record for record, _ in read(folder / SPOOL, 0) if metric in record.metrics]
+        curve = [(epochs_at(record.step, folder, epochs), record.metrics[metric]) for record in records]
         if trial.status in ENDED:
             self.known[trial.number] = curve
         return curve

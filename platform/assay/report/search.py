@@ -34,9 +34,9 @@ class TrialRow:
     status: str
     values: Mapping[str, Any]
     metrics: Mapping[str, float]
-    curve: Sequence[tuple[int, float]]
+    curve: Sequence[tuple[float, float]]
     seconds: float
-    epochs: int
+    epochs: float
     reason: str = ""
     parent: int | None = None
     run_id: str = ""
@@ -159,7 +159,7 @@ def table_csv(story: SearchStory) -> bytes:
     head = ["number", "status", "run_id", "parent", "epochs", "seconds", "reason"]
     writer.writerow([*head, *metrics, *story.parameters])
     for t in story.trials:
-        own = [t.number, t.status, t.run_id, t.parent, t.epochs, round(t.seconds, 3), t.reason]
+        own = [t.number, t.status, t.run_id, t.parent, round(t.epochs, 4), round(t.seconds, 3), t.reason]
         values = [_cell(t.values[key]) if key in t.values else "" for key in story.parameters]
         writer.writerow([*own, *(t.metrics.get(metric, "") for metric in metrics), *values])
     return out.getvalue().encode()
@@ -216,7 +216,7 @@ def _table(story: SearchStory, title: str, trials: Sequence[TrialRow], metrics: 
         seen = [text(t.metrics[m]) if m in t.metrics else "" for m in metrics]
         latest = [text(float(t.curve[-1][1])) if t.curve else ""]
         values = " ".join(f"{names[key]}={text(t.values[key])}" for key in differ if key in t.values)
-        cells = [str(t.number), *(seen if metrics else latest), str(t.epochs), spark([v for _, v in t.curve])]
+        cells = [str(t.number), *(seen if metrics else latest), text(t.epochs), spark([v for _, v in t.curve])]
         table.add_row(*map(Text, cells), Text(values, no_wrap=True, overflow="ellipsis"))
     return table
 

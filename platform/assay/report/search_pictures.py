@@ -109,7 +109,7 @@ def rungs(story: SearchStory) -> bytes | None:
     return _png(figure)
 
 
-def _inherited(story: SearchStory, trial: TrialRow) -> list[tuple[int, float]]:
+def _inherited(story: SearchStory, trial: TrialRow) -> list[tuple[float, float]]:
     """The curve of a trial behind those of its parents."""
     trials = {t.number: t for t in story.trials}
     curve = list(trial.curve)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,7 @@ def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, c
 
 
 class Training:
-    """A training under way, from its newest checkpoint if there is one. It advances by whole epochs.
+    """A training under way, from its newest checkpoint if there is one. It advances by epochs, or by parts of one.
 
     Attributes:
         position: where it is; `position.epoch` counts the finished epochs.
@@ -92,22 +92,49 @@ class Training:
         self.pulse = _Pulse(context, config.train.checkpoint_seconds)
         self._first, self._saved = self.position.step, -1
 
-    def run(self) -> Outcome:
-        """Train to the end, or until a stop is asked for."""
-        if self.advance(self.config.train.epochs):
+    @property
+    def epochs(self) -> float:
+        """How many epochs it has trained for."""
+        return self.position.step / self.loader.steps
+
+    def run(self, looks: Sequence[float] = ()) -> Outcome:
+        """Train to the end, or until a stop is asked for; `looks` are the parts of an epoch after which to `look`."""
+        stopped = False
+        for until in (look for look in looks if look >= self.epochs):
+            stopped = stopped or not self.advance(until)
+            if not stopped:
+                self.look()
+        if not stopped and self.advance(self.config.train.epochs):
             self.save()
         return self.outcome()
 
-    def advance(self, until: int) -> bool:
+    def advance(self, until: float) -> bool:
         """Train until so many epochs are finished; False where a stop was asked for before, and the state was saved.
 
         Raises:
             WorkError: a metric became NaN or infinite.
         """
-        while self.position.epoch < until:
-            if self._epoch():
-                return self.position.epoch >= until
+        last = math.ceil(until * self.loader.steps - 1e-6)
+        while self.position.step < last:
+            if self._epoch(last):
+                return self.position.step >= last
         return True
+
+    def look(self) -> dict[str, float]:
+        """Metrics of the validation split, also inside an epoch; nothing of the training changes by it. At the end of
+        an epoch they are those of its best so far.
+
+        Raises:
+            WorkError: a metric is NaN or infinite.
+        """
+        position = self.position
+        if position.batch == 0:
+            return dict(position.best_metrics)
+        _synchronize(self.task, self.context)
+        metrics, _ = evaluate(self.task, self.val, "val", self.config.train.batch_size, self.context, draw=False)
+        check_finite(metrics, position.step)
+        self.context.report(position.step, metrics)
+        return metrics
 
     def save(self) -> None:
         """Write a checkpoint of where the training is."""
@@ -122,12 +149,16 @@ class Training:
     def outcome(self) -> Outcome:
         return _outcome(self.task, self.position, self.config, self._first, self.resumed_from)
 
-    def _epoch(self) -> bool:
-        """The rest of an epoch, its evaluation, and a checkpoint where one is due; True where a stop was asked for."""
+    def _epoch(self, last: int) -> bool:
+        """The rest of an epoch, its evaluation, and a checkpoint where one is due; True where a stop was asked for.
+        After step number `last` it ends, also inside the epoch.
+        """
         position, context = self.position, self.context
         started, first = time.perf_counter(), position.batch
-        if self._batches():
+        if self._batches(last):
             return True
+        if position.batch < self.loader.steps:
+            return False
         seconds = time.perf_counter() - started
         speed = (self.loader.steps - first) * self.loader.batch_size / max(seconds, 1e-9)
         _record(self.window.take(context), "train", position.step, context)
@@ -141,8 +172,8 @@ class Training:
             self.save()
         return stop
 
-    def _batches(self) -> bool:
-        """The steps that are left of an epoch; True where a stop was asked for before its end."""
+    def _batches(self, last: int) -> bool:
+        """The steps that are left of an epoch, up to number `last`; True where a stop was asked for before."""
         position, window, context = self.position, self.window, self.context
         record_every = min(LONGEST_WINDOW, max(1, self.loader.steps // RECORDS_PER_EPOCH))
         self.task.train(True)
@@ -161,6 +192,8 @@ class Training:
                     self.save()
                 if stop:
                     return True
+            if position.step == last:
+                break
         return False
 
 
@@ -264,8 +297,7 @@ def _record(means: Mapping[str, float], split: str, step: int, context: LocalCon
 def _evaluate_epoch(
     task: Task, source: Source, config: ExperimentConfig, context: LocalContext, position: Position
 ) -> None:
-    for module in task.modules.values():
-        context.synchronize_buffers(module)
+    _synchronize(task, context)
     draw = task.watched and _is_pictured(position.epoch, config.train.epochs)
     metrics, pictures = evaluate(task, source, "val", config.train.batch_size, context, draw)
     for picture in pictures:
@@ -281,6 +313,11 @@ def _evaluate_epoch(
         position.best_weights = {name: t.detach().cpu().clone() for name, t in task.state_dict().items()}
     position.metrics = metrics
     context.report(position.step, metrics)
+
+
+def _synchronize(task: Task, context: LocalContext) -> None:
+    for module in task.modules.values():
+        context.synchronize_buffers(module)
 
 
 def _is_pictured(epoch: int, epochs: int) -> bool:

@@ -25,6 +25,7 @@ class Job:
         dataset: folder of the dataset version, and its `hash`.
         folder: the run's folder, shared by all workers.
         compiled: whether networks go through `torch.compile`.
+        looks: parts of the first epoch after which the validation split is looked at.
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class Job:
     threads: int
     gpu: bool
     compiled: bool = False
+    looks: tuple[float, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -109,7 +111,7 @@ def prepare(job: Job, context: Any) -> Training:
 
 
 def _work(job: Job, context: Any) -> None:
-    outcome = prepare(job, context).run()
+    outcome = prepare(job, context).run(job.looks)
     context.close()
     if context.rank == 0:
         plain = {name: value for name, value in vars(outcome).items() if name != "weights"}

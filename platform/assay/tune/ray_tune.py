@@ -135,20 +135,16 @@ def _end(search: Search, trial: Trial, result: Mapping[str, Any]) -> None:
         search.end(trial.number, "failed", reason=result["failure"], seconds=seconds)
     elif not result["done"]:
         status = "over" if result["epoch"] == 0 else "stopped"
-        search.end(trial.number, status, {**_costs(trial), **result["metrics"]}, seconds=seconds)
+        search.end(trial.number, status, {**trial.costs, **result["metrics"]}, seconds=seconds)
     else:
         search.report(trial.number, result["epoch"], result["metrics"])
-        metrics = {**_costs(trial), **result["metrics"]}
+        metrics = {**trial.costs, **result["metrics"]}
         missing = [name for name in search.objectives if name not in metrics]
         if missing:
             reason = f"it reports no {missing[0]}; it reports {', '.join(metrics)}"
             search.end(trial.number, "failed", reason=reason, seconds=seconds)
         else:
             search.end(trial.number, "finished", metrics, seconds=seconds, facts=result.get("facts"))
-
-
-def _costs(trial: Trial) -> dict[str, float]:
-    return next((dict(metrics) for epoch, metrics in trial.curve if epoch == 0), {})
 
 
 def _why(folder: Path, trial_id: str) -> str:

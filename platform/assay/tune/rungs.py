@@ -1,7 +1,9 @@
 """Early stopping of trials that fall behind: ASHA and Hyperband, by Optuna's pruners on a study of their own.
 
 ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, in the form that stops trials.
-Hyperband: Li et al., JMLR 2018; a trial's bracket follows from its number.
+Hyperband: Li et al., JMLR 2018; a trial's bracket follows from its number. Optuna's pruners know one objective; ASHA
+of several is ours, as in Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021: by front, then by
+crowding.
 """
 
 from __future__ import annotations
@@ -9,7 +11,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from assay.search_config import SearchConfig
+from assay.tune.algorithms import Scores
+from assay.tune.fronts import order
 
 if TYPE_CHECKING:
     import optuna
@@ -18,17 +24,35 @@ if TYPE_CHECKING:
 class Rungs:
     """Decides at each rung whether a trial goes on. Deterministic: the same reports in the same order decide alike."""
 
+    def __init__(self, search: SearchConfig, epochs: int, objectives: int) -> None:
+        self.epochs = rungs(search, epochs)
+        self.comparison: _Fronts | _Pruner = _Fronts(search.reduction) if objectives > 1 else _Pruner(search, epochs)
+
+    def begin(self, trial: int) -> None:
+        self.comparison.begin(trial)
+
+    def stops(self, trial: int, epoch: float, scores: Scores) -> bool:
+        """True where a trial with these scores (larger is better) ends at this rung."""
+        return epoch in self.epochs and self.comparison.stops(trial, self.epochs.index(epoch), scores)
+
+    def end(self, trial: int) -> None:
+        self.comparison.end(trial)
+
+
+class _Pruner:
+    """One objective: a pruner of Optuna, which counts in rungs, as it takes whole numbers only."""
+
     def __init__(self, search: SearchConfig, epochs: int) -> None:
         import optuna
 
         logging.getLogger("optuna").setLevel(logging.ERROR)
-        self.epochs = rungs(search, epochs)
-        first, reduction = search.first_rung, search.reduction
+        self.reduction = search.reduction
         pruner: optuna.pruners.BasePruner
         if search.scheduling == "asha":
-            pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=reduction)
+            pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=self.reduction)
         else:
-            pruner = optuna.pruners.HyperbandPruner(first, epochs, reduction_factor=reduction)
+            most = int(epochs / search.first_rung + 1e-6)
+            pruner = optuna.pruners.HyperbandPruner(1, most, reduction_factor=self.reduction)
         self.study = optuna.create_study(
             direction="maximize", sampler=optuna.samplers.RandomSampler(0), pruner=pruner, study_name="search"
         )
@@ -37,11 +61,8 @@ class Rungs:
     def begin(self, trial: int) -> None:
         self.trials[trial] = self.study.ask()
 
-    def stops(self, trial: int, epoch: int, score: float) -> bool:
-        """True where a trial with this score (larger is better) ends at this rung."""
-        if epoch not in self.epochs:
-            return False
-        self.trials[trial].report(score, epoch)
+    def stops(self, trial: int, rung: int, scores: Scores) -> bool:
+        self.trials[trial].report(scores[0], self.reduction**rung)
         return self.trials[trial].should_prune()
 
     def end(self, trial: int) -> None:
@@ -52,9 +73,29 @@ class Rungs:
         )  # its values stay on the rungs; the end is no news
 
 
-def rungs(search: SearchConfig, epochs: int) -> tuple[int, ...]:
+class _Fronts:
+    """Several objectives: the best part of a rung goes on, of which one trial in `reduction` is a member."""
+
+    def __init__(self, reduction: int) -> None:
+        self.reduction = reduction
+        self.seen: dict[int, list[Scores]] = {}
+
+    def begin(self, trial: int) -> None: ...
+
+    def stops(self, trial: int, rung: int, scores: Scores) -> bool:  # noqa: ARG002
+        seen = self.seen.setdefault(rung, [])
+        seen.append(scores)
+        best = order(np.array(seen))[: max(1, len(seen) // self.reduction)]
+        return len(seen) - 1 not in best
+
+    def end(self, trial: int) -> None: ...
+
+
+def rungs(search: SearchConfig, epochs: int) -> tuple[float, ...]:
     """The epochs at which trials are compared: `first_rung` times the powers of `reduction`, below the end."""
-    found = [search.first_rung]
-    while found[-1] * search.reduction < epochs:
-        found.append(found[-1] * search.reduction)
-    return tuple(epoch for epoch in found if epoch < epochs)
+    found: list[float] = []
+    place = search.first_rung
+    while place < epochs:
+        found.append(round(place) if place > 0.99 else place)
+        place = search.first_rung * search.reduction ** len(found)
+    return tuple(found)

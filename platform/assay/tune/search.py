@@ -49,16 +49,21 @@ class Trial:
     epochs: int
     status: str = "waiting"
     metrics: dict[str, float] = field(default_factory=dict)
-    curve: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    curve: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
     deaths: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def trained(self) -> int:
+    def trained(self) -> float:
         """Epochs that it was trained for, those of its parents included."""
         return max((epoch for epoch, _ in self.curve), default=0)
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """What its network costs, where that was asked."""
+        return next((dict(metrics) for epoch, metrics in self.curve if epoch == 0), {})
 
 
 class Search:
@@ -79,7 +84,7 @@ class Search:
         start = {p.key: value for p in space.parameters if (value := value_at(experiment, p.key)) is not None}
         setting = Setting(config, space, self.epochs, len(self.objectives), start)
         self.algorithm = make(setting)
-        self.rungs = Rungs(config, self.epochs) if config.scheduling else None
+        self.rungs = Rungs(config, self.epochs, len(self.objectives)) if config.scheduling else None
         self.trials: list[Trial] = []
         self.tickets: dict[int, int] = {}  # of the algorithm: to trial numbers
         self._next_ticket = 0
@@ -107,7 +112,7 @@ class Search:
         waiting.status = "running"
         return waiting
 
-    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+    def report(self, number: int, epoch: float, metrics: Mapping[str, float]) -> bool:
         """How a running trial stands; True where it must end now. What was reported before is not heard again."""
         trial = self.trials[number]
         if epoch in (known for known, _ in trial.curve):
@@ -200,20 +205,24 @@ class Search:
         return None
 
     @property
-    def epochs_trained(self) -> int:
+    def epochs_trained(self) -> float:
         """By all trials together; a trial that began with its parent's weights counts from there."""
         return sum(
             max(0, t.trained - (self.trials[t.parent].trained if t.parent is not None else 0)) for t in self.trials
         )
 
     @property
-    def milestones(self) -> tuple[int, ...]:
-        """The epochs after which a trial must report before it goes on."""
+    def milestones(self) -> tuple[float, ...]:
+        """The epochs, and parts of one, after which a trial must report before it goes on."""
         return rungs(self.config, self.epochs) if self.rungs else ()
 
     def scores(self, metrics: Mapping[str, float]) -> Scores:
         """The objectives, larger is better."""
         return tuple(metrics[name] * (1 if way == "max" else -1) for name, way in self.objectives.items())
+
+    def whole(self, values: Values) -> int:
+        """The epochs of a whole training with these values."""
+        return int(values.get("train.epochs", self.epochs))
 
     def suggestions(self, count: int) -> list[Values]:
         """What the algorithm would suggest next, the budget aside. It uses the search up: ask it of a copy."""
@@ -230,7 +239,7 @@ class Search:
             return None
         ticket, number = self._next_ticket - 1, len(self.trials)
         parent = None if proposal.parent is None else self.tickets[proposal.parent]
-        epochs = proposal.epochs or int(proposal.values.get("train.epochs", self.epochs))
+        epochs = proposal.epochs or self.whole(proposal.values)
         trial = Trial(number, ticket, proposal.values, parent, epochs)
         self.trials.append(trial)
         self.tickets[ticket] = number
@@ -269,17 +278,19 @@ class Search:
             left = [point for point in self.space.points() if identity(point) not in self._known]
             yield from (left[i] for i in random.permutation(len(left))[:1])
 
-    def _reported(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
+    def _reported(self, trial: Trial, epoch: float, metrics: Mapping[str, float]) -> None:
         trial.curve.append((epoch, dict(metrics)))
         if epoch == 0:
             trial.reason = self._over(metrics)
             return
-        if len(self.objectives) > 1 or any(name not in metrics for name in self.objectives):
+        known = {**trial.costs, **metrics}
+        if any(name not in known for name in self.objectives):
             return
-        (score,) = self.scores(metrics)
-        self.algorithm.report(trial.ticket, epoch, score)
-        if self.rungs and epoch < trial.epochs and self.rungs.stops(trial.number, epoch, score):
-            trial.reason = f"stopped by {self.config.scheduling} after {epoch} of {trial.epochs} epochs"
+        scores = self.scores(known)
+        if len(scores) == 1:
+            self.algorithm.report(trial.ticket, epoch, scores[0])
+        if self.rungs and epoch < trial.epochs and self.rungs.stops(trial.number, epoch, scores):
+            trial.reason = f"stopped by {self.config.scheduling} after {epoch:.4g} of {trial.epochs} epochs"
 
     def _over(self, costs: Mapping[str, float]) -> str:
         for name, most in self.config.limits.items():

@@ -21,7 +21,7 @@ import torch
 from assay.files import write_json
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
-from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STOP, WARNINGS
+from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STEPS, STOP, WARNINGS
 from assay.train.launch import raise_told, train_on_ray
 from assay.train.loop import Training
 from assay.train.plan import Plan
@@ -39,7 +39,7 @@ class TrialJob:
     Attributes:
         job: what is trained, where; its folder is the trial's own.
         until: the epochs after which it ends.
-        milestones: epochs before that after which it reports, and may be told to end.
+        milestones: epochs, or parts of one, before that after which it reports, and may be told to end.
         parent: the folder of the trial whose last weights and optimizer it starts from.
         costs: whether it first says what its network costs.
         workers: 0 or 1 trains in the actor, more on Ray Train.
@@ -49,7 +49,7 @@ class TrialJob:
     job: Mapping[str, Any]
     number: int
     until: int
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[float, ...] = ()
     parent: str | None = None
     costs: bool = False
     workers: int = 0
@@ -110,18 +110,24 @@ class Here:
         self.trial = trial
         self.training: Training | None = None
         self.inherited = ""
+        self.said = 0.0  # the milestone of the last report
 
     def advance(self) -> dict[str, Any]:
         if self.training is None:
             self.training = self._begin()
             if self.trial.costs:
                 return {"epoch": 0, "metrics": costs_of(self.training)}
-        stops = [epoch for epoch in (*self.trial.milestones, self.trial.until) if epoch > self.training.position.epoch]
-        target = min(stops, default=self.trial.until)
+        target = self._next(self.training.epochs)
         if not self.training.advance(target):
             return {"done": True, "interrupted": True}
-        report = {"epoch": target, "metrics": dict(self.training.position.best_metrics)}
+        self.said = target
+        report = {"epoch": target, "metrics": self.training.look()}
         return self._finish(self.training, report) if target == self.trial.until else report
+
+    def _next(self, trained: float) -> float:
+        """The next milestone. One at which a resumed training stands is told again: perhaps nobody heard it."""
+        ahead = (epoch for epoch in self.trial.milestones if epoch > self.said and epoch >= trained)
+        return min(ahead, default=self.trial.until)
 
     def _begin(self) -> Training:
         job = Job(**self.trial.job)
@@ -162,12 +168,14 @@ class OnRayTrain:
         from assay.config import parse_experiment
 
         self.trial = trial
-        self.job = Job(**trial.job)
+        looks = tuple(epoch for epoch in trial.milestones if epoch < 1)
+        self.job = Job(**{**trial.job, "looks": looks})
         self.folder = Path(self.job.folder)
         self.config = parse_experiment(self.job.config, "config")
         self.costs = trial.costs
-        self.epoch = self.offset = 0
-        self.best: dict[str, float] = {}
+        self.epoch, self.said, self.offset = 0.0, 0.0, 0
+        self.best: dict[str, float] = {}  # of whole epochs
+        self.latest: dict[str, float] = {}
         self.failure: list[BaseException] = []
         self.thread: threading.Thread | None = None
 
@@ -179,12 +187,15 @@ class OnRayTrain:
         if self.thread is None:
             self._start()
         assert self.thread is not None
-        target = min((epoch for epoch in self.trial.milestones if epoch > self.epoch), default=0)
-        while self.thread.is_alive():
+        target = min((epoch for epoch in self.trial.milestones if epoch > self.said), default=0)
+        while True:
+            alive = self.thread.is_alive()  # before the spool is read: a training may end in between
             if target and self._reached(target):
-                return {"epoch": target, "metrics": dict(self.best)}
+                self.said = target
+                return {"epoch": target, "metrics": dict(self.best or self.latest)}
+            if not alive:
+                return self._end()
             time.sleep(POLL_SECONDS)
-        return self._end()
 
     def _start(self) -> None:
         plan = Plan(self.trial.workers, self.trial.device, self.job.threads, self.job.compiled)
@@ -202,8 +213,10 @@ class OnRayTrain:
         with (self.folder / WARNINGS).open("a") as file:
             file.write(line + "\n")
 
-    def _reached(self, target: int) -> bool:
+    def _reached(self, target: float) -> bool:
         """Read on in the spool, evaluation by evaluation, up to that of epoch `target`."""
+        if self.epoch >= target:
+            return True
         if not (self.folder / SPOOL).exists():
             return False
         rule = self.config.task.headline
@@ -211,10 +224,11 @@ class OnRayTrain:
         for record, end in read(self.folder / SPOOL, self.offset):
             self.offset = end
             if name in record.metrics:
-                self.epoch += 1
-                if rule.better(record.metrics[name], self.best.get(name)):
-                    self.best = {key: value for key, value in record.metrics.items() if key.startswith("val/")}
-            if self.epoch == target:
+                self.epoch = epochs_at(record.step, self.folder, self.config.train.epochs)
+                self.latest = {key: value for key, value in record.metrics.items() if key.startswith("val/")}
+                if self.epoch >= 1 and rule.better(self.latest[name], self.best.get(name)):
+                    self.best = self.latest
+            if self.epoch >= target:
                 return True
         return False
 
@@ -233,6 +247,12 @@ class OnRayTrain:
         if self.thread is not None and self.thread.is_alive():
             (self.folder / STOP).touch()
             self.thread.join()
+
+
+def epochs_at(step: int, folder: Path, epochs: int) -> float:
+    """How many epochs of `epochs` a training in `folder` has behind it at a step; whole numbers exactly."""
+    done = step * epochs / int((folder / STEPS).read_text())
+    return round(done) if abs(done - round(done)) < 1e-9 else done
 
 
 def costs_of(training: Training) -> dict[str, float]:

@@ -154,6 +154,54 @@ def test_asha_stops_the_worse_at_rungs() -> None:
     assert 1 not in stopped
 
 
+@pytest.mark.parametrize(
+    ("first", "reduction", "epochs", "expected"),
+    [(0.25, 2, 8, (0.25, 0.5, 1, 2, 4)), (0.0625, 4, 5, (0.0625, 0.25, 1, 4)), (0.333, 3, 10, (1 / 3, 1, 3, 9)),
+     (1, 4, 16, (1, 4)), (3, 4, 20, (3, 12)), (2.0, 2, 3, (2,)), (0.5, 2, 1, (0.5,))],
+)  # fmt: skip
+def test_rungs_are_parts_of_the_first_epoch_and_whole_epochs(
+    first: float, reduction: int, epochs: int, expected: tuple[float, ...]
+) -> None:
+    begun = search(config("hyperband", TABLE, first_rung=first, reduction=reduction), epochs=epochs)
+    assert begun.milestones == expected
+    assert [type(epoch) for epoch in begun.milestones] == [type(epoch) for epoch in expected]
+    for _ in range(9):
+        trial = begun.next()
+        assert trial is not None
+        for epoch in (*expected, epochs):
+            if begun.report(trial.number, epoch, {ACCURACY: trial.number / 10}):
+                break
+        begun.end(trial.number, "finished" if epoch == epochs else "stopped", {ACCURACY: trial.number / 10})
+    assert begun.trials[8].status == "finished"  # better than all before it
+
+
+@pytest.mark.parametrize(
+    ("first", "line"),
+    [(0.3, "below 1, with reduction: 4, it is one of 0.25, 0.0625, 0.01562, …, not 0.3"),
+     (1.5, "above 1 it is a whole number of epochs, not 1.5"),
+     (0, "greater than 0"), (-1, "greater than 0"), (float("nan"), "finite number"), (0.9, "it is one of")],
+)  # fmt: skip
+def test_a_rung_that_comes_to_no_whole_epoch_is_refused(first: float, line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        config("asha", TABLE, first_rung=first)
+
+
+def test_asha_of_several_objectives_keeps_the_fronts() -> None:
+    objectives = {ACCURACY: "max", "cost/parameters": "min"}
+    begun = search(config("asha", TABLE, reduction=2, objectives=objectives), epochs=4)
+    # (accuracy, parameters): alone; better; smaller, but the rung has room for one; worse than all; the best; the worst
+    results = [(0.5, 50), (0.6, 50), (0.3, 10), (0.2, 60), (0.7, 40), (0.1, 90)]
+    stopped = []
+    for accuracy, parameters in results:
+        trial = begun.next()
+        assert trial is not None
+        assert not begun.report(trial.number, 0, {"cost/parameters": parameters})
+        stopped.append(begun.report(trial.number, 1, {ACCURACY: accuracy}))
+        seen = {ACCURACY: accuracy, "cost/parameters": parameters}
+        begun.end(trial.number, "stopped" if stopped[-1] else "finished", seen)
+    assert stopped == [False, False, True, True, False, True]
+
+
 def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s" / "journal.jsonl"
     journal = Journal(path)

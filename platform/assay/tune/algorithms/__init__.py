@@ -39,7 +39,7 @@ class Algorithm(Protocol):
     def ask(self, ticket: int, given: Values | None = None) -> Proposal | None:
         """The next proposal, None if there is none until more is told. `given` asks to take just these values."""
 
-    def report(self, ticket: int, epoch: int, score: float) -> None:
+    def report(self, ticket: int, epoch: float, score: float) -> None:
         """How a running trial stands, where there is one objective."""
 
     def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:

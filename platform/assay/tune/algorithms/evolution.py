@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-from numpy.typing import NDArray
 
 from assay.train.randomness import key
 from assay.tune.algorithms import Proposal, Scores, Setting
 from assay.tune.coding import Coding, Rows, names
+from assay.tune.fronts import order
 from assay.tune.space import Values
 
 TOURNAMENT = 0.25  # of the population: its 25 of 100
@@ -44,7 +44,7 @@ class Evolution:
         self.tried.update(names(row[None]))
         return Proposal(self.coding.decode(row) if given is None else given)
 
-    def report(self, ticket: int, epoch: int, score: float) -> None:
+    def report(self, ticket: int, epoch: float, score: float) -> None:
         """Nothing is learnt before the end."""
 
     def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:  # noqa: ARG002
@@ -69,24 +69,4 @@ class Evolution:
         size = min(max(2, round(TOURNAMENT * self.beginning)), len(self.population))
         chosen = random.permutation(len(self.population))[:size]
         scores = np.array([self.population[i][1] for i in chosen])
-        return self.population[chosen[best(scores)]][0]
-
-
-def best(scores: NDArray[np.float64]) -> int:
-    """The place of the best of scores [N, objectives], larger is better: of the first front, the least crowded."""
-    others = scores[None]
-    dominated = np.all(scores[:, None] <= others, axis=-1) & np.any(scores[:, None] < others, axis=-1)
-    front = np.flatnonzero(~np.any(dominated, axis=1))
-    return int(front[np.argmax(crowding(scores[front]))]) if scores.shape[1] > 1 else int(np.argmax(scores[:, 0]))
-
-
-def crowding(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far the neighbours of each are apart, over all objectives; infinite at the ends (NSGA-II, section III B)."""
-    distance = np.zeros(len(scores))
-    for column in scores.T:
-        order = np.argsort(column, kind="stable")
-        distance[order[[0, -1]]] = np.inf
-        width = column[order[-1]] - column[order[0]]
-        if width > 0:
-            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / width
-    return distance
+        return self.population[chosen[order(scores)[0]]][0]

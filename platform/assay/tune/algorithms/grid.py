@@ -43,7 +43,7 @@ class Grid:
         self.next += 1
         return Proposal(self.points[self.next - 1])
 
-    def report(self, ticket: int, epoch: int, score: float) -> None:
+    def report(self, ticket: int, epoch: float, score: float) -> None:
         """A grid learns nothing."""
 
     def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:

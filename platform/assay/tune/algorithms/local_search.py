@@ -69,7 +69,7 @@ class LocalSearch:
         self.tried.update(names(row[None]))
         return Proposal(self.coding.decode(row) if given is None else given)
 
-    def report(self, ticket: int, epoch: int, score: float) -> None:
+    def report(self, ticket: int, epoch: float, score: float) -> None:
         """Nothing is learnt before the end."""
 
     def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:

@@ -12,6 +12,7 @@ from assay.tune.space import Parameter, Values, identity
 if TYPE_CHECKING:
     import optuna
 
+PARTS = 1_000_000  # of an epoch: Optuna counts in whole numbers
 STARTUP = 10  # trials at random before TPE has enough to go by, Optuna's default
 
 
@@ -38,8 +39,8 @@ class OptunaSampler:
                 values[parameter.key] = _suggest(trial, parameter)
         return Proposal(values)
 
-    def report(self, ticket: int, epoch: int, score: float) -> None:
-        self.trials[ticket].report(score, epoch)
+    def report(self, ticket: int, epoch: float, score: float) -> None:
+        self.trials[ticket].report(score, round(epoch * PARTS))
 
     def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:
         from optuna.trial import TrialState
@@ -47,9 +48,9 @@ class OptunaSampler:
         trial = self.trials.pop(ticket)
         if scores is None:
             self.study.tell(trial, state=TrialState.FAIL)
-        elif stopped:
+        elif stopped and len(scores) == 1:
             self.study.tell(trial, state=TrialState.PRUNED)
-        else:
+        else:  # of several objectives Optuna knows no early end: the trial counts with what it had reached
             self.study.tell(trial, list(scores))
 
 

@@ -63,7 +63,7 @@ class Population:
             return Proposal(leg.values, None if parent is None else parent.ticket, epochs)
         return None
 
-    def report(self, ticket: int, epoch: int, score: float) -> None:
+    def report(self, ticket: int, epoch: float, score: float) -> None:
         """Members are compared after their legs."""
 
     def tell(self, ticket: int, scores: Scores | None, stopped: bool = False) -> None:
