@@ -84,7 +84,7 @@ def _record(record: Mapping[str, Any]) -> Any:
     best = record["best"]
     rows = {"search": record["search_id"], "ended": record["reason"]}
     rows |= {"trials": ", ".join(f"{record[kind]} {kind}" for kind in ("finished", "stopped", "failed", "over"))}
-    rows |= {"epochs": record["epochs"], "seconds": record["seconds"], "best run": best["run_id"]}
+    rows |= {"epochs": f"{record['epochs']:g}", "seconds": record["seconds"], "best run": best["run_id"]}
     rows |= {**best["metrics"], **{key: str(value) for key, value in best["config"].items()}}
     if "applied" in record:
         applied = record["applied"]
