@@ -72,12 +72,10 @@ class Parameter:
         """The value at `unit` of 0..1, which is spread evenly over the values, or over orders of magnitude."""
         if self.choices is not None and not self.config.log:
             return self.choices[min(int(unit * len(self.choices)), len(self.choices) - 1)]
-        if self.config.whole:  # each whole number has the room from half below to half above it
-            low, high = math.log(self.low - 0.5 if self.low > 0.5 else self.low), math.log(self.high + 0.5)
-            return int(min(max(round(math.exp(low + unit * (high - low))), self.low), self.high))
         if self.config.log:
-            low, high = math.log(self.low), math.log(self.high)
-            return float(min(max(math.exp(low + unit * (high - low)), self.low), self.high))
+            low, high = self._logarithms()
+            value = min(max(math.exp(low + unit * (high - low)), self.low), self.high)
+            return round(value) if self.config.whole else value
         return float(self.low + unit * (self.high - self.low))
 
     def unit(self, value: Any) -> float:
@@ -85,8 +83,14 @@ class Parameter:
         if self.choices is not None and not self.config.log:
             return self.choices.index(value) / max(len(self.choices) - 1, 1)
         if self.config.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            low, high = self._logarithms()
+            return (math.log(value) - low) / (high - low)
         return float((value - self.low) / (self.high - self.low))
+
+    def _logarithms(self) -> tuple[float, float]:
+        """Of both ends; each whole number has the room from half below to half above it."""
+        half = 0.5 if self.config.whole else 0.0
+        return math.log(self.low - half if self.low > half else self.low), math.log(self.high + half)
 
     def holds(self, value: Any) -> bool:
         """Whether it is one of the values."""

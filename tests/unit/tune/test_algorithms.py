@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from assay.errors import InputError
 from assay.search_config import SAMPLERS
+from assay.tune.algorithms import Setting, population
 from assay.tune.coding import Coding
 from assay.tune.fronts import crowding, order
 from assay.tune.journal import Journal
 from assay.tune.search import Search, Trial
-from assay.tune.space import identity
+from assay.tune.space import Space, identity
 from tests.support.searching import COUNTED, MIXED, TABLE, config, drive, score, search
 
 OURS = ("grid", "evolution", "local_search")
@@ -182,3 +183,25 @@ def test_the_tournament_takes_the_front_and_the_less_crowded() -> None:
     assert order(scores[1:4])[0] in (1, 2)
     assert crowding(scores[[0, 2, 3, 4]]).tolist() == [np.inf, 2.1 / 4 + 2.1 / 4, 2.0 / 4 + 2.0 / 4, np.inf]
     assert order(np.array([[1.0], [3.0], [2.0]])) == [1, 2, 0]
+
+
+def test_members_explore_by_a_tenth_of_each_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(population, "RESAMPLED", 0.0)
+    plain = {
+        "rate": {"loguniform": [1e-4, 1e-1]}, "decay": {"uniform": [0, 1]}, "size": {"integer": [1, 31]},
+        "steps": {"loginteger": [1, 100]}, "kind": {"choice": ["a", "b"]}, "some": {"choice": [1, 2, 4]},
+    }  # fmt: skip
+    chosen = config("pbt", plain)
+    setting = Setting(chosen, Space(chosen.space), 10, 1, {})
+    near = {"rate": 1e-3, "decay": 0.5, "size": 16, "steps": 10, "kind": "a", "some": 2}
+    moved = [population.explored(setting, near, np.random.default_rng(seed)) for seed in range(40)]
+    seen = {name: {round(values[name], 6) if name != "kind" else "a" for values in moved} for name in plain}
+    assert seen == {
+        "rate": {0.001995, 0.000501}, "decay": {0.4, 0.6}, "size": {13, 19}, "steps": {6, 17}, "kind": {"a"},
+        "some": {1, 4},
+    }  # fmt: skip
+    assert {values["kind"] for values in moved} == {"a"}
+    ends = {"rate": 1e-1, "decay": 1.0, "size": 31, "steps": 100, "kind": "b", "some": 4}
+    for seed in range(20):
+        values = population.explored(setting, ends, np.random.default_rng(seed))
+        assert all(parameter.holds(values[parameter.key]) for parameter in setting.space.parameters)

@@ -6,6 +6,9 @@ weights of one of the best quarter and changes their values a little; the others
 Members are compared at the same age alone, each with those that have reached it: a younger one would always lose.
 So weights come from a leg that ended at the very epoch that the member is at, also if their owner has gone on since;
 clocks never go back, the youngest members go first, and there are population * ceil(epochs / interval) legs.
+
+The paper changes values by factors of 0.8 and 1.2, whatever their range; a few generations get nowhere by these in a
+range of several orders of magnitude. Here a step is a tenth of the range, by order of magnitude in a logarithmic one.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from assay.tune.algorithms import Proposal, Scores, Setting
 from assay.tune.coding import Coding
 from assay.tune.space import Parameter, Values
 
-RESAMPLED = 0.25  # of the values, on exploring
-FACTORS = (0.8, 1.2)
+RESAMPLED = 0.25  # of the values, on exploring: drawn anew
+STEP = 0.1  # of a range, by which the others move up or down
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Population:
 
 
 def explored(setting: Setting, values: Values, random: np.random.Generator) -> dict[str, Any]:
-    """A point near to another: each value by a factor, or to a neighbouring choice; now and then one at random."""
+    """A point near to another: each value a step away; now and then one at random."""
     near: dict[str, Any] = {}
     for parameter in setting.space.parameters:
         if parameter.counts(near):
@@ -113,18 +116,14 @@ def explored(setting: Setting, values: Values, random: np.random.Generator) -> d
 
 
 def _perturbed(parameter: Parameter, value: Any, up: bool) -> Any:
-    """A range's value by a factor, within its bounds and at least to the next value; the choice beside an old one."""
-    factor = FACTORS[up]
-    if parameter.config.choice is None:
-        moved = min(max(value * factor, parameter.low), parameter.high)
-        if parameter.choices is None:
-            return round(moved) if parameter.config.whole else moved
-        place = round((moved - parameter.low) / (parameter.config.step or 1))
-        nearest = parameter.choices[min(place, len(parameter.choices) - 1)]
-        if nearest != value:
-            return nearest
+    """A value a tenth of the range away, at least the next one, within the bounds; a choice without an order stays."""
     if not parameter.ordered:
         return value
+    way = 1 if up else -1
+    if parameter.choices is None or parameter.config.log:
+        moved = parameter.at(min(max(parameter.unit(value) + way * STEP, 0.0), 1.0))
+        if parameter.choices is None or moved != value:
+            return moved
     assert parameter.choices is not None
-    place = parameter.choices.index(value) + (1 if up else -1)
+    place = parameter.choices.index(value) + way * max(1, round(STEP * (len(parameter.choices) - 1)))
     return parameter.choices[min(max(place, 0), len(parameter.choices) - 1)]
