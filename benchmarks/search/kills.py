@@ -20,7 +20,7 @@ ALGORITHMS = ("random", "grid", "tpe", "nsga2", "asha", "hyperband", "pbt", "evo
 SPACE = {
     "optimizer.lr": {"choice": [0.0003, 0.001, 0.003, 0.01]},
     "optimizer.weight_decay": {"choice": [0.0, 0.01, 0.05]},
-    "task.dropout": {"choice": [0.0, 0.1, 0.2, 0.3]},
+    "task.dropout": {"choice": [0.0, 0.1, 0.2, 0.3, 0.4]},
 }
 SECONDS = 300.0
 
