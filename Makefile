@@ -32,6 +32,7 @@ lint: setup     ## Style, types and the direction of imports
 bench: setup    ## Side-by-side measurements, one JSON line a figure
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.quality
+	$(BIN)/python -m benchmarks.search
 
 clean:          ## Remove local state: runs, models, results, packed data (not the virtual environment)
 	rm -rf .assay data results
