@@ -118,8 +118,7 @@ def main(minutes: str = "9") -> None:
             found = finalists(record, clone)
             work = [(resolved(config), 50 + fold, folder) for config in found for fold in range(FOLDS)]
             losses = np.array(pool.map(kept_apart, work, chunksize=1)).reshape(len(found), FOLDS)
-            means = losses.mean(1).tolist()
-            winner = found[means.index(min(means))]
+            winner = found[int(losses.mean(1).argmin())]
             seconds = time.monotonic() - began
             new = pool.map(learnt, [(resolved(winner), 100 + seed, folder) for seed in range(JUDGING)])
     figure(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.report.search import SearchStory, TrialRow
-from assay.train.folder import SPOOL
+from assay.train.folder import SPOOL, STEPS
 from assay.train.spool import read
 from assay.tune.search import ENDED, Search, Trial
 from assay.tune.space import Parameter
@@ -75,7 +75,8 @@ class Curves:
         if not (folder / SPOOL).exists():
             return []
         records = [record for record, _ in read(folder / SPOOL, 0) if metric in record.metrics]
-        curve = [(epochs_at(record.step, folder, epochs), record.metrics[metric]) for record in records]
+        steps = int((folder / STEPS).read_text())  # written before the first metric
+        curve = [(epochs_at(record.step, steps, epochs), record.metrics[metric]) for record in records]
         if trial.status in ENDED:
             self.known[trial.number] = curve
         return curve

@@ -220,11 +220,11 @@ class OnRayTrain:
         if not (self.folder / SPOOL).exists():
             return False
         rule = self.config.task.headline
-        name = f"val/{rule.metric}"
+        name, steps = f"val/{rule.metric}", int((self.folder / STEPS).read_text())  # written before the first metric
         for record, end in read(self.folder / SPOOL, self.offset):
             self.offset = end
             if name in record.metrics:
-                self.epoch = epochs_at(record.step, self.folder, self.config.train.epochs)
+                self.epoch = epochs_at(record.step, steps, self.config.train.epochs)
                 self.latest = {key: value for key, value in record.metrics.items() if key.startswith("val/")}
                 if self.epoch >= 1 and rule.better(self.latest[name], self.best.get(name)):
                     self.best = self.latest
@@ -249,9 +249,9 @@ class OnRayTrain:
             self.thread.join()
 
 
-def epochs_at(step: int, folder: Path, epochs: int) -> float:
-    """How many epochs of `epochs` a training in `folder` has behind it at a step; whole numbers exactly."""
-    done = step * epochs / int((folder / STEPS).read_text())
+def epochs_at(step: int, steps: int, epochs: int) -> float:
+    """How many epochs a training of `steps` and `epochs` has behind it at a step; whole numbers exactly."""
+    done = step * epochs / steps
     return round(done) if abs(done - round(done)) < 1e-9 else done
 
 

@@ -19,11 +19,10 @@ from assay.tune import trial as trials
 from assay.tune.trial import Here, TrialJob
 from tests.support.tiny_task import Config, Task, source
 
-STEPS = 6  # 26 samples make 6 batches of 4
 SOURCES = {split: source(Config(), None, split) for split in ("train", "val")}
 
 
-def config(batch_size: int = 4) -> ExperimentConfig:
+def config(batch_size: int = 4) -> ExperimentConfig:  # 26 samples make 6 batches of 4
     train = {"epochs": 3, "batch_size": batch_size, "workers": 0, "checkpoint_seconds": 0}
     plain = {"task": Config(), "data": "points", "seed": 5, "optimizer": {"lr": 0.02}, "train": train}
     return ExperimentConfig.model_validate(plain)
