@@ -14,7 +14,7 @@ setup: $(VENV)/.installed  ## Make the virtual environment with the pinned depen
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (about 7 GB, some minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,dev]'
 	@touch $@
 
 demo: setup     ## From data to champion models, of all families: data, training, evaluation, registration

@@ -24,6 +24,10 @@ class WorkError(AssayError):
     exit_code = 1
 
 
+class Unavailable(WorkError):
+    """Something that may be there again later does not answer: a server, a cluster, a remote. Trying again can help."""
+
+
 def known(kind: str, name: str, names: list[str]) -> str:
     """One line for an unknown name: the nearest known one, and all of them."""
     import difflib

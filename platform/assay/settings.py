@@ -6,7 +6,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assay.errors import InputError
@@ -30,7 +30,11 @@ class Settings(BaseSettings):
     tracking_uri: str | None = Field(None, validation_alias=AliasChoices("ASSAY_TRACKING_URI", "MLFLOW_TRACKING_URI"))
     artifact_uri: str | None = None
     ray_address: str | None = None
-    storage: Path | None = None
+    cluster: str | None = Field(None, description="a Ray dashboard, to which training and searches are submitted")
+    storage: str | None = Field(None, description="where runs are kept: a folder that all nodes share, or s3://...")
+    data_cache: Path | None = Field(None, description="where a node keeps dataset versions that it fetched")
+    data_cache_gb: float = Field(50.0, gt=0, description="the most that they may take together")
+    webhook: SecretStr | None = Field(None, description="an address that is told of failures and promotions")
 
     @cached_property
     def root(self) -> Path:
@@ -55,7 +59,14 @@ class Settings(BaseSettings):
     @property
     def runs(self) -> Path:
         """One folder a run: checkpoints, spool, progress. Shared by all workers."""
-        return (self.storage or self.state / "runs").resolve()
+        if self.storage is None or self.remote_runs is not None:
+            return (self.state / "runs").resolve()
+        return Path(self.storage).resolve()
+
+    @property
+    def remote_runs(self) -> str | None:
+        """Where runs are kept if that is object storage, `s3://bucket/prefix`; None where it is a folder."""
+        return self.storage.rstrip("/") if self.storage is not None and self.storage.startswith("s3://") else None
 
     @property
     def tracking(self) -> str:

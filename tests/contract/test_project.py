@@ -27,7 +27,7 @@ def test_every_stage_runs_a_verb_that_exists() -> None:
 
 def test_every_dependency_is_pinned_and_has_its_reason() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    direct = project["dependencies"] + project["optional-dependencies"]["dev"]
+    direct = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     pinned = {line.partition("==")[0].lower() for line in (REPOSITORY / "constraints.txt").read_text().splitlines()}
     readme = (REPOSITORY / "README.md").read_text()
     for requirement in direct:
