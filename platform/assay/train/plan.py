@@ -12,12 +12,21 @@ from assay.errors import InputError
 
 @dataclass(frozen=True)
 class Slots:
-    """What the machine or the cluster offers."""
+    """What the machine or the cluster offers. `nodes`: (CPU cores, GPUs) of each node of a cluster."""
 
     cpus: int
     gpus: int
     gpu_name: str = ""
     bf16: bool = True
+    nodes: tuple[tuple[int, int], ...] = ()
+
+    def threads(self, ranks: int, gpu: bool) -> int:
+        """The most threads that each of so many workers can have, when no worker spans two nodes; 0: they do not fit."""
+        nodes = self.nodes or ((self.cpus, self.gpus),)
+        for threads in range(max(cpus for cpus, _ in nodes), 0, -1):
+            if sum(min(cpus // threads, gpus) if gpu else cpus // threads for cpus, gpus in nodes) >= ranks:
+                return threads
+        return 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ def plan(config: TrainConfig, slots: Slots) -> Plan:
     if config.precision == "bf16" and use_gpu and not slots.bf16:
         raise InputError(f"train.precision: {slots.gpu_name} has no bf16; use fp16 or fp32")
     device = slots.gpu_name or "gpu" if use_gpu else "cpu"
-    return Plan(config.workers, device, max(1, slots.cpus // ranks), config.compile and can_compile())
+    return Plan(config.workers, device, max(1, slots.threads(ranks, use_gpu)), config.compile and can_compile())
 
 
 def can_compile() -> bool:

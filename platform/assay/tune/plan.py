@@ -60,11 +60,13 @@ def trial_plan(config: TrainConfig, parallel: int | None, slots: Slots) -> Trial
             f"parallel: {chosen} trials of {ranks} workers need {chosen * ranks} {kind}s, and there are {devices}: "
             f"use {fit} at a time"
         )
-    threads = max(1, slots.cpus // (chosen * ranks))
-    cpus, gpus = _share(slots.cpus, chosen), _share(slots.gpus, chosen) if one.gpu else 0.0
-    return TrialPlan(chosen, config.workers, one.device, threads, one.compiled, cpus, min(gpus, 1.0))
+    threads = slots.threads(chosen * ranks, False)  # 0: more trials than cores, which they share
+    cpus = float(threads * ranks) if threads else _part(slots.cpus, chosen, len(slots.nodes))
+    gpus = (1.0 if slots.gpus >= chosen else _part(slots.gpus, chosen, len(slots.nodes))) if one.gpu else 0.0
+    return TrialPlan(chosen, config.workers, one.device, max(1, threads), one.compiled, cpus, gpus)
 
 
-def _share(devices: int, trials: int) -> float:
-    """Of one trial: whole devices, or a part of one that is rounded down, so that all of them fit."""
-    return float(devices // trials) if devices >= trials else math.floor(devices / trials * 1e4) / 1e4
+def _part(devices: int, trials: int, nodes: int) -> float:
+    """Of a device, for one of several trials that share: rounded down, so that all fit, wherever the devices are."""
+    part = 1 / math.ceil(trials / devices) if nodes > 1 else devices / trials
+    return math.floor(part * 1e4) / 1e4

@@ -81,3 +81,19 @@ def test_a_split_must_feed_every_worker(samples: dict[str, int], split: str) -> 
     with pytest.raises(InputError, match=rf"^datasets\.points: \d {split} samples for 3 workers"):
         check_fit(config, samples)
     check_fit(config, {"train": 3, "val": 3})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ranks", "gpu", "threads"),
+    [
+        (((8, 0), (8, 0)), 2, False, 8),  # one each
+        (((8, 0), (8, 0)), 3, False, 4),
+        (((3, 0), (3, 0), (2, 0)), 2, False, 3),  # 8 cores, but no node has 4
+        (((16, 4), (16, 4)), 8, True, 4),
+        (((2, 4), (16, 1)), 3, True, 1),  # the GPUs are where few cores are
+        (((4, 0),), 5, False, 0),
+    ],
+)
+def test_no_worker_spans_two_nodes(nodes: tuple[tuple[int, int], ...], ranks: int, gpu: bool, threads: int) -> None:
+    slots = Slots(sum(c for c, _ in nodes), sum(g for _, g in nodes), nodes=nodes)
+    assert slots.threads(ranks, gpu) == threads
