@@ -6,7 +6,7 @@ them are reported at once. `resolved` turns a config back into plain data, for h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -312,16 +312,26 @@ def _inside(node: Any, part: str) -> Any:
 def located(config: ExperimentConfig, root: Path) -> ExperimentConfig:
     """The config with the files that its task names as absolute paths: relative ones are below `root`, the project."""
     data = resolved(config)
-    data["task"] = _mapped(data["task"], {name: str(root / name) for name in config.task.files})
+    names = {name: str(root / name) for name in config.task.files}
+    data["task"] = _mapped(data["task"], lambda text: names.get(text, text))
     return validate(ExperimentConfig, data, "params.yaml")
 
 
-def _mapped(data: Any, names: Mapping[str, str]) -> Any:
+def moved(data: Mapping[str, Any], root: str, here: str) -> Mapping[str, Any]:
+    """Plain data whose files below `root`, a project on another machine, are called as they are below `here`."""
+    below = f"{root}/"
+    plain: Mapping[str, Any] = _mapped(
+        data, lambda text: f"{here}/{text.removeprefix(below)}" if text.startswith(below) else text
+    )
+    return plain
+
+
+def _mapped(data: Any, change: Callable[[str], str]) -> Any:
     if isinstance(data, dict):
-        return {key: _mapped(value, names) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_mapped(value, names) for value in data]
-    return names.get(data, data) if isinstance(data, str) else data
+        return {key: _mapped(value, change) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_mapped(value, change) for value in data]
+    return change(data) if isinstance(data, str) else data
 
 
 def _open_mapping(key: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Settings(BaseSettings):
     artifact_uri: str | None = None
     ray_address: str | None = None
     cluster: str | None = Field(None, description="a Ray dashboard, to which training and searches are submitted")
+    wait: bool = Field(False, description="wait for a cluster that has too few slots, instead of refusing")
     storage: str | None = Field(None, description="where runs are kept: a folder that all nodes share, or s3://...")
     data_cache: Path | None = Field(None, description="where a node keeps dataset versions that it fetched")
     data_cache_gb: float = Field(50.0, gt=0, description="the most that they may take together")
@@ -67,6 +69,11 @@ class Settings(BaseSettings):
     def remote_runs(self) -> str | None:
         """Where runs are kept if that is object storage, `s3://bucket/prefix`; None where it is a folder."""
         return self.storage.rstrip("/") if self.storage is not None and self.storage.startswith("s3://") else None
+
+    @property
+    def data_cache_folder(self) -> Path:
+        """Where this node keeps dataset versions that it fetched."""
+        return self.data_cache or Path(tempfile.gettempdir()) / f"assay-data-{os.getuid()}"
 
     @property
     def tracking(self) -> str:

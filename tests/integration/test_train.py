@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(project: Project) -> None
     content[-1] ^= 1
     weights.write_bytes(content)
     resumed = project.train("digits", *QUICK)
-    assert "does not match its manifest" in (run / "warnings.log").read_text()
+    assert "does not match its manifest" in (run / "told.log").read_text()
     assert resumed["weights_sha256"] == project.train("digits", *QUICK, new=True)["weights_sha256"]
 
 

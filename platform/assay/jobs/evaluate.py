@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.config import ExperimentConfig, parse_experiment
-from assay.data.dataset import Dataset, open_dataset
+from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.files import new_folder, swapped, write_json
+from assay.jobs.places import opened
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
@@ -36,7 +37,7 @@ def evaluate(target: str, split: str, settings: Settings, say: Callable[[str], N
     run = tracker.get(run_id)
     config = recorded_config(run_id, tracker)
     trained_on = run.data.tags[PREFIX + "dataset_hash"]
-    dataset = open_dataset(settings.root, config.data, settings.dataset_folder(config.data))
+    dataset = opened(config.data, settings, say)
     if dataset.hash != trained_on:
         raise InputError(
             f"run {run_id} was trained on version {trained_on} of dataset {config.data!r}, and here is {dataset.hash}: "

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from assay.train.folder import SPOOL, STEPS, WARNINGS
+from assay.train.folder import SPOOL, STEPS, TOLD
 from assay.train.spool import read
 
 PLAIN_SECONDS = 2.0
 
 
 class Progress:
-    """Follows the spool and the warnings of one run."""
+    """Follows the spool of one run, and what its workers tell."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -33,7 +33,7 @@ class Progress:
         """Follow the run in `folder` whenever `tick` is called in this block."""
         self.folder = folder
         self.spool_offset = _size(folder / SPOOL)
-        self.warnings_offset = _size(folder / WARNINGS)
+        self.told_offset = _size(folder / TOLD)
         self.step = self.first_step = -1
         self.latest: dict[str, float] = {}
         self.began = self.printed = time.monotonic()
@@ -54,7 +54,7 @@ class Progress:
 
     def tick(self) -> None:
         """Show what is new."""
-        self._warn()
+        self._tell()
         spool = self.folder / SPOOL
         if not spool.exists():
             return
@@ -80,15 +80,15 @@ class Progress:
         shown = [(name, value) for name, value in self.latest.items() if name.startswith(("train/", "val/"))]
         return "  ".join(f"{name} {value:.4f}" for name, value in shown[:4])
 
-    def _warn(self) -> None:
-        path = self.folder / WARNINGS
+    def _tell(self) -> None:
+        path = self.folder / TOLD
         if not path.exists():
             return
         with path.open("rb") as file:
-            file.seek(self.warnings_offset)
+            file.seek(self.told_offset)
             for line in file:
-                self.warnings_offset += len(line)
-                self.say(f"warning: {line.decode(errors='replace').rstrip()}")
+                self.told_offset += len(line)
+                self.say(line.decode(errors="replace").rstrip())
 
 
 def _size(path: Path) -> int:

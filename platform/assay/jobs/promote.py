@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.config import GateConfig, load_params
-from assay.data.dataset import Dataset, open_dataset
+from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.files import write_json
 from assay.jobs.evaluate import load_weights, measure, recorded_config, resolve_run
+from assay.jobs.places import opened
 from assay.settings import Settings
 from assay.tracking.gates import Decision, decide
 from assay.tracking.provenance import PREFIX, missing
@@ -109,7 +110,7 @@ def _rival(
 
 def _dataset(settings: Settings, run: Run) -> Dataset:
     name, version = run.data.tags[PREFIX + "dataset"], run.data.tags[PREFIX + "dataset_hash"]
-    dataset = open_dataset(settings.root, name, settings.dataset_folder(name))
+    dataset = opened(name, settings, lambda _: None)
     if dataset.hash != version:
         raise InputError(
             f"run {run.info.run_id} was trained on version {version} of dataset {name!r}, and here is {dataset.hash}: "

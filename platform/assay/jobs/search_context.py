@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from assay.config import ExperimentConfig, load_params, located
-from assay.data.dataset import Dataset, open_dataset
+from assay.data.dataset import Dataset
 from assay.errors import InputError
+from assay.jobs.places import opened, require_cluster
 from assay.jobs.train import require_repository
 from assay.schema import digest, resolved
 from assay.search_config import SearchConfig
@@ -18,7 +20,7 @@ from assay.task import load_task
 from assay.tracking.provenance import PREFIX, Provenance, collect
 from assay.tracking.tracker import Tracker, flatten
 from assay.tracking.trials import Entry
-from assay.train.launch import slots
+from assay.train.launch import cluster_joined, slots
 from assay.train.plan import check_fit
 from assay.train.worker import Job
 from assay.tune import objectives
@@ -44,16 +46,20 @@ class SearchContext:
     plan: TrialPlan
 
     @classmethod
-    def of(cls, name: str, settings: Settings, parallel: int | None = None) -> SearchContext:
+    def of(
+        cls, name: str, settings: Settings, parallel: int | None = None, say: Callable[[str], None] = lambda _: None
+    ) -> SearchContext:
         params = load_params(settings.params_file)
         config = params.search(name)
         space, experiment = bound(name, config, params.experiment(config.experiment))
         objectives.check(name, config, space, experiment)
         require_repository(settings.root)
-        dataset = open_dataset(settings.root, experiment.data, settings.dataset_folder(experiment.data))
+        dataset = opened(experiment.data, settings, say)
         check_fit(experiment, dataset.card.samples)
         load_task(experiment.task.name)[0].check(located(experiment, settings.root), dataset)
-        chosen = trial_plan(experiment.train, parallel or config.parallel, slots(settings))
+        with cluster_joined(settings, say):
+            require_cluster(settings, searching=True)
+            chosen = trial_plan(experiment.train, parallel or config.parallel, slots(settings, experiment.train, say))
         return cls(name, settings, config, space, experiment, dataset, chosen)
 
     @cached_property
@@ -116,6 +122,7 @@ class SearchContext:
         job = Job(
             f"{search_id}-{trial.number:04d}", resolved(config), str(self.dataset.folder), self.dataset.hash, str(at),
             self.plan.threads, bool(self.plan.gpus), self.plan.compiled,
+            project=str(self.settings.root) if self.settings.ray_address else "",
         )  # fmt: skip
         return TrialJob(
             job=job.plain(),

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from assay.config import ExperimentConfig, load_params, located, override, parse_experiment
-from assay.data.dataset import Dataset, open_dataset
+from assay.data.dataset import Dataset
 from assay.errors import AssayError, InputError
 from assay.jobs import outputs
+from assay.jobs.places import opened, require_cluster
 from assay.jobs.progress import Progress
 from assay.schema import resolved
 from assay.settings import Settings
@@ -23,7 +24,8 @@ from assay.tracking.recorder import Recorder
 from assay.tracking.runs import Claim, claim, reap
 from assay.tracking.tracker import RECORD, Tracker
 from assay.train.folder import CHECKPOINTS, PICTURES
-from assay.train.launch import launch, slots
+from assay.train.launch import cluster_joined, launch, slots
+from assay.train.object_store import ObjectStore
 from assay.train.plan import Plan, check_fit, plan
 from assay.train.worker import Job
 
@@ -63,31 +65,46 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
     tracker = Tracker(settings)
     config = _config(request, settings, tracker)
     require_repository(settings.root)
-    dataset = open_dataset(settings.root, config.data, settings.dataset_folder(config.data))
+    dataset = opened(config.data, settings, progress.say)
     check_fit(config, dataset.card.samples)
     local = located(config, settings.root)  # what is built; what is recorded says the same on every machine
     load_task(config.task.name)[0].check(local, dataset)
     if (done := _finished(request, config, dataset, tracker)) is not None:
         progress.say(f"nothing to train: run {done['run_id']} has these very inputs")
         return _written(request, done, settings, tracker)
-    chosen = plan(config.train, slots(settings))
-    if config.train.compile and not chosen.compiled:
-        progress.say("warning: train.compile: no C++ compiler here; training without torch.compile")
-    provenance = collect(settings.root, request.experiment, config, dataset, chosen.machine())
-    if request.resume:
-        _require_same_inputs(tracker.get(request.resume).data.tags, provenance.tags)
-    for run_id in reap(settings, tracker):
-        progress.say(f"run {run_id} had died; marked KILLED")
-    with claim(settings, tracker, request.experiment, provenance, request.resume, request.new) as held:
-        if held.finished:  # by another process, while this one planned
-            record = _record_of(held.run_id, tracker)
-        else:
-            job = Job(
-                held.run_id, resolved(local), str(dataset.folder), dataset.hash, str(held.folder),
-                chosen.threads, chosen.gpu, chosen.compiled,
-            )  # fmt: skip
-            record = _execute(job, chosen, held, config, dataset, settings, tracker, progress)
-        return _written(request, record, settings, tracker)
+    with cluster_joined(settings, progress.say):
+        require_cluster(settings, searching=False)
+        chosen = plan(config.train, slots(settings, config.train, progress.say))
+        if config.train.compile and not chosen.compiled:
+            progress.say("warning: train.compile: no C++ compiler here; training without torch.compile")
+        provenance = collect(settings.root, request.experiment, config, dataset, chosen.machine())
+        if request.resume:
+            _require_same_inputs(tracker.get(request.resume).data.tags, provenance.tags)
+        for run_id in reap(settings, tracker):
+            progress.say(f"run {run_id} had died; marked KILLED")
+        with claim(settings, tracker, request.experiment, provenance, request.resume, request.new) as held:
+            if held.finished:  # by another process, while this one planned
+                record = _record_of(held.run_id, tracker)
+            else:
+                job = _job(held, local, dataset, chosen, settings)
+                record = _execute(job, chosen, held, config, dataset, settings, tracker, progress)
+            return _written(request, record, settings, tracker)
+
+
+def _job(held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, settings: Settings) -> Job:
+    """The run as plain data, for workers here or on other nodes."""
+    return Job(
+        held.run_id,
+        resolved(config),
+        str(dataset.folder),
+        dataset.hash,
+        str(held.folder),
+        chosen.threads,
+        chosen.gpu,
+        chosen.compiled,
+        project=str(settings.root) if settings.ray_address else "",
+        store=f"{settings.remote_runs}/{held.run_id}" if settings.remote_runs else "",
+    )
 
 
 def _finished(request: Request, config: ExperimentConfig, dataset: Dataset, tracker: Tracker) -> dict[str, Any] | None:
@@ -183,6 +200,8 @@ def _execute(
         _keep(held, record, tracker)
     tracker.set_status(held.run_id, "FINISHED")
     shutil.rmtree(held.folder / CHECKPOINTS)
+    if job.store:
+        ObjectStore(job.store).clear()  # all of it is in the tracking store now
     return record
 
 

@@ -25,6 +25,7 @@ from assay.tracking.runs import Claim, claim, reap
 from assay.tracking.tracker import Tracker
 from assay.tracking.trials import TrialRecorder
 from assay.train.folder import CHECKPOINTS
+from assay.train.launch import cluster_joined
 from assay.tune.executor import Work, execute
 from assay.tune.journal import Journal, working_seconds
 from assay.tune.search import Search, Trial
@@ -54,7 +55,12 @@ def tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> 
     """
     if request.minutes is not None and request.minutes <= 0:
         raise InputError(f"--minutes: must be above 0, not {request.minutes:g}")
-    context = SearchContext.of(request.search, settings, request.parallel)
+    with cluster_joined(settings, progress.say):
+        return _tune(request, settings, progress)
+
+
+def _tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> dict[str, Any]:
+    context = SearchContext.of(request.search, settings, request.parallel, progress.say)
     tracker = Tracker(settings)
     search_id = None if request.new else context.find(tracker, request.resume)
     if search_id is not None and (record := _finished(search_id, context, tracker)) is not None:

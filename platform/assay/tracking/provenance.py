@@ -39,6 +39,9 @@ REQUIRED = (
 )
 """The tags without which a run cannot be registered."""
 
+PACKAGE = "assay-package.json"
+"""In a job's package, which has no git: what it was made from."""
+
 HASHED_BYTES = 2**20
 """The largest untracked file whose content is hashed."""
 

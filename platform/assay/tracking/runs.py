@@ -14,10 +14,14 @@ from filelock import FileLock, Timeout
 
 from assay.errors import InputError
 from assay.settings import Settings
+from assay.tracking.lease import NAME as LEASE
+from assay.tracking.lease import Lease, is_dead
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.recorder import ship
 from assay.tracking.tracker import Tracker
-from assay.train.folder import LOCK
+from assay.train.folder import LOCK, STOP
+from assay.train.mirror import pull_metrics
+from assay.train.object_store import ObjectStore
 
 CLAIMS = ".claims.lock"
 
@@ -69,36 +73,69 @@ def claim(
         yield Claim(run_id, folder, True)
         return
     try:
-        tracker.set_status(run_id, "RUNNING")
-        with watchdog(settings, run_id):
-            yield Claim(run_id, folder, False)
+        with _leased(settings, run_id, folder):
+            tracker.set_status(run_id, "RUNNING")
+            with watchdog(settings, run_id):
+                yield Claim(run_id, folder, False)
     finally:
         lock.release()
 
 
+@contextmanager
+def _leased(settings: Settings, run_id: str, folder: Path) -> Iterator[None]:
+    """Hold a run against other machines too, where runs are kept in object storage."""
+    if settings.remote_runs is None:
+        yield
+        return
+    lease = Lease(ObjectStore(settings.remote_runs).below(run_id), (folder / STOP).touch)
+    if not lease.take():
+        raise InputError(f"run {run_id} is being trained by another process; wait for it, or use --new")
+    try:
+        yield
+    finally:
+        lease.release()
+
+
 def reap(settings: Settings, tracker: Tracker) -> list[str]:
     """Mark as KILLED the runs that say RUNNING though no process holds them, and ship the metrics they left."""
-    if not settings.runs.exists():
+    if not settings.runs.exists() and settings.remote_runs is None:
         return []
+    settings.runs.mkdir(parents=True, exist_ok=True)
     dead = []
     with FileLock(settings.runs / CLAIMS):
         for run in tracker.unfinished():
-            run_id = run.info.run_id
-            parent = run.data.tags.get("mlflow.parentRunId")
-            folder = settings.runs / (parent or run_id)
-            if PREFIX + "fingerprint" not in run.data.tags or not folder.exists():
-                continue  # another program's run, or another machine's
-            lock = _lock(folder)
-            if lock is None:
-                continue
-            try:
+            if PREFIX + "fingerprint" not in run.data.tags:
+                continue  # another program's
+            run_id, parent = run.info.run_id, run.data.tags.get("mlflow.parentRunId")
+            with _abandoned(settings, parent or run_id) as folder:
+                if folder is None:
+                    continue
                 if parent is None:
                     ship(tracker, run_id, folder)
                 tracker.set_status(run_id, "KILLED", "its process died; the same command continues it")
                 dead.append(run_id)
-            finally:
-                lock.release()
     return dead
+
+
+@contextmanager
+def _abandoned(settings: Settings, run_id: str) -> Iterator[Path | None]:
+    """The folder of a run that no process holds, locked; None where one does, or where it is another machine's."""
+    folder = settings.runs / run_id
+    store = ObjectStore(settings.remote_runs).below(run_id) if settings.remote_runs else None
+    if not is_dead(store) if store else not folder.exists():
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock(folder)
+    try:
+        if lock is not None and store is not None:
+            pull_metrics(store, folder)
+        yield folder if lock is not None else None
+        if lock is not None and store is not None:
+            store.remove(LEASE)
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from assay.files import write_atomic
 from assay.task import Picture
 from assay.train.checkpoint import Checkpoints
-from assay.train.folder import CHECKPOINTS, PICTURES, SPOOL, STEPS, STOP, WARNINGS
+from assay.train.folder import CHECKPOINTS, PICTURES, SPOOL, STEPS, STOP, TOLD
 from assay.train.spool import Spool
 
 
@@ -85,11 +85,15 @@ class LocalContext:
     def stop_requested(self) -> bool:
         return (self.folder / STOP).exists()
 
+    def tell(self, line: str) -> None:
+        """Tell people what is going on."""
+        if self.rank == 0:
+            with (self.folder / TOLD).open("a") as file:
+                file.write(line + "\n")
+
     def warn(self, line: str) -> None:
         """Tell people something that does not stop the run."""
-        if self.rank == 0:
-            with (self.folder / WARNINGS).open("a") as file:
-                file.write(line + "\n")
+        self.tell(f"warning: {line}")
 
     def close(self) -> None:
         if self._spool is not None:

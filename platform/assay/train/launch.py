@@ -12,14 +12,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from assay.errors import AssayError, InputError, WorkError
+from assay.config import TrainConfig
+from assay.errors import AssayError, Unavailable, WorkError
 from assay.settings import Settings
+from assay.train import cluster
 from assay.train.folder import FAILURE, OUTCOME, STOP
+from assay.train.mirror import Receiver, receiving
+from assay.train.object_store import ObjectStore
 from assay.train.plan import Plan, Slots, local_slots
 from assay.train.worker import Job, work_here, work_in_ray
 
@@ -54,23 +59,29 @@ def launch(
         WorkError: the training failed, or its workers died too often.
     """
     folder = Path(job.folder)
-    forget_end(folder)
+    forget_end(folder, job.store)
     if plan.workers == 0:
         run_watched(lambda: work_here(job), folder, tick, say)
     else:
-        with ray_running(settings, say):
+        with ray_running(settings, say), receiving(job.store, folder, say) as receiver:
+            if settings.ray_address:
+                cluster.wait_for_free(plan, None if settings.wait else cluster.SETTLE_SECONDS, say)
             say(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
-            run_watched(lambda: train_on_ray(job, plan, settings.runs, say), folder, tick, say)
+            run_watched(lambda: train_on_ray(job, plan, settings.runs, say, receiver), folder, tick, say)
     return _read(folder / OUTCOME)
 
 
-def forget_end(folder: Path) -> None:
+def forget_end(folder: Path, store: str = "") -> None:
     """Remove what told of an earlier end, or asked for it."""
     for name in (STOP, OUTCOME, FAILURE):
         (folder / name).unlink(missing_ok=True)
+    if store:
+        ObjectStore(store).remove(STOP, OUTCOME, FAILURE)
 
 
-def train_on_ray(job: Job, plan: Plan, storage: Path, say: Callable[[str], None]) -> None:
+def train_on_ray(
+    job: Job, plan: Plan, storage: Path, say: Callable[[str], None], receiver: Receiver | None = None
+) -> None:
     """Train on Ray's workers to the end or to a stop, again from the last checkpoint where workers die.
 
     Raises:
@@ -79,14 +90,28 @@ def train_on_ray(job: Job, plan: Plan, storage: Path, say: Callable[[str], None]
     folder = Path(job.folder)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _fit(job, plan, storage)
+            return _fit(replace(job, attempt=secrets.token_hex(4)), plan, storage)
         except Exception as error:
+            if receiver is not None:
+                receiver.sync()
             if (folder / FAILURE).exists():
                 raise
             if attempt == ATTEMPTS:
                 raise WorkError(f"the workers died {ATTEMPTS} times; the last time: {_last(error)}") from error
             say(f"a worker died ({_last(error)}); going on from the last checkpoint")
+            if job.project:  # on a cluster, where its node may have died with it
+                cluster.wait_for_free(plan, cluster.NODE_SECONDS, say)
     raise AssertionError
+
+
+@contextmanager
+def cluster_joined(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
+    """Stay connected to the cluster at `settings.ray_address`, if there is one, for all that is asked of it."""
+    if not settings.ray_address:
+        yield
+        return
+    with ray_running(settings, say):
+        yield
 
 
 @contextmanager
@@ -107,7 +132,7 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
         try:
             ray.init(settings.ray_address, **common)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"ASSAY_RAY_ADDRESS {settings.ray_address}: no Ray there ({_last(error)})") from None
+            raise Unavailable(f"ASSAY_RAY_ADDRESS {settings.ray_address}: no Ray there ({_last(error)})") from None
     else:
         say("starting Ray on this machine")
         _loopback_only()
@@ -157,16 +182,10 @@ def _loopback_only() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-def slots(settings: Settings) -> Slots:
+def slots(settings: Settings, train: TrainConfig, say: Callable[[str], None]) -> Slots:
     """What there is to train on: this machine's cores and GPUs, or the cluster's."""
-    if not settings.ray_address:
-        return local_slots()
-    with ray_running(settings, lambda _: None):
-        import ray
-
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    name = next((key.split(":")[1] for key in resources if key.startswith("accelerator_type:")), "gpu")
-    return Slots(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), name)
+    with cluster_joined(settings, say):
+        return cluster.slots(train, settings.wait, say) if settings.ray_address else local_slots()
 
 
 def _fit(job: Job, plan: Plan, storage: Path) -> None:

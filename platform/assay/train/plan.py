@@ -21,7 +21,7 @@ class Slots:
     nodes: tuple[tuple[int, int], ...] = ()
 
     def threads(self, ranks: int, gpu: bool) -> int:
-        """The most threads that each of so many workers can have, when no worker spans two nodes; 0: they do not fit."""
+        """The most threads that each of so many workers can have, each on one node; 0: they do not fit."""
         nodes = self.nodes or ((self.cpus, self.gpus),)
         for threads in range(max(cpus for cpus, _ in nodes), 0, -1):
             if sum(min(cpus // threads, gpus) if gpu else cpus // threads for cpus, gpus in nodes) >= ranks:

@@ -10,6 +10,10 @@ import ray.train.torch
 from assay.train.distributed_context import DistributedContext
 
 
+def rank() -> int:
+    return int(ray.train.get_context().get_world_rank())
+
+
 class RayContext(DistributedContext):
     def __init__(self, folder: Path, threads: int, compiled: bool) -> None:
         here = ray.train.get_context()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import traceback
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError
 from assay.files import write_json
-from assay.train.folder import FAILURE, OUTCOME
+from assay.train.folder import FAILURE, OUTCOME, TOLD
 
 if TYPE_CHECKING:
     from assay.train.loop import Training
@@ -25,6 +29,9 @@ class Job:
         dataset: folder of the dataset version, and its `hash`.
         folder: the run's folder, shared by all workers.
         compiled: whether networks go through `torch.compile`.
+        project: the project's folder where the job was made, if workers may be on other nodes.
+        store: the run's address in object storage, where its folder is not shared.
+        attempt: sets the folders of this attempt apart from those of earlier ones on the same node.
         looks: parts of the first epoch after which the validation split is looked at.
     """
 
@@ -36,6 +43,9 @@ class Job:
     threads: int
     gpu: bool
     compiled: bool = False
+    project: str = ""
+    store: str = ""
+    attempt: str = ""
     looks: tuple[float, ...] = ()
 
     def plain(self) -> dict[str, Any]:
@@ -44,10 +54,13 @@ class Job:
 
 def work_in_ray(plain: dict[str, Any]) -> None:
     """The train function of a Ray Train worker."""
-    from assay.train.ray_context import RayContext
+    from assay.train.ray_context import RayContext, rank
 
     job = Job(**plain)
-    _guarded(job, lambda: RayContext(Path(job.folder), job.threads, job.compiled))
+    if job.store:
+        job = replace(job, folder=str(node_folder(job, rank())))
+    with _sending(job, rank()):
+        _guarded(job, lambda: RayContext(Path(job.folder), job.threads, job.compiled))
 
 
 def work_here(job: Job) -> None:
@@ -57,7 +70,30 @@ def work_here(job: Job) -> None:
     from assay.train.context import LocalContext
 
     device = torch.device("cuda" if job.gpu else "cpu")
-    _guarded(job, lambda: LocalContext(Path(job.folder), device, job.threads, compiled=job.compiled))
+    with _sending(job, 0):
+        _guarded(job, lambda: LocalContext(Path(job.folder), device, job.threads, compiled=job.compiled))
+
+
+@contextmanager
+def _sending(job: Job, rank: int) -> Iterator[None]:
+    """Keep the run in object storage, where it is kept there."""
+    from assay.train.mirror import sending
+
+    def warn(line: str) -> None:
+        with (Path(job.folder) / TOLD).open("a") as file:
+            file.write(f"warning: {line}\n")
+
+    with sending(job.store, Path(job.folder), warn, writer=rank == 0):
+        yield
+
+
+def node_folder(job: Job, rank: int) -> Path:
+    """The folder of a worker on its own node; those of earlier attempts are removed."""
+    run = Path(tempfile.gettempdir()) / f"assay-runs-{os.getuid()}" / job.run_id
+    for other in run.glob("*"):
+        if other.name != job.attempt:
+            shutil.rmtree(other, ignore_errors=True)
+    return run / job.attempt / f"rank-{rank}"
 
 
 def _guarded(job: Job, make_context: Any) -> None:
@@ -101,13 +137,39 @@ def prepare(job: Job, context: Any) -> Training:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a check that costs a write of every output
     torch.backends.cudnn.benchmark = False
-    config = parse_experiment(job.config, "config")
-    folder = Path(job.dataset)
+    config = parse_experiment(_config_here(job), "config")
+    folder = _dataset_here(job, config.data, context.tell)
     dataset = Dataset(folder, read_card(folder, config.data), job.dataset_hash)
     task_class, source = load_task(config.task.name)
     torch.manual_seed(key(config.seed, "init"))
     sources = {split: source(config.task, dataset, split) for split in ("train", "val")}
     return Training(task_class.build(config, dataset, context), sources, config, context)
+
+
+def _project_here(job: Job) -> Path:
+    """The project on this node: where it was made if that is here too, else the job's package."""
+    made = Path(job.project)
+    return made if (made / "params.yaml").exists() else Path.cwd()
+
+
+def _config_here(job: Job) -> Mapping[str, Any]:
+    """The config with the files of the project as they are called on this node."""
+    from assay.config import moved
+
+    here = _project_here(job)
+    return moved(job.config, job.project, str(here)) if job.project and str(here) != job.project else job.config
+
+
+def _dataset_here(job: Job, name: str, tell: Callable[[str], None]) -> Path:
+    """The folder of the dataset version on this node, fetched if need be."""
+    if not job.project:
+        return Path(job.dataset)
+    from assay.settings import Settings
+    from assay.train.node_data import dataset_folder
+
+    settings = Settings(project=_project_here(job))
+    local, limit = settings.dataset_folder(name), int(settings.data_cache_gb * 1e9)
+    return dataset_folder(settings.root, name, job.dataset_hash, local, settings.data_cache_folder, limit, tell)
 
 
 def _work(job: Job, context: Any) -> None:

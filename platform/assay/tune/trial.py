@@ -21,7 +21,7 @@ import torch
 from assay.files import write_json
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
-from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STEPS, STOP, WARNINGS
+from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STEPS, STOP, TOLD
 from assay.train.launch import raise_told, train_on_ray
 from assay.train.loop import Training
 from assay.train.plan import Plan
@@ -210,7 +210,7 @@ class OnRayTrain:
         self.thread.start()
 
     def _warn(self, line: str) -> None:
-        with (self.folder / WARNINGS).open("a") as file:
+        with (self.folder / TOLD).open("a") as file:
             file.write(line + "\n")
 
     def _reached(self, target: float) -> bool:

@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(tmp_path: Path, whole:
     assert outcome.resumed_from == 8
     assert same(outcome, whole[0])
     assert spooled(tmp_path) == whole[1]
-    assert str(newest) in (tmp_path / "warnings.log").read_text()
+    assert str(newest) in (tmp_path / "told.log").read_text()
 
 
 def test_samples_loaded_by_threads_give_the_same(tmp_path: Path, whole: Any) -> None:

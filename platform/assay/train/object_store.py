@@ -1,0 +1,150 @@
+"""Files in object storage, `s3://bucket/prefix`: whole or absent, by name. AWS_* says who and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from assay.errors import InputError, Unavailable
+
+REFUSED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
+MISSING = ("404", "NoSuchKey", "NotFound")
+CHANGED = ("412", "PreconditionFailed", "ConditionalRequestConflict")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`mark` changes with the content; `size` in bytes."""
+
+    mark: str
+    size: int
+
+
+class ObjectStore:
+    """What lies below one address. May be used by many threads.
+
+    Every call raises `InputError` where the bucket or the credentials are wrong, `Unavailable` where nothing answers.
+    """
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        if parts.scheme != "s3" or not parts.netloc:
+            raise InputError(f"ASSAY_STORAGE {address}: must be a folder or s3://bucket/prefix")
+        self.address, self.bucket, self.prefix = address, parts.netloc, parts.path.strip("/")
+
+    def below(self, name: str) -> ObjectStore:
+        return ObjectStore(f"{self.address.rstrip('/')}/{name}")
+
+    @cached_property
+    def client(self) -> Any:
+        try:
+            import boto3
+            from botocore.config import Config
+        except ImportError:
+            raise InputError("ASSAY_STORAGE: s3:// needs boto3: install assay[cluster]") from None
+        retries: Any = {"mode": "standard", "max_attempts": 4}
+        return boto3.client("s3", config=Config(retries=retries, connect_timeout=5, read_timeout=60))
+
+    def list(self, folder: str = "") -> dict[str, Entry]:
+        """What lies below a folder, by name."""
+        found = {}
+        with self._plain_errors():
+            pages = self.client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(folder) + "/"):
+                for entry in page.get("Contents", ()):
+                    name = entry["Key"].removeprefix(self._key("") + "/" if self.prefix else "")
+                    found[name] = Entry(entry["ETag"], entry["Size"])
+        return found
+
+    def put(self, name: str, content: bytes) -> None:
+        with self._plain_errors():
+            self.client.put_object(Bucket=self.bucket, Key=self._key(name), Body=content)
+
+    def upload(self, name: str, path: Path) -> None:
+        with self._plain_errors():
+            self.client.upload_file(str(path), self.bucket, self._key(name))
+
+    def exchange(self, name: str, content: bytes, mark: str | None) -> str | None:
+        """Put it if what is there has this mark (None: if nothing is there); the new mark, None if it was not so."""
+        from botocore.exceptions import ClientError
+
+        condition = {"IfNoneMatch": "*"} if mark is None else {"IfMatch": mark}
+        with self._plain_errors():
+            try:
+                done = self.client.put_object(Bucket=self.bucket, Key=self._key(name), Body=content, **condition)
+            except ClientError as error:
+                if _code(error) in CHANGED + MISSING:
+                    return None
+                raise
+        return str(done["ETag"])
+
+    def look(self, name: str) -> tuple[bytes, str, float] | None:
+        """Content, mark and age in seconds by the server's own clock; None where nothing has this name."""
+        from email.utils import parsedate_to_datetime
+
+        answer = self._get(name)
+        if answer is None:
+            return None
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return answer["Body"].read(), answer["ETag"], (now - answer["LastModified"]).total_seconds()
+
+    def get(self, name: str) -> bytes | None:
+        """The content; None where nothing has this name."""
+        answer = self._get(name)
+        return None if answer is None else answer["Body"].read()
+
+    def _get(self, name: str) -> Any:
+        from botocore.exceptions import ClientError
+
+        with self._plain_errors():
+            try:
+                return self.client.get_object(Bucket=self.bucket, Key=self._key(name))
+            except ClientError as error:
+                if _code(error) in MISSING:
+                    return None
+                raise
+
+    def download(self, name: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._plain_errors():
+            self.client.download_file(self.bucket, self._key(name), str(path))
+
+    def remove(self, *names: str) -> None:
+        with self._plain_errors():
+            for name in names:
+                self.client.delete_object(Bucket=self.bucket, Key=self._key(name))
+
+    def clear(self, folder: str = "") -> None:
+        """Remove all that lies below a folder."""
+        self.remove(*self.list(folder))
+
+    def _key(self, name: str) -> str:
+        return "/".join(filter(None, (self.prefix, name)))
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        try:
+            yield
+        except NoCredentialsError:
+            raise InputError(
+                f"{self.address}: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from None
+        except (ClientError, BotoCoreError, Boto3Error) as error:
+            code, line = _code(error), " ".join(str(error).split())[:200]
+            if code == "NoSuchBucket" or (code in MISSING and "HeadBucket" in line):
+                raise InputError(f"{self.address}: no bucket {self.bucket!r}: make it, or mend the address") from None
+            if code in REFUSED or any(code in line for code in REFUSED):
+                raise InputError(f"{self.address}: refused ({line}): mend AWS_ACCESS_KEY_ID or its rights") from None
+            raise Unavailable(f"{self.address} does not answer ({line})") from None
+
+
+def _code(error: Exception) -> str:
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
