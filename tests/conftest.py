@@ -7,16 +7,22 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from assay.jobs.progress import Progress
 from assay.jobs.train import Request, train
 from assay.settings import Settings, quiet
+from tests.support.s3 import BUCKET, ObjectStorage, running_s3
+
+hypothesis.settings.register_profile("assay", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("assay")
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -124,3 +130,18 @@ def shared_ray() -> Iterator[None]:
 
     with ray_running(Settings(project=REPOSITORY), lambda _: None):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[ObjectStorage]:
+    """One S3 server for all tests of the run; each uses a prefix of its own."""
+    with running_s3() as storage:
+        yield storage
+
+
+@pytest.fixture
+def bucket(s3: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in object storage, `s3://bucket/prefix`, that this process and its children may use."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"

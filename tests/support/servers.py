@@ -1,0 +1,53 @@
+"""How tests start a server of another program: on a free port, waited for, and never left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import pwd
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+START_SECONDS = 60.0
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def start(
+    command: Sequence[str],
+    log: Path,
+    ready: Callable[[], bool],
+    environment: Mapping[str, str],
+    user: str | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a server and wait until it answers; the kernel ends it if this process dies first."""
+    prctl = ctypes.CDLL(None).prctl  # found before the fork
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            command, env=dict(environment), cwd=log.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True, user=user, group=None if user is None else pwd.getpwnam(user).pw_gid,
+            preexec_fn=lambda: prctl(1, int(signal.SIGQUIT)),
+        )  # fmt: skip
+    limit = time.monotonic() + START_SECONDS
+    while not ready():
+        assert server.poll() is None, log.read_text(errors="replace")
+        assert time.monotonic() < limit, log.read_text(errors="replace")
+        time.sleep(0.05)
+    return server
+
+
+def stop(server: subprocess.Popen[bytes], number: int = signal.SIGINT) -> None:
+    """Ask a server to end, and wait; by force if it does not listen."""
+    server.send_signal(number)
+    try:
+        server.wait(15)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
