@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ def folder_hash(folder: Path, cache_file: Path | None) -> tuple[str, dict[str, s
     listing = [{"md5": md5s[relative], "relpath": relative} for relative in sorted(md5s)]
     text = json.dumps(listing, sort_keys=True)
     return f"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}.dir", md5s
+
+
+def remember(folder: Path, cache_file: Path, md5s: Mapping[str, str]) -> None:
+    """Tell `folder_hash` the md5 of files that were just written and verified, so that it need not read them again."""
+    entries: dict[str, list[Any]] = {}
+    for relative, md5 in md5s.items():
+        stat = (folder / relative).stat()
+        key = f"{folder.resolve()}{os.sep}{relative}"
+        entries[key] = [stat.st_size, stat.st_mtime_ns, stat.st_ino, md5]
+    known = _read_cache(cache_file)
+    _write_cache(cache_file, known, {**known, **entries})
 
 
 def recorded_hash(root: Path, name: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assay.data import version
-from assay.data.version import folder_hash, recorded_hash
+from assay.data.version import folder_hash, recorded_hash, remember
 from assay.errors import InputError
 
 
@@ -52,6 +52,15 @@ def test_remembered_hashes_save_reading_and_notice_changes(tmp_path: Path, monke
     assert read == [folder / "b.bin"]
     cache.write_text("{damaged")
     assert folder_hash(folder, cache) == folder_hash(folder, None)
+
+
+def test_what_was_just_verified_need_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, cache = tmp_path / "data", tmp_path / "hashes.json"
+    fill(folder)
+    expected = folder_hash(folder, None)
+    remember(folder, cache, expected[1])
+    monkeypatch.delattr(version, "_md5")
+    assert folder_hash(folder, cache) == expected
 
 
 def test_recorded_hashes(tmp_path: Path) -> None:

@@ -1,0 +1,241 @@
+"""The project's default DVC remote, read by hash: on a cluster's node, where there is neither git nor `data/`.
+
+DVC opens the remote, so any that DVC supports will do. Objects lie there by md5; a folder's listing is one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TypeVar
+
+from assay.errors import AssayError, InputError, Unavailable, WorkError
+
+PAUSES = (1.0, 4.0)
+"""Seconds before the second and the third try."""
+CONNECT_SECONDS = 10
+"""How long an S3 or HTTP server may take to answer a connection, unless DVC's configuration says otherwise."""
+
+Result = TypeVar("Result")
+_VERSION = re.compile(r"[0-9a-f]{32}\.dir")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_IN_ADDRESS = re.compile(r"(://)[^\s/@]*@")
+_QUERY = re.compile(r"(?<=\S)\?\S+")
+
+
+class Damaged(WorkError):
+    """What lies in the remote is not what was pushed."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An open remote. `address` is for people: without user and password."""
+
+    name: str
+    address: str
+    files: Any
+    path: str
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder."""
+        return str(self.files.protocol) == "local"
+
+    def where(self, md5: str) -> str:
+        """The path of an object."""
+        return str(self.files.join(self.path, "files", "md5", md5[:2], md5[2:]))
+
+    def shown(self, md5: str) -> str:
+        """Where an object is, for people."""
+        return f"{self.address}/files/md5/{md5[:2]}/{md5[2:]}"
+
+    def size(self, md5: str) -> int | None:
+        """The bytes of an object, None where it is not there."""
+
+        def ask() -> int | None:
+            try:
+                return int(self.files.info(self.where(md5))["size"])
+            except FileNotFoundError as error:
+                if _absent(error):
+                    return None
+                raise
+
+        return self.tried(ask)
+
+    @contextmanager
+    def opened(self, md5: str) -> Iterator[IO[bytes]]:
+        """An object to be read from its beginning to its end."""
+        # without block_size=0 a web server that knows no ranges could only be read in one piece
+        options = {"block_size": 0} if self.files.protocol in ("http", "https") else {}
+        with self.files.open(self.where(md5), "rb", **options) as file:
+            yield file
+
+    def listing(self, version: str) -> dict[str, str] | None:
+        """The files of a version with their md5; None where it was never pushed.
+
+        Raises:
+            Damaged: the listing is not what its name says.
+        """
+        if self.size(version) is None:
+            return None
+
+        def read() -> bytes:
+            with self.opened(version) as file:
+                return file.read()
+
+        content = self.tried(read)
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != version.removesuffix(".dir"):
+            raise Damaged(f"the DVC remote {self.name!r} has a damaged listing")
+        return parse_listing(content, version)
+
+    def tried(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, tried again after a pause where the remote failed for a reason that may pass."""
+        pauses = iter(PAUSES)
+        while True:
+            try:
+                return work()
+            except AssayError:
+                raise
+            except Exception as error:  # each kind of remote has exceptions of its own
+                failure, pause = self._failure(error), next(pauses, None)
+                if pause is None or not isinstance(failure, Unavailable):
+                    raise failure from None  # what a library says may hold a password
+                time.sleep(pause)
+
+    def _failure(self, error: Exception) -> AssayError:
+        """What a failure of the remote means to a user."""
+        what = f"the DVC remote {self.name!r} ({self.address})"
+        if _code(error) == "NoSuchBucket":
+            return InputError(f"{what} names a bucket that does not exist: run `dvc remote modify {self.name} url …`")
+        if _refused(error):
+            if self.local:
+                return WorkError(f"{what} may not be read ({_line(error)}): give this user the right to")
+            mend = "set the credentials in this machine's environment (for S3 the AWS_* variables)"
+            return WorkError(f"{what} refuses the credentials ({_line(error)}): {mend}")
+        if isinstance(error, FileNotFoundError) and _absent(error):
+            return WorkError(f"{what} has lost an object while it was read ({_line(error)})")
+        return Unavailable(f"{what} does not answer ({_line(error)}): check its address and the network, and try again")
+
+
+def open_remote(root: Path, shipped: bool = False) -> Remote:
+    """The default remote of a project, which needs no git here.
+
+    Args:
+        shipped: only what `.dvc/config` itself says counts, for no more of it reaches a cluster; credentials are
+            those of this machine all the same.
+
+    Raises:
+        InputError: there is none, or it is one that a node cannot use.
+    """
+    from dvc.config import Config, ConfigError
+    from dvc.config_schema import RelPath
+    from dvc.fs import get_cloud_fs
+
+    try:
+        config = Config(str(root / ".dvc"))
+        name, url = _default(config.read("repo" if shipped else None))
+        if not url:
+            raise InputError(_no_remote(name, _default(config)[1]))
+        if isinstance(url, RelPath):
+            raise InputError(
+                f".dvc/config: the DVC remote {name!r} is a relative path, which means another folder on each machine: "
+                f"run `dvc remote modify {name} url s3://…`, or give the absolute path of a folder that all nodes share"
+            )
+        config["remote"][name]["url"] = url
+        kind, options, path = get_cloud_fs(config, name=name)
+        if options.get("version_aware") or options.get("worktree"):
+            raise InputError(f".dvc/config: the DVC remote {name!r} is cloud-versioned, which Assay does not read")
+        if kind.protocol in ("s3", "http", "https"):
+            options.setdefault("connect_timeout", CONNECT_SECONDS)
+        files = kind(**options)
+    except ConfigError as error:
+        raise InputError(f".dvc/config: {_plain(str(error)).removeprefix('config file error: ')}") from None
+    except OSError as error:
+        raise InputError(f".dvc/config: not readable: {_line(error)}") from None
+    except ImportError as error:
+        raise InputError(f"the DVC remote {name!r}: {_plain(str(error))}") from None
+    return Remote(name, _IN_ADDRESS.sub(r"\1", str(url)).rstrip("/"), files, path)
+
+
+def _default(config: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The name and the url of the default remote."""
+    name = str(config["core"].get("remote", "")).lower()
+    return name, config["remote"].get(name, {}).get("url")
+
+
+def _no_remote(name: str, url_here: str | None) -> str:
+    """What to say where there is no remote; `url_here` is what this machine knows beside the project."""
+    if url_here:
+        mend = "`dvc remote add` and `dvc remote default` without --local or --global"
+        return f"the default DVC remote is not set in .dvc/config, and nothing else reaches a cluster: use {mend}"
+    if name:
+        return f".dvc/config: the default DVC remote {name!r} has no url: run `dvc remote add {name} s3://…`"
+    return ".dvc/config names no default DVC remote, from which nodes fetch data: run `dvc remote add -d NAME s3://…`"
+
+
+def parse_listing(content: bytes, version: str) -> dict[str, str]:
+    """DVC's listing of a folder: md5 by relative path. Raises `Damaged` where it is none, or leads elsewhere."""
+    try:
+        files = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Damaged(f"{version} is not a listing of DVC") from None
+    for path, md5 in files.items():
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\0" in path or not _MD5.fullmatch(md5):
+            raise Damaged(f"the listing {version} names {path!r} ({md5}), which is no file of a dataset")
+    return files
+
+
+def check_version(version: str) -> None:
+    """Raise `InputError` unless this is DVC's hash of a folder."""
+    if not _VERSION.fullmatch(version):
+        raise InputError(f"{version!r} is not a dataset version: dvc.lock should name 32 hexadecimal digits and `.dir`")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _code(error: Exception) -> str | int | None:
+    """What a server answered: S3's error code, or HTTP's status."""
+    for link in _chain(error):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            code: str = response.get("Error", {}).get("Code", "")
+            return code
+        if isinstance(status := getattr(link, "status", None), int):
+            return status
+    return None
+
+
+def _absent(error: FileNotFoundError) -> bool:
+    """True where the remote says that there is no such object; some say the same where nobody answers."""
+    causes = list(_chain(error))[1:]
+    return not causes or _code(error) in (404, "404", "NoSuchKey")
+
+
+def _refused(error: Exception) -> bool:
+    return (
+        isinstance(error, PermissionError)
+        or "Credential" in type(error).__name__
+        or type(error).__name__ == "AuthError"
+        or _code(error) in (401, 403)
+    )
+
+
+def _line(error: BaseException) -> str:
+    """One line that says what a library met, without what an address may hold of users and passwords."""
+    told = next((link for link in reversed(list(_chain(error))) if str(link)), error)
+    return _plain(f"{type(told).__name__}: {told}")
+
+
+def _plain(text: str) -> str:
+    return _QUERY.sub("", _IN_ADDRESS.sub(r"\1", " ".join(text.split())))[:300]
