@@ -116,10 +116,9 @@ def test_a_wish_to_stop_reaches_the_worker(bucket: str, tmp_path: Path) -> None:
 
 def test_a_failure_is_told_by_whoever_has_it(bucket: str, tmp_path: Path) -> None:
     driver = tmp_path / "driver"
-    with receiving(bucket, driver, silent):
-        with sending(bucket, tmp_path / "rank-1", silent, writer=False):
-            (tmp_path / "rank-1" / FAILURE).write_text(json.dumps({"message": "the disk is full"}))
-            (tmp_path / "rank-1" / STEPS).write_text("1")
+    with receiving(bucket, driver, silent), sending(bucket, tmp_path / "rank-1", silent, writer=False):
+        (tmp_path / "rank-1" / FAILURE).write_text(json.dumps({"message": "the disk is full"}))
+        (tmp_path / "rank-1" / STEPS).write_text("1")
     assert json.loads((driver / FAILURE).read_text()) == {"message": "the disk is full"}
     assert not (driver / STEPS).exists()
 
