@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 import re
 import subprocess
@@ -40,7 +41,7 @@ REQUIRED = (
 """The tags without which a run cannot be registered."""
 
 PACKAGE = "assay-package.json"
-"""In a job's package, which has no git: what it was made from."""
+"""What a job's package says of its code, in place of git."""
 
 HASHED_BYTES = 2**20
 """The largest untracked file whose content is hashed."""
@@ -62,6 +63,16 @@ class Provenance:
     kind: str = "run"
 
 
+@dataclass(frozen=True)
+class CodeState:
+    """The code that a run follows from. `diff` is without secrets; `diff_sha256` is that of the diff as it was."""
+
+    commit: str
+    diff: str
+    diff_sha256: str
+    redacted: bool
+
+
 def collect(
     root: Path, experiment: str, config: ExperimentConfig, dataset: Dataset, machine: Mapping[str, str]
 ) -> Provenance:
@@ -74,15 +85,14 @@ def collect(
         InputError: the project is no git repository, or has no commit.
     """
     plain = resolved(config)
-    commit, diff = git_state(root)
-    packages, shown = installed(), redact(diff)
+    state, packages = code_state(root), installed()
     code, files = code_sha256(config.task.name), file_hashes(root, config)
     tags = {
         "experiment": experiment,
-        "commit": commit,
-        "dirty": str(bool(diff)).lower(),
-        "diff_redacted": str(shown != diff).lower(),
-        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest(),
+        "commit": state.commit,
+        "dirty": str(bool(state.diff)).lower(),
+        "diff_redacted": str(state.redacted).lower(),
+        "diff_sha256": state.diff_sha256,
         "dataset": config.data,
         "dataset_hash": dataset.hash,
         "classes_sha256": digest(dataset.card.classes),
@@ -96,7 +106,7 @@ def collect(
         "fingerprint": fingerprint(config, dataset.hash, code, files),
         **machine,
     }
-    return Provenance(tags, plain, shown, packages)
+    return Provenance(tags, plain, state.diff, packages)
 
 
 def fingerprint(config: ExperimentConfig, dataset_hash: str, code: str, files: Mapping[str, str]) -> str:
@@ -129,6 +139,30 @@ def missing(tags: Mapping[str, str]) -> list[str]:
     return [name for name in REQUIRED if not tags.get(PREFIX + name)]
 
 
+def code_state(root: Path) -> CodeState:
+    """The commit and the difference from it; where a job runs without git, as its package tells them."""
+    packaged = _packaged(root)
+    if packaged is not None:
+        return packaged
+    commit, diff = git_state(root)
+    shown = redact(diff)
+    return CodeState(commit, shown, hashlib.sha256(diff.encode()).hexdigest(), shown != diff)
+
+
+def _packaged(root: Path) -> CodeState | None:
+    """What the package of a job says; None in a repository, and where there is no package.
+
+    Git is not asked: the folder of a job may lie inside a repository that is not the job's.
+    """
+    if (root / ".git").exists() or not (root / PACKAGE).is_file():
+        return None
+    try:
+        said = json.loads((root / PACKAGE).read_text())
+        return CodeState(said["commit"], said["diff"], said["diff_sha256"], said["redacted"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{root / PACKAGE}: damaged: submit the job again") from None
+
+
 def git_state(root: Path) -> tuple[str, str]:
     """The commit, and the difference of the working tree from it: tracked files, and new ones that are not ignored.
 
@@ -144,7 +178,10 @@ def git_state(root: Path) -> tuple[str, str]:
 
 
 def git_commit(root: Path) -> str:
-    """The commit that is checked out. Raises `InputError` where there is none."""
+    """The commit that is checked out, or that a job's package was made from. Raises `InputError` if there is none."""
+    packaged = _packaged(root)
+    if packaged is not None:
+        return packaged.commit
     if _git(root, "rev-parse", "--is-inside-work-tree") is None:
         raise InputError(f"{root}: not a git repository: run `git init` and commit, so that runs can be traced to code")
     commit = _git(root, "rev-parse", "HEAD")
