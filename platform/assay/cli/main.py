@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import typer
 
-from assay.cli import data, models
+from assay.cli import data, jobs, models
 from assay.cli import train as training
 from assay.cli.doctor import doctor
 from assay.cli.output import results_only
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(jobs.app, name="jobs")
 for verb in (
     doctor,
     training.train,
@@ -37,6 +38,7 @@ for verb in (
     ui,
 ):
     app.command()(verb)
+app.command(context_settings=jobs.WORDS)(jobs.submit)
 
 
 @app.callback()

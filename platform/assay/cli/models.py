@@ -23,7 +23,7 @@ def register(
     from assay.jobs.promote import register
     from assay.settings import Settings
 
-    present(register(run, Settings()), as_json, _decision)
+    present(register(run, Settings()), as_json, decision_table)
 
 
 def promote(
@@ -39,7 +39,7 @@ def promote(
     from assay.settings import Settings
 
     result = promote(model, version, Settings())
-    present(result, as_json, _decision)
+    present(result, as_json, decision_table)
     if result["decision"] == "rejected":
         raise typer.Exit(1)
 
@@ -52,7 +52,7 @@ def rollback(model: Annotated[str, typer.Argument(help="A registered model.")], 
     from assay.jobs.promote import rollback
     from assay.settings import Settings
 
-    present(rollback(model, Settings()), as_json, _decision)
+    present(rollback(model, Settings()), as_json, decision_table)
 
 
 def predict(
@@ -79,7 +79,8 @@ def predict(
         raise typer.Exit(2)
 
 
-def _decision(result: Any) -> Any:
+def decision_table(result: Any) -> Any:
+    """What `assay register`, `promote` and `rollback` show."""
     rows = {"model": result["model"], "version": result["version"], "decision": result["decision"]}
     return table({**rows, "alias": result["alias"] or "-", "because": "\n".join(result["reasons"])})
 

@@ -26,9 +26,14 @@ def train(
     from assay.jobs.train import Request, train
     from assay.settings import Settings
 
-    assignments = [*(assign or []), *([f"train.workers={workers}"] if workers is not None else [])]
-    request = Request(experiment, tuple(assignments), resume, new, preset)
-    present(train(request, Settings(), Progress(say)), as_json, _run)
+    request, settings = Request(experiment, assignments(assign, workers), resume, new, preset), Settings()
+    if settings.cluster:
+        from assay.cluster.delegate import train_there
+
+        record = train_there(request, settings, say)
+    else:
+        record = train(request, settings, Progress(say))
+    present(record, as_json, run_table)
 
 
 def evaluate(
@@ -43,10 +48,21 @@ def evaluate(
     from assay.jobs.evaluate import evaluate
     from assay.settings import Settings
 
-    present(evaluate(run, split, Settings(), say), as_json, lambda r: table({"run": r["run_id"], **r["metrics"]}))
+    present(evaluate(run, split, Settings(), say), as_json, evaluation_table)
 
 
-def _run(record: Any) -> Any:
+def assignments(assign: list[str] | None, workers: int | None) -> tuple[str, ...]:
+    """The overrides of a training, `--workers` among them."""
+    return (*(assign or ()), *([f"train.workers={workers}"] if workers is not None else ()))
+
+
+def evaluation_table(result: Any) -> Any:
+    """What `assay evaluate` shows."""
+    return table({"run": result["run_id"], **result["metrics"]})
+
+
+def run_table(record: Any) -> Any:
+    """What `assay train` shows."""
     rows = {"run": record["run_id"], "status": record["status"], **record["metrics"]}
     rows |= {"steps": f"{record['steps']} ({record['trained_steps']} now)", "seconds": record["seconds"]}
     dataset = record["dataset"]

@@ -32,7 +32,7 @@ def tune(
 
     Example: assay tune digits-hpo --minutes 30
     """
-    _run((search, resume, new, minutes, parallel), apply, trial, as_json)
+    _run("tune", (search, resume, new, minutes, parallel), apply, trial, as_json)
 
 
 def search(
@@ -56,10 +56,10 @@ def search(
 
         present(show(search, candidates, Settings(), say), as_json, _candidates)
         return
-    _run((search, resume, new, minutes, parallel), apply, trial, as_json)
+    _run("search", (search, resume, new, minutes, parallel), apply, trial, as_json)
 
 
-def _run(options: tuple[Any, ...], apply: bool, trial: int | None, as_json: bool) -> None:
+def _run(verb: str, options: tuple[Any, ...], apply: bool, trial: int | None, as_json: bool) -> None:
     from assay.errors import InputError
     from assay.jobs.search_progress import SearchProgress
     from assay.jobs.tune import TuneRequest, tune
@@ -67,16 +67,22 @@ def _run(options: tuple[Any, ...], apply: bool, trial: int | None, as_json: bool
 
     if trial is not None and not apply:
         raise InputError("--trial says which trial --apply takes: give --apply too")
-    settings = Settings()
-    record = tune(TuneRequest(*options), settings, SearchProgress(say))
+    settings, request = Settings(), TuneRequest(*options)
+    if settings.cluster:
+        from assay.cluster.delegate import tune_there
+
+        record = tune_there(verb, request, settings, say)
+    else:
+        record = tune(request, settings, SearchProgress(say))
     if apply:
         from assay.jobs.apply import apply as apply_trial
 
         record = {**record, "applied": apply_trial(record, trial, settings)}
-    present(record, as_json, _record)
+    present(record, as_json, search_report)
 
 
-def _record(record: Mapping[str, Any]) -> Any:
+def search_report(record: Mapping[str, Any]) -> Any:
+    """What `assay tune` and `assay search` show."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -63,7 +63,7 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
         Interrupted: a signal stopped it; the run says KILLED and can be continued.
     """
     tracker = Tracker(settings)
-    config = _config(request, settings, tracker)
+    config = requestedrequested_config(request, settings, tracker)
     require_repository(settings.root)
     dataset = opened(config.data, settings, progress.say)
     check_fit(config, dataset.card.samples)
@@ -71,7 +71,7 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
     load_task(config.task.name)[0].check(local, dataset)
     if (done := _finished(request, config, dataset, tracker)) is not None:
         progress.say(f"nothing to train: run {done['run_id']} has these very inputs")
-        return _written(request, done, settings, tracker)
+        return written(request, done, settings, tracker)
     with cluster_joined(settings, progress.say):
         require_cluster(settings, searching=False)
         chosen = plan(config.train, slots(settings, config.train, progress.say))
@@ -88,7 +88,7 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
             else:
                 job = _job(held, local, dataset, chosen, settings)
                 record = _execute(job, chosen, held, config, dataset, settings, tracker, progress)
-            return _written(request, record, settings, tracker)
+            return written(request, record, settings, tracker)
 
 
 def _job(held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, settings: Settings) -> Job:
@@ -120,7 +120,8 @@ def _record_of(run_id: str, tracker: Tracker) -> dict[str, Any]:
     return {**tracker.record(run_id), "trained_steps": 0}
 
 
-def _written(request: Request, record: dict[str, Any], settings: Settings, tracker: Tracker) -> dict[str, Any]:
+def written(request: Request, record: dict[str, Any], settings: Settings, tracker: Tracker) -> dict[str, Any]:
+    """The record, after the outputs of the DVC stage were written where the request is the one of `dvc repro`."""
     if request.plain:
         outputs.write(settings.results_folder(request.experiment), record, tracker)
     return record
@@ -141,7 +142,7 @@ def _require_same_inputs(recorded: Mapping[str, str], here: Mapping[str, str]) -
             raise InputError(f"--resume: {what} is not what the run began with ({found}): {mend}")
 
 
-def _config(request: Request, settings: Settings, tracker: Tracker) -> ExperimentConfig:
+def requestedrequested_config(request: Request, settings: Settings, tracker: Tracker) -> ExperimentConfig:
     """The experiment's block with its overrides; of a resumed run, what it was started with."""
     params = load_params(settings.params_file)
     config = params.experiment(request.experiment)

@@ -1,0 +1,92 @@
+"""How a job runs a verb on the cluster: `python -m assay.cli.in_job VERB ...`.
+
+The log of a job is all that comes back from it. Its last line is for the program that follows: the JSON object that
+the verb printed, the exit code, and why it failed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class Discreet(io.TextIOBase):
+    """A stream that takes out the secrets of this process; everybody who sees the cluster sees the logs of its jobs."""
+
+    def __init__(self, stream: TextIO, secrets: Mapping[str, str]) -> None:
+        self.stream, self.secrets = stream, secrets
+
+    def write(self, text: str) -> int:
+        for value in self.secrets:
+            text = text.replace(value, "[redacted]")
+        return self.stream.write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+
+def main() -> None:
+    from assay.cluster.follow import END
+    from assay.cluster.package import secrets_of
+
+    for stream in (sys.stdout, sys.stderr):  # the cluster gives out logs that are UTF-8, or none
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    out = sys.stdout
+    os.environ.pop("ASSAY_CLUSTER", None)  # this is the cluster
+    os.environ["ASSAY_PROJECT"] = str(Path.cwd())
+    with tempfile.TemporaryDirectory() as folder:
+        why = Path(folder) / "error.json"
+        os.environ["ASSAY_ERROR_FILE"] = str(why)
+        discreet = Discreet(sys.stderr, secrets_of(os.environ))
+        with redirect_stderr(discreet):
+            code, printed = _verb(sys.argv[1:])
+        error = json.loads(why.read_text()) if why.is_file() else None
+    told = json.dumps({"exit_code": code, "result": _parsed(printed), "error": error})
+    Discreet(out, discreet.secrets).write(f"{END}{told}\n")
+    out.flush()
+    sys.exit(code)
+
+
+def _verb(words: list[str]) -> tuple[int, str]:
+    """Run a verb with --json; its exit code, and what it printed."""
+    from assay.cli.main import main as assay
+
+    sys.argv = ["assay", *words, "--json"]
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            assay()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    else:
+        code = 0
+    return code, printed.getvalue()
+
+
+def _parsed(printed: str) -> Any:
+    return json.loads(printed) if printed.strip() else None
+
+
+if __name__ == "__main__":
+    main()
