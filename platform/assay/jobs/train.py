@@ -63,7 +63,7 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
         Interrupted: a signal stopped it; the run says KILLED and can be continued.
     """
     tracker = Tracker(settings)
-    config = requestedrequested_config(request, settings, tracker)
+    config = requested_config(request, settings, tracker)
     require_repository(settings.root)
     dataset = opened(config.data, settings, progress.say)
     check_fit(config, dataset.card.samples)
@@ -142,7 +142,7 @@ def _require_same_inputs(recorded: Mapping[str, str], here: Mapping[str, str]) -
             raise InputError(f"--resume: {what} is not what the run began with ({found}): {mend}")
 
 
-def requestedrequested_config(request: Request, settings: Settings, tracker: Tracker) -> ExperimentConfig:
+def requested_config(request: Request, settings: Settings, tracker: Tracker) -> ExperimentConfig:
     """The experiment's block with its overrides; of a resumed run, what it was started with."""
     params = load_params(settings.params_file)
     config = params.experiment(request.experiment)

@@ -1,0 +1,1 @@
+"""Measurements on a cluster of Ray nodes on this machine."""
