@@ -21,7 +21,7 @@ _LOOKS = re.compile(
 )
 _IN_ADDRESS = re.compile(r"(://[^\s:/@]*:)([^\s/@]+)@")
 _NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|KEY|AUTH_STRING|WEBHOOK|CREDENTIAL")
-_PLACE = ("_PATH", "_FILE", "_DIR", "_URI_SCHEME")
+_NO_SECRET = ("_PATH", "_FILE", "_DIR", "_ID")  # places and names
 
 
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
@@ -52,7 +52,7 @@ def secrets_of(environment: Mapping[str, str]) -> dict[str, str]:
     """The secrets of an environment: the name of the variable by value, longest values first."""
     found: dict[str, str] = {}
     for name, value in environment.items():
-        if _NAME.search(name.upper()) and not name.endswith(_PLACE):
+        if _NAME.search(name.upper()) and not name.upper().endswith(_NO_SECRET):
             found[value] = name
             if ":" in value and "://" not in value:  # user:password
                 found[value.split(":", 1)[1]] = name

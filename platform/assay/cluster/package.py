@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from pathlib import Path
 
 from assay.cluster.selection import CACHES, looks_like_key, select
 from assay.errors import InputError
-from assay.tracking.provenance import PACKAGE, CodeState, code_state, redact
+from assay.redaction import redact, secrets_of
+from assay.tracking.provenance import PACKAGE, CodeState, code_state
 
 LIMIT = 5_000_000
 """The most bytes that a package may have, compressed."""
@@ -30,9 +30,6 @@ RAW_LIMIT = 10 * LIMIT
 SETTINGS = ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config")
 """Files in which a password or a token is never right; elsewhere, text that looks like one may be a test or a page."""
 
-_SECRET_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|KEY|AUTH_STRING|WEBHOOK")
-_PASSWORD_IN_ADDRESS = re.compile(r"://[^\s:/@]*:([^\s/@]{8,})@")
-_SHORTEST_SECRET = 8
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -93,20 +90,17 @@ def pack(root: Path, named: Iterable[str] = (), environment: Mapping[str, str] =
     contents = {name: path.read_bytes() for name, path in project.items()}
     modules = {name: path.read_bytes() for name, path in code.items()}
     _require_no_secret({**contents, **modules}, secrets)
-    contents[PACKAGE] = _explained(state, secrets)
+    contents[PACKAGE] = _explained(state)
     package = Package(_zip(contents, project), _zip(modules, code), state.commit, bool(state.diff), tuple(keys))
     if package.size > LIMIT:
         raise InputError(_too_large(project, f"{package.size / 1e6:.1f} MB compressed"))
     return package
 
 
-def _explained(state: CodeState, secrets: Mapping[str, str]) -> bytes:
-    """What `code_state` reads where there is no git. The lines that a difference takes away may hold secrets, too."""
-    diff = state.diff
-    for value in secrets:
-        diff = diff.replace(value, "[redacted]")
-    said = {"commit": state.commit, "diff": diff, "diff_sha256": state.diff_sha256}
-    return json.dumps({**said, "redacted": state.redacted or diff != state.diff}, indent=1).encode()
+def _explained(state: CodeState) -> bytes:
+    """What `code_state` reads where there is no git."""
+    said = {"commit": state.commit, "diff": state.diff, "diff_sha256": state.diff_sha256, "redacted": state.redacted}
+    return json.dumps(said, indent=1).encode()
 
 
 def _modules(source: Path) -> Iterator[Path]:
@@ -142,26 +136,6 @@ def _too_large(project: Mapping[str, Path], size: str) -> str:
         f"the job's package has {size}, the most is {LIMIT / 1e6:g} MB; the largest files: {largest}: "
         "add what is no code to .gitignore (data belong into DVC), or take it out of the repository"
     )
-
-
-def secrets_of(environment: Mapping[str, str]) -> dict[str, str]:
-    """The secrets that this process knows: name of the variable by value. Paths and short values are none."""
-    found = {}
-    for name, value in environment.items():
-        if (
-            _SECRET_NAME.search(name.upper())
-            and len(value) >= _SHORTEST_SECRET
-            and not name.endswith(("_PATH", "_FILE"))
-        ):
-            found[value] = name
-            if ":" in value and "://" not in value:  # user:password
-                found[value.split(":", 1)[1]] = name
-        for password in _PASSWORD_IN_ADDRESS.findall(value):
-            found[password] = name
-    token = environment.get("RAY_AUTH_TOKEN_PATH")
-    if token and Path(token).is_file():
-        found[Path(token).read_text().strip()] = "RAY_AUTH_TOKEN_PATH"
-    return {value: name for value, name in found.items() if len(value) >= _SHORTEST_SECRET}
 
 
 def _require_no_secret(contents: Mapping[str, bytes], secrets: Mapping[str, str]) -> None:

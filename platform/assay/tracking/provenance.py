@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 from assay.config import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.errors import InputError
+from assay.redaction import redact, redact_known
 from assay.schema import digest, resolved
 
 PREFIX = "assay."
@@ -45,11 +45,6 @@ PACKAGE = "assay-package.json"
 
 HASHED_BYTES = 2**20
 """The largest untracked file whose content is hashed."""
-
-_SECRET = re.compile(
-    r"(?i)((?:password|passwd|secret|token|api_?key|access_key)\w*[\"']?\s*[:=]\s*[\"']?)([^\s\"']{6,})"
-)
-_IN_ADDRESS = re.compile(r"(://[^\s:/@]*:)[^\s/@]+@")
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ def collect(
         "fingerprint": fingerprint(config, dataset.hash, code, files),
         **machine,
     }
-    return Provenance(tags, plain, state.diff, packages)
+    return Provenance(tags, redact_known(plain), state.diff, packages)
 
 
 def fingerprint(config: ExperimentConfig, dataset_hash: str, code: str, files: Mapping[str, str]) -> str:
@@ -209,11 +204,6 @@ def _git(root: Path, *arguments: str) -> str | None:
     except FileNotFoundError:
         raise InputError("git is not installed: install it, so that runs can be traced to code") from None
     return done.stdout if done.returncode == 0 else None
-
-
-def redact(text: str) -> str:
-    """The text with the values of what looks like a secret taken out."""
-    return _IN_ADDRESS.sub(r"\1[redacted]@", _SECRET.sub(r"\1[redacted]", text))
 
 
 def installed() -> dict[str, str]:
