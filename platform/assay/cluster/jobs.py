@@ -21,6 +21,9 @@ from assay.errors import InputError, Unavailable, WorkError, known
 SECONDS = 20.0
 """The longest wait for an answer."""
 
+READY_SECONDS = 60.0
+"""How long a head that answers may take until it can begin jobs."""
+
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 STOP_SECONDS = 60
 """How long a job that is stopped may take to save, before Ray kills it."""
@@ -110,10 +113,17 @@ class Cluster:
             "runtime_env": runtime,
             "metadata": {NAME: job.command, KEY: job.key},
         }
-        try:
-            self._json("POST", "/api/jobs/", json=body)
-        except _Refused as error:
-            raise WorkError(f"the cluster did not take the job: {error}") from None
+        limit = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                self._json("POST", "/api/jobs/", json=body)
+                return
+            except _Refused as error:
+                raise WorkError(f"the cluster did not take the job: {error}") from None
+            except Unavailable as error:
+                if "No available agent" not in str(error) or time.monotonic() > limit:
+                    raise
+            time.sleep(1)  # the head has just started
 
     def list(self) -> list[JobInfo]:
         """The jobs that were submitted by Assay, newest first."""
