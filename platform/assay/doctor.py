@@ -100,7 +100,7 @@ def _all_checks(port: int) -> Iterator[Check]:
     yield Check("hardware", True, hardware())
     tracking = settings.tracking if settings else f"sqlite:///{state / 'mlflow.db'}"
     yield _guarded("tracking store", lambda: check_tracking(tracking))
-    yield _guarded("ui port", lambda: check_port(port))
+    yield _guarded("services", lambda: check_services(state, port))
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
@@ -274,8 +274,7 @@ def check_params(file: Path) -> Check:
         params = load_params(file)
     except AssayError as error:
         return Check("params.yaml", False, str(error), "correct these lines")
-    names = f"{len(params.datasets)} datasets, {len(params.experiments)} experiments"
-    return Check("params.yaml", True, names)
+    return Check("params.yaml", True, f"{len(params.datasets)} datasets, {len(params.experiments)} experiments")
 
 
 def check_git(root: Path) -> Check:
@@ -362,10 +361,8 @@ def check_shared_memory(free: int | None, memory: int) -> Check:
 def hardware() -> str:
     """Usable cores and the GPUs that the driver names."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpus: list[str] = []
-    if shutil.which("nvidia-smi"):
-        code, text = _output(["nvidia-smi", "-L"])
-        gpus = [re.sub(r" \(UUID.*", "", line) for line in text.splitlines() if line.startswith("GPU")] * (code == 0)
+    code, text = _output(["nvidia-smi", "-L"])
+    gpus = [re.sub(r" \(UUID.*", "", line) for line in text.splitlines() if line.startswith("GPU")] * (code == 0)
     return f"{cores} CPU cores, {', '.join(gpus) or 'no GPU'}"
 
 
@@ -379,7 +376,7 @@ def _output(command: list[str]) -> tuple[int, str]:
 
 def check_tracking(uri: str) -> Check:
     """The store of the runs: a database that can be written, or a server that answers within 3 seconds."""
-    from assay.services import sqlite_file, store_error, without_password
+    from assay.services.stores import sqlite_file, store_error, without_password
 
     shown = str(sqlite_file(uri) or without_password(uri))
     error = store_error(uri, NET_SECONDS)
@@ -388,11 +385,15 @@ def check_tracking(uri: str) -> Check:
     return Check("tracking store", True, shown)
 
 
-def check_port(port: int) -> Check:
-    """The port of `assay ui`. A taken one is no failure: another may be chosen."""
-    from assay.services import port_owner
+def check_services(state: Path, port: int) -> Check:
+    """What `assay up` has started; without it, the port of `assay ui`. A taken one is no failure: there are others."""
+    from assay.services.net import port_owner
+    from assay.services.running import described
 
+    what, better = described(state)
+    if what:
+        return Check("services", True, what, better)
     owner = port_owner(port)
     if owner is None:
-        return Check("ui port", True, f"{port} is free")
-    return Check("ui port", True, f"{port} is taken by {owner}", f"assay ui --port {port + 1}")
+        return Check("services", True, f"not running; port {port} is free for `assay ui`")
+    return Check("services", True, f"not running; port {port} is taken by {owner}", f"assay ui --port {port + 1}")

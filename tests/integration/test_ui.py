@@ -22,7 +22,9 @@ import psutil
 import pytest
 
 from assay.errors import InputError, WorkError
-from assay.services import Server, Service, Stop, load_credentials, sqlite_file, without_password
+from assay.services.credentials import load_credentials
+from assay.services.server import Server, Service, Stop
+from assay.services.stores import sqlite_file, without_password
 from assay.settings import Settings
 from assay.tracking.tracker import Tracker
 
@@ -200,7 +202,7 @@ def test_ctrl_c_ends_all_of_it_and_no_secret_was_written(running: Running) -> No
     assert gone(running.family, 1)
     assert running.process.stdout is not None
     said = running.process.stdout.read() + (running.folder / "stderr").read_text() + json.dumps(running.printed)
-    log = (running.folder / ".assay/logs/mlflow-ui.log").read_text()
+    log = (running.folder / ".assay/logs/mlflow.log").read_text()
     assert "Uvicorn running" in log
     assert "has ended" in said
     kept = json.loads((running.folder / ".assay/credentials.json").read_text())
@@ -265,7 +267,7 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def service(folder: Path, script: str) -> Service:
     log = folder / "logs" / "fake.log"
     env = dict(os.environ)
-    return Service("fake", ["sh", "-c", script], env, folder, log, "", f"http://127.0.0.1:{free_port()}/health")
+    return Service("fake", ["sh", "-c", script], env, folder, log, "", lambda _: False)
 
 
 def test_a_server_that_fails_or_stays_silent_shows_the_end_of_its_log(tmp_path: Path) -> None:
@@ -297,9 +299,9 @@ def test_a_stubborn_family_is_ended_by_force(tmp_path: Path) -> None:
 def test_a_server_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
-        "from assay.services import Server, Service\n"
+        "from assay.services.server import Server, Service\n"
         "folder = Path(sys.argv[1])\n"
-        "s = Server(Service('fake', ['sleep', '60'], {'PATH': '/usr/bin:/bin'}, folder, folder / 'log', '', ''))\n"
+        "s = Server(Service('fake', ['sleep', '60'], {'PATH': '/usr/bin:/bin'}, folder, folder / 'log', '', bool))\n"
         "print(s.process.pid, flush=True); time.sleep(60)"
     )
     source = str(Path(__file__).parents[2] / "platform")

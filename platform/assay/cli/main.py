@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import typer
 
@@ -12,6 +12,7 @@ from assay.cli import train as training
 from assay.cli.doctor import doctor
 from assay.cli.output import results_only
 from assay.cli.runs import runs
+from assay.cli.services import down, up
 from assay.cli.tune import search, tune
 from assay.cli.ui import ui
 
@@ -36,14 +37,35 @@ for verb in (
     models.rollback,
     models.predict,
     ui,
+    up,
+    down,
 ):
     app.command()(verb)
 app.command(context_settings=jobs.WORDS)(jobs.submit)
 
 
+OF_SERVICES = {"up", "down", "ui"}
+"""Verbs that look at the services themselves."""
+
+
 @app.callback()
-def _options(debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors.")) -> None:
-    pass
+def _options(
+    context: typer.Context,
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),  # noqa: ARG001 - `main` looks
+) -> None:
+    if context.invoked_subcommand not in OF_SERVICES:
+        _use_services()
+
+
+def _use_services() -> None:
+    """Lead this verb and its children to the services, where they are up."""
+    from assay.errors import InputError
+
+    with suppress(ModuleNotFoundError, InputError, ValueError):  # what is wrong, the verb itself says
+        from assay.services.running import enter
+        from assay.settings import Settings
+
+        enter(Settings())
 
 
 def main() -> None:

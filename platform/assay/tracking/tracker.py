@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from assay.errors import InputError, WorkError, known
-from assay.services import sqlite_file
+from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance
 

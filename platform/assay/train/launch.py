@@ -20,6 +20,7 @@ import psutil
 
 from assay.config import TrainConfig
 from assay.errors import AssayError, Unavailable, WorkError
+from assay.services.ray import RAY_ENVIRONMENT, SOCKET_PATH
 from assay.settings import Settings
 from assay.train import cluster
 from assay.train.folder import FAILURE, OUTCOME, STOP
@@ -32,19 +33,7 @@ ATTEMPTS = 3  # of a job whose workers die; a job that fails is not tried again
 TICK_SECONDS = 0.2
 SESSION_SECONDS = 24 * 3600
 END_SECONDS = 2.0
-SOCKET_PATH = 107  # bytes that Linux allows, of which Ray adds about 65 to its folder
-
-RAY_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s is paid at the start and the end of each job
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_enable_metrics_collection": "0",  # nobody scrapes it here, and on two cores it shows
-    "MALLOC_ARENA_MAX": "1",  # Ray trains in a second thread, whose own arena gives memory back at each step
-    "RAY_worker_niceness": "0",  # at the default of 15 a step waits for whatever else wakes up
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # a call too many must fail, not start another Ray with open doors
-}
+SOCKET_NAME = 65  # bytes that Ray adds to its folder
 
 
 def launch(
@@ -265,7 +254,7 @@ def _forget_sessions(folder: Path) -> None:
 def _ray_folder(settings: Settings) -> Path:
     """Below the project where Ray's socket names still fit, else below the system's temporary folder."""
     inside = settings.state / "ray"
-    if len(str(inside)) + 65 <= SOCKET_PATH:
+    if len(str(inside)) + SOCKET_NAME <= SOCKET_PATH:
         return inside
     return Path(tempfile.gettempdir()) / f"assay-ray-{os.getuid()}"
 

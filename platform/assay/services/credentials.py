@@ -1,0 +1,76 @@
+"""The secrets of a project's servers: made on first use, kept in files that their owner alone can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from assay.errors import InputError
+
+USER = "assay"
+CREDENTIALS = "credentials.json"
+RAY_TOKEN = "ray-token"  # noqa: S105 - the name of a file
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who may enter, and where that is kept. The secrets never show in a representation."""
+
+    file: Path
+    user: str
+    password: str = field(repr=False)
+    secret_key: str = field(repr=False)
+
+
+def load_credentials(file: Path) -> Credentials:
+    """The credentials kept in `file`, generated on first use; the file is readable by its owner alone."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = {"user": USER, "password": secrets.token_urlsafe(24), "secret_key": secrets.token_urlsafe(32)}
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read_credentials(file)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        json.dump(new, stream, indent=2)
+    return Credentials(file, **new)
+
+
+def _read_credentials(file: Path) -> Credentials:
+    _require_private(file)
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        values = {name: data[name] for name in ("user", "password", "secret_key")}
+    except (ValueError, KeyError, TypeError):
+        values = {}
+    if not values or not all(isinstance(value, str) and value for value in values.values()):
+        raise InputError(
+            f"{file}: must hold user, password and secret_key; repair it, or remove it and auth.db beside it"
+        )
+    return Credentials(file, **values)
+
+
+def ray_token(file: Path) -> Path:
+    """The file with the token of the project's Ray, made on first use; readable by its owner alone."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        _require_private(file)
+        if not file.read_text(encoding="utf-8").strip():
+            raise InputError(f"{file}: is empty; remove it, and a new token is made") from None
+        return file
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(secrets.token_hex(32))
+    return file
+
+
+def _require_private(file: Path) -> None:
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{file}: must be a plain file; remove it, and new credentials are made")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise InputError(f"{file}: others may read it (mode {stat.S_IMODE(status.st_mode):o}); run `chmod 600 {file}`")

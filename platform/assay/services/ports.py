@@ -1,0 +1,73 @@
+"""Where the services of a project listen: the usual ports, or four in a row that were chosen and are remembered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from assay.errors import InputError
+from assay.services.net import HOST, port_owner
+
+FILE = "ports.json"
+LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "dashboard": "Ray's dashboard", "ray": "Ray"}
+
+
+@dataclass(frozen=True)
+class Ports:
+    mlflow: int = 5000
+    prefect: int = 4200
+    dashboard: int = 8265
+    ray: int = 6379
+
+
+def addresses(ports: Ports) -> dict[str, str]:
+    """What `Running` holds."""
+    return {
+        "mlflow": f"http://{HOST}:{ports.mlflow}",
+        "prefect": f"http://{HOST}:{ports.prefect}/api",
+        "ray": f"{HOST}:{ports.ray}",
+        "dashboard": f"http://{HOST}:{ports.dashboard}",
+    }
+
+
+def block(first: int) -> Ports:
+    """Four ports in a row."""
+    return Ports(first, first + 1, first + 2, first + 3)
+
+
+def chosen_ports(state: Path, first: int | None) -> Ports:
+    """The ports from `first` on, the usual ones for 0, those of the last time for None."""
+    if first is None:
+        return kept_ports(state)
+    return block(first) if first else Ports()
+
+
+def kept_ports(state: Path) -> Ports:
+    """Those of the last time, else the usual ones."""
+    file = state / FILE
+    if not file.exists():
+        return Ports()
+    try:
+        return Ports(**{name: int(port) for name, port in json.loads(file.read_text(encoding="utf-8")).items()})
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{file}: must hold the ports mlflow, prefect, dashboard and ray; remove it") from None
+
+
+def keep_ports(state: Path, ports: Ports) -> None:
+    (state / FILE).write_text(json.dumps(asdict(ports)), encoding="utf-8")
+
+
+def require_all_free(ports: Ports) -> None:
+    """Raise `InputError` if any port is taken: which, by whom, and where there is room for all."""
+    wanted = asdict(ports)
+    taken = [
+        f"port {port} ({LABELS[name]}) is taken by {who}" for name, port in wanted.items() if (who := port_owner(port))
+    ]
+    if taken:
+        raise InputError(f"{'; '.join(taken)}. End that, or use `assay up --ports {_room()}`")
+
+
+def _room() -> int:
+    """The first of four free ports in a row."""
+    return next(first for first in range(5100, 65500, 10) if not any(map(port_owner, asdict(block(first)).values())))

@@ -1,0 +1,92 @@
+"""Ray's head on this machine: workers, trials, and the job server of its dashboard, on loopback and behind a token."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from assay.errors import InputError
+from assay.services.credentials import RAY_TOKEN
+from assay.services.net import HOST, answer, http_status
+from assay.services.server import Service, child_environment
+
+SOCKET_PATH = 107  # bytes that Linux allows
+SOCKET_NAME = len("/session_2026-11-22_04-40-48_470847_4194304/sockets/dash_MetricsHead")
+
+RAY_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s is paid at the start and the end of each job
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",  # nobody scrapes it here, and on two cores it shows
+    "MALLOC_ARENA_MAX": "1",  # Ray trains in a second thread, whose own arena gives memory back at each step
+    "RAY_worker_niceness": "0",  # at the default of 15 a step waits for whatever else wakes up
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a call too many must fail, not start another Ray with open doors
+}
+"""How a Ray of ours runs, wherever it is started."""
+
+HEAD_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # its servers listen on 127.0.0.1 alone, as they do on those systems
+    "DASHBOARD_METRIC_PORT": "-1",  # no such port: these figures would be served to anybody
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # who works was asked to end before
+    "RAY_ROTATION_MAX_BYTES": "10000000",
+    "RAY_ROTATION_BACKUP_COUNT": "1",
+}
+
+OF_COMMANDS = ("ASSAY_PROJECT", "ASSAY_CLUSTER", "ASSAY_RAY_ADDRESS", "RAY_ADDRESS", "RAY_AUTH_TOKEN")
+"""What a command was told, and what a job that runs here must not take over."""
+
+
+def ray_service(state: Path, port: int, dashboard: int, own: dict[str, str]) -> Service:
+    """Ray's head with its dashboard; `own` is what jobs find in their environment."""
+    folder, url = ray_folder(state), f"http://{HOST}:{dashboard}"
+    make_private(folder.parent)  # Ray opens its own folder to everybody
+    options = {
+        "node-ip-address": HOST,
+        "port": port,
+        "dashboard-host": HOST,
+        "dashboard-port": dashboard,
+        "dashboard-agent-listen-port": 0,
+        "min-worker-port": 0,  # with the maximum: any free ones
+        "max-worker-port": 0,
+        "num-cpus": len(os.sched_getaffinity(0)),
+        "temp-dir": folder,
+    }
+    command = [sys.executable, "-m", "assay.services.ray_head", "start", "--head", "--block", "--no-monitor"]
+    command += [
+        "--disable-usage-stats",
+        *(word for name, value in options.items() for word in (f"--{name}", str(value))),
+    ]
+    token = state / RAY_TOKEN
+    environment = child_environment(
+        {**RAY_ENVIRONMENT, **own, **HEAD_ENVIRONMENT, "RAY_AUTH_TOKEN_PATH": str(token)}, without=OF_COMMANDS
+    )
+
+    def healthy(_started: float) -> bool:
+        allowed = {"Authorization": f"Bearer {token.read_text(encoding='utf-8').strip()}"}
+        _, nodes = answer(f"{url}/nodes?view=hostNameList", allowed)
+        return b'"hostNameList": ["' in nodes and http_status(f"{url}/api/jobs/", allowed) == 200
+
+    return Service("Ray", command, environment, state, state / "logs" / "ray.log", url, healthy)
+
+
+def ray_folder(state: Path) -> Path:
+    """Below the project where the names of Ray's sockets still fit, else below the system's temporary folder."""
+    inside = state / "up" / "ray"
+    if len(str(inside)) + SOCKET_NAME <= SOCKET_PATH:
+        return inside
+    project = hashlib.sha256(str(state).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"assay-{os.getuid()}-{project}" / "ray"
+
+
+def make_private(folder: Path) -> None:
+    """A folder of the user's own, that no other user can look into."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder}: belongs to somebody else; remove it, or set TMPDIR")
+    folder.chmod(0o700)

@@ -1,0 +1,31 @@
+"""`python -m assay.services.ray_head start ...`: Ray's own program, less what would open doors or fill the disk.
+
+Ray has no setting to leave out its client server, which needs a port of its own and which nothing here uses.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+SESSIONS = 3  # of which Ray's logs are kept
+
+
+def main() -> None:
+    forget_sessions(Path(sys.argv[sys.argv.index("--temp-dir") + 1]))
+    scripts: Any = importlib.import_module("ray.scripts.scripts")
+    scripts.get_ray_client_dependency_error = lambda: ImportError("not offered")
+    scripts.main()
+
+
+def forget_sessions(folder: Path) -> None:
+    """Remove Ray's logs of all but the last sessions; it never does so itself."""
+    for session in sorted(folder.glob("session_2*"))[: -(SESSIONS - 1)]:
+        shutil.rmtree(session, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

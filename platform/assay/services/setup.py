@@ -1,0 +1,217 @@
+"""`assay up` and `assay down`: start the project's services until all are healthy, and end all that belongs to them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.errors import AssayError, InputError, Unavailable, WorkError
+from assay.services.credentials import CREDENTIALS, RAY_TOKEN, Credentials, load_credentials, ray_token
+from assay.services.mlflow import require_login
+from assay.services.net import MARK
+from assay.services.parts import services
+from assay.services.ports import Ports, addresses, chosen_ports, keep_ports, kept_ports, require_all_free
+from assay.services.processes import SAVE_SECONDS, end_work, of_setup, sweep
+from assay.services.running import STATUS, read_status, supervised
+from assay.services.server import Stop, new_log, stop_signals
+from assay.services.stores import without_password
+
+if TYPE_CHECKING:
+    import psutil
+
+    from assay.settings import Settings
+
+Say = Callable[[str], None]
+SUPERVISOR = "assay.services.supervisor"
+WAIT_SECONDS = 120.0
+_END_SECONDS = SAVE_SECONDS + 45.0
+_POLL = 0.2
+
+
+def up(settings: Settings, first_port: int | None, say: Say) -> dict[str, Any] | None:
+    """Start what is not running and wait until all is healthy; None if the user asked to stop first.
+
+    Raises:
+        InputError: a port is taken, or the environment names another tracking server.
+        WorkError: a service could not be started; nothing is left running.
+    """
+    state = settings.state
+    _require_own_store(settings)
+    state.mkdir(exist_ok=True)
+    with _turn(state, say), stop_signals() as stop:
+        ports, started = chosen_ports(state, first_port), not supervised(state)
+        credentials = load_credentials(state / CREDENTIALS)
+        if not started and ports != kept_ports(state):
+            raise InputError(f"--ports {first_port}: the services run elsewhere; run `assay down` first")
+        try:
+            supervisor = _start(settings, ports, say) if started else None
+            healthy = _wait(state, supervisor, stop, say) and _answer(settings, ports, stop, credentials)
+        except AssayError:
+            if started:
+                _end(settings.root.resolve(), state, say)
+            raise
+        if not healthy:
+            if started:
+                _end(settings.root.resolve(), state, say)
+            return None
+    return {"started": started, **pages(addresses(ports), state, credentials)}
+
+
+def pages(found: dict[str, str], state: Path, credentials: Credentials) -> dict[str, Any]:
+    """The addresses for people, and where the secrets are kept."""
+    return {
+        "mlflow": found["mlflow"],
+        "prefect": found["prefect"].removesuffix("/api"),
+        "ray": found["dashboard"],
+        "ray_address": found["ray"],
+        "user": credentials.user,
+        "credentials_file": str(credentials.file),
+        "ray_token_file": str(state / RAY_TOKEN),
+    }
+
+
+def down(settings: Settings, say: Say) -> dict[str, Any]:
+    """End all of the project's services, and what they work on; fine where there is nothing."""
+    state = settings.state
+    if not state.exists():
+        return {"was_up": False, "ended": 0}
+    with _turn(state, say):
+        was_up = supervised(state)
+        return {"was_up": was_up, "ended": _end(settings.root.resolve(), state, say)}
+
+
+def _require_own_store(settings: Settings) -> None:
+    if settings.tracking.startswith(("http://", "https://")):
+        raise InputError(
+            f"ASSAY_TRACKING_URI names a server, {without_password(settings.tracking)}, and `assay up` starts one of "
+            "its own; unset it, or name the database that the server shall use"
+        )
+
+
+@contextmanager
+def _turn(state: Path, say: Say) -> Iterator[None]:
+    """One `up` or `down` at a time in a project."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(state / "up.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("another `assay up` or `assay down` is at work; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _start(settings: Settings, ports: Ports, say: Say) -> subprocess.Popen[bytes]:
+    """A supervisor of its own session, without a terminal. What is left of an earlier setup ends first."""
+    root, state = settings.root.resolve(), settings.state
+    if left := of_setup(root):
+        say(f"ending {len(left)} processes of an earlier setup")
+        _end(root, state, say)
+    require_all_free(ports)
+    keep_ports(state, ports)
+    ray_token(state / RAY_TOKEN)
+    (state / STATUS).unlink(missing_ok=True)
+    handle = new_log(state / "logs" / "services.log")
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", SUPERVISOR, str(root)],
+            cwd=root,
+            env={**os.environ, MARK: str(root)},
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=handle,
+            start_new_session=True,
+        )
+    finally:
+        os.close(handle)
+
+
+def _wait(state: Path, supervisor: subprocess.Popen[bytes] | None, stop: Stop, say: Say) -> bool:
+    """Until every service is healthy; False if the user asked to stop first."""
+    began, told = time.monotonic(), dict[str, str]()
+    while not stop.asked:
+        status = read_status(state)
+        found: dict[str, str] = status.get("services", {})
+        for name, now in found.items():
+            if told.get(name, "healthy") != now and now != "waiting":
+                say(f"{name}: {now} ({time.monotonic() - began:.0f} s)")
+        told = found
+        if status.get("ready") and set(found.values()) == {"healthy"}:
+            return True
+        if supervisor.poll() is not None if supervisor else not supervised(state):
+            raise WorkError(
+                read_status(state).get("failed") or f"the supervisor ended; see {state / 'logs/services.log'}"
+            )
+        if time.monotonic() - began > WAIT_SECONDS:
+            sick = ", ".join(name for name, now in found.items() if now != "healthy")
+            raise Unavailable(
+                f"{sick or 'the supervisor'}: not healthy after {WAIT_SECONDS:.0f} s; see {state / 'logs'}"
+            )
+        time.sleep(_POLL)
+    return False
+
+
+def _answer(settings: Settings, ports: Ports, stop: Stop, credentials: Credentials) -> bool:
+    """Whether all of them answer, asked directly; False if the user asked to stop first."""
+    waiting, limit = services(settings, ports), time.monotonic() + 15
+    while waiting and not stop.asked:
+        waiting = [service for service in waiting if not service.healthy(0.0)]
+        if waiting and time.monotonic() > limit:
+            names = ", ".join(service.name for service in waiting)
+            raise Unavailable(
+                f"{names}: runs, and does not answer; `assay down`, then `assay up`; see {waiting[0].log}"
+            )
+    if not stop.asked:
+        require_login(addresses(ports)["mlflow"], credentials)
+    return not stop.asked
+
+
+def _end(root: Path, state: Path, say: Say) -> int:
+    """End the supervisor and with it all others, then what it left; how many processes there were."""
+    before = {process.pid for process in of_setup(root)}
+    supervisor = _supervisor(root)
+    if supervisor is not None:
+        say("ending the services")
+        _await_end(supervisor, state, say)
+    else:
+        end_work(root, say)
+    sweep(root)
+    (state / STATUS).unlink(missing_ok=True)
+    return len(before)
+
+
+def _supervisor(root: Path) -> psutil.Process | None:
+    import psutil
+
+    for process in of_setup(root):
+        with suppress(psutil.Error):
+            if SUPERVISOR in process.cmdline():
+                return process
+    return None
+
+
+def _await_end(supervisor: psutil.Process, state: Path, say: Say) -> None:
+    import psutil
+
+    told = ""
+    limit = time.monotonic() + _END_SECONDS
+    with suppress(psutil.NoSuchProcess):
+        supervisor.terminate()
+    while time.monotonic() < limit:
+        with suppress(psutil.TimeoutExpired):
+            supervisor.wait(timeout=_POLL)
+            return
+        line = read_status(state).get("ending", "")
+        if line.startswith("waiting") and line != told:
+            say(line)
+            told = line
