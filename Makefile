@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo up down test lint bench clean
 
 help:           ## Show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -19,6 +19,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: setup     ## From data to champion models, of all families: data, training, evaluation, registration
 	@$(BIN)/python -m pipelines train-and-promote digits digit_scenes digits_gan paint
+
+up: setup       ## Start MLflow, Prefect with a worker, and Ray on this machine, behind a password
+	@$(BIN)/assay up
+
+down: setup     ## End them
+	@$(BIN)/assay down
 
 test: setup lint  ## Lint, then every test
 	$(BIN)/python -m pytest

@@ -179,11 +179,11 @@ def test_the_tracking_store(tmp_path: Path) -> None:
             assert "hidden" not in silent.detail
         taken.listen()
         assert doctor.check_tracking(f"postgresql://me:hidden@127.0.0.1:{port}/db").ok
-        owner = doctor.check_port(port)
+        owner = doctor.check_services(tmp_path, port)
         assert owner.ok
         assert f"pid {os.getpid()}" in owner.detail
         assert owner.fix == f"assay ui --port {port + 1}"
-    assert doctor.check_port(port).fix == ""
+    assert doctor.check_services(tmp_path, port).fix == ""
 
 
 def test_json_is_one_object_and_failures_exit_2(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
