@@ -167,7 +167,7 @@ class Cluster:
             time.sleep(0.3)
 
     def _answers(self) -> bool:
-        from assay.services import http_status
+        from assay.services.net import http_status
 
         return http_status(f"{self.dashboard}/api/version") is not None
 
@@ -185,7 +185,7 @@ class Cluster:
             )
 
     def _env(self, name: str) -> dict[str, str]:
-        from assay.train.launch import RAY_ENVIRONMENT
+        from assay.services.ray import RAY_ENVIRONMENT
 
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ASSAY_", "MLFLOW_", "RAY_", "AWS_"))}
         own = {"TMPDIR": str(self.folder / "t"), "ASSAY_DATA_CACHE": str(self.folder / "t" / f"data-{name}")}

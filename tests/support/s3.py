@@ -70,7 +70,7 @@ class ObjectStorage:
         stop(self._server)
 
     def _answers(self) -> bool:
-        from assay.services import http_status
+        from assay.services.net import http_status
 
         return http_status(f"http://{self.host}:{self.port}/moto-api/") == 200
 

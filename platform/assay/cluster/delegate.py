@@ -20,7 +20,7 @@ from assay.errors import InputError, Unavailable
 from assay.jobs import search_outputs
 from assay.jobs.train import Interrupted, Request, written
 from assay.jobs.tune import TuneRequest
-from assay.services import sqlite_file
+from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.tracker import Tracker
 

@@ -18,9 +18,9 @@ from assay.errors import InputError
 from assay.jobs.train import Request, require_repository
 from assay.redaction import redact
 from assay.schema import digest
+from assay.services.ray import RAY_ENVIRONMENT
 from assay.settings import SILENCE, Settings
 from assay.tracking.provenance import code_sha256, file_hashes, fingerprint
-from assay.train.launch import RAY_ENVIRONMENT
 from assay.train.node_data import missing_in_remote
 from assay.tune import objectives
 from assay.tune.space import bound

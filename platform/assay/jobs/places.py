@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from assay.data.dataset import Dataset, open_dataset, read_card
 from assay.data.version import recorded_hash
 from assay.errors import InputError
-from assay.services import sqlite_file
+from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PACKAGE
 from assay.train import cluster
