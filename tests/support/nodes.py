@@ -131,6 +131,13 @@ class Cluster:
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
 
+    def trains(self, name: str) -> bool:
+        """Whether a worker of a training runs on a node."""
+        import psutil
+
+        pids = [int(pid) for pid in output("ip", "netns", "pids", name).split()]
+        return any("RayTrainWo" in psutil.Process(pid).name() for pid in pids if psutil.pid_exists(pid))
+
     def cut(self, name: str, off: bool = True) -> None:
         """Take a node off the network, or bring it back."""
         run("ip", "link", "set", f"v{name}", "down" if off else "up")
