@@ -25,7 +25,7 @@ SILENCE = {
 class Settings(BaseSettings):
     """Environment variables, each with the prefix `ASSAY_`; unset ones mean "on this machine, below `.assay/`"."""
 
-    model_config = SettingsConfigDict(env_prefix="ASSAY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="ASSAY_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     project: Path | None = None
     tracking_uri: str | None = Field(None, validation_alias=AliasChoices("ASSAY_TRACKING_URI", "MLFLOW_TRACKING_URI"))
