@@ -13,7 +13,7 @@ from tests.support.ray_head import HOST, ray_head
 from tests.support.wire import Wire
 
 SECONDS = 60.0
-EPOCHS = 3000
+EPOCHS = 600
 
 
 def main(seconds: str = str(SECONDS), epochs: str = str(EPOCHS)) -> None:
