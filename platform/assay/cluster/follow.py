@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from assay.cluster.jobs import STOP_SECONDS, Cluster, JobInfo
+from assay.cluster.jobs import STOP_SECONDS, Cluster, JobInfo, UnknownJob
 from assay.errors import AssayError, InputError, Unavailable, WorkError
 
 END = "::assay-job-ended:: "
@@ -106,6 +106,11 @@ class Follower:
             except Unavailable as error:
                 self._wait(error)
                 continue
+            except UnknownJob:
+                raise Unavailable(
+                    f"{self.cluster.address} has forgotten job {self.job_id}: its head was started anew: "
+                    "the same command goes on from the last checkpoint"
+                ) from None
             if self._failures >= 2:
                 self.say("connected again")
             self._failures = 0

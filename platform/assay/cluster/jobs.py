@@ -32,6 +32,10 @@ NAME = "assay.command"
 KEY = "assay.key"
 
 
+class UnknownJob(InputError):
+    """The cluster has no job of that id."""
+
+
 @dataclass(frozen=True)
 class JobInfo:
     """A job as the cluster tells of it. `key` is the same for commands that would do the same work."""
@@ -140,7 +144,7 @@ class Cluster:
         except _Refused as error:
             if error.status != 404:
                 raise
-        raise InputError(known("job", job_id, [job.job_id for job in self.list()]))
+        raise UnknownJob(known("job", job_id, [job.job_id for job in self.list()]))
 
     def log(self, job_id: str) -> str:
         """All that the job has written, to standard output and standard error."""
