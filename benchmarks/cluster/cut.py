@@ -28,7 +28,9 @@ def main(seconds: str = str(SECONDS), epochs: str = str(EPOCHS)) -> None:
             words = ["train", "digits", "--workers", "0", "--set", f"train.epochs={epochs}"]
             command = [str(BIN / "assay"), "submit", "--address", f"http://{HOST}:{wire.port}", "--", *words]
             with followed.open("w") as file:
-                child = subprocess.Popen(command, cwd=clone, env=environment(clone), stderr=file)
+                child = subprocess.Popen(
+                    command, cwd=clone, env=environment(clone), stdout=subprocess.DEVNULL, stderr=file
+                )
             _wait_for("step ", followed, child)
             (job,) = assay(clone, "jobs", "list", "--address", head.address)["jobs"]
             before = _lines(clone, head.address, job["job_id"])

@@ -252,4 +252,7 @@ def _reason(error: Exception) -> str:
     for words in ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable"):
         if words in text:
             return words
-    return "it takes too long" if "timed out" in text.lower() else type(error).__name__
+    if "timed out" in text.lower():
+        return "it takes too long"
+    cut = "Connection aborted" in text or "reset" in text
+    return "the connection was cut" if cut else type(error).__name__
