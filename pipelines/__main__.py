@@ -1,18 +1,29 @@
-"""`python -m pipelines train-and-promote EXPERIMENT ...`: a flow from the command line, with nothing running before."""
+"""`python -m pipelines FLOW ...`: a flow in this process, with nothing running before; schedules; the worker."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines import schedule
+
 if TYPE_CHECKING:
+    from assay.config import Params
     from assay.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(schedule.app, name="schedule")
+
+WORKER = {"PREFECT_WORKER_QUERY_SECONDS": "3", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+"""What Prefect's worker, and the flows that it starts, read from the environment."""
+
+Experiment = Annotated[str, typer.Argument(help="A name under `experiments:` in params.yaml.")]
 
 
 @app.callback()
@@ -23,92 +34,143 @@ def _flows() -> None:
 @app.command("train-and-promote")
 def train_and_promote(experiments: list[str]) -> None:
     """Data, training, evaluation and registration of experiments, one after the other; what is unchanged is skipped."""
-    from assay.config import load_params
-    from assay.settings import Settings
+    from pipelines.show import show_training
 
-    settings = Settings()
-    params = load_params(settings.params_file)
-    datasets = {name: params.experiment(name).data for name in experiments}
-    prepare(settings)
-    from pipelines.train_and_promote import train_and_promote as flow
+    settings, params = _project()
+    for name in experiments:
+        params.experiment(name)
+    with _running(settings, f"train-and-promote-{experiments[0]}"):
+        from pipelines.train_and_promote import train_and_promote as flow
 
-    for name, dataset in datasets.items():
+        for name in experiments:
+            started = time.monotonic()
+            show_training(name, flow(name), time.monotonic() - started)
+
+
+@app.command("retrain")
+def retrain(experiment: Experiment) -> None:
+    """The same, after a look for new data at their source; nothing, where nothing is new."""
+    from pipelines.show import show_training
+
+    settings, params = _project()
+    params.experiment(experiment)
+    with _running(settings, f"retrain-{experiment}"):
+        from pipelines.retrain import retrain as flow
+
         started = time.monotonic()
-        summary = flow(str(settings.root), name, dataset)
-        show(name, summary, time.monotonic() - started)
+        state = flow(experiment, return_state=True)
+        summary = state.result()
+        if summary is None:
+            typer.echo(f"{experiment}: {state.message}")
+        else:
+            show_training(experiment, summary, time.monotonic() - started)
 
 
 @app.command("nightly-search")
 def nightly_search(
-    search: str, minutes: float = typer.Option(60.0, min=0.1, help="The most that the search works now.")
+    search: Annotated[str, typer.Argument(help="A name under `searches:` in params.yaml.")],
+    minutes: float = typer.Option(60.0, min=0.1, help="The most that the search works now."),
 ) -> None:
     """A search within a budget of minutes; the next time, it goes on where it stopped."""
-    from assay.config import load_params
-    from assay.settings import Settings
+    settings, params = _project()
+    params.search(search)
+    with _running(settings, f"nightly-search-{search}"):
+        from pipelines.nightly_search import nightly_search as flow
 
-    settings = Settings()
-    params = load_params(settings.params_file)
-    dataset = params.experiment(params.search(search).experiment).data
-    prepare(settings)
-    from pipelines.nightly_search import nightly_search as flow
-
-    record = flow(str(settings.root), search, dataset, minutes)
+        record = flow(search, minutes)
     best = record["best"]
     typer.echo(
         f"{search}: {record['trials']} trials ({record['reason']}); best run {best['run_id']}: {best['metrics']}"
     )
 
 
-def prepare(settings: Settings) -> None:
-    """Let Prefect keep its state in the project, and serve itself where no server is named."""
-    from assay.settings import quiet
+@app.command("promote")
+def promote(
+    model: Annotated[str, typer.Argument(help="A registered model.")],
+    version: Annotated[str | None, typer.Option(help="The newest unless named.")] = None,
+    approval: Annotated[bool, typer.Option("--approval", help="Wait for a person's word in Prefect's pages.")] = False,
+) -> None:
+    """Hold a version against its gate; if it passes, it is champion. Exit code 1 where it does not."""
+    from assay.errors import Unavailable
+    from pipelines.server import NO_SERVER, named, prepare
 
-    quiet()
-    home = settings.state / "prefect"
-    home.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
-    os.environ.setdefault("PREFECT_HOME", str(home))
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    settings, _ = _project()
+    prepare(settings)
+    if approval and not named():
+        raise Unavailable(f"--approval: nobody could answer: {NO_SERVER}")
+    with _running(settings, f"promote-{model}"):
+        from pipelines.promote import promote as flow
+
+        state = flow(model, version, approval, return_state=True)
+        result = state.result()
+    typer.echo(state.message)
+    if result is None or result["decision"] != "promoted":
+        raise typer.Exit(1)
 
 
-def show(experiment: str, summary: dict[str, Any], seconds: float) -> None:
-    """The end of the story in one table."""
-    from rich.console import Console
-    from rich.table import Table
+@app.command("worker")
+def worker() -> None:
+    """Run what schedules and people ask of the Prefect server, one at a time, until SIGTERM. `assay up` starts it."""
+    from pipelines.server import prepare
 
-    train, model, trained = summary["train"], summary["model"], f"train@{experiment}" in summary["ran"]
-    rows = {name: f"{value:.4f}" for name, value in summary["metrics"].items()}
-    rows |= {
-        "model": f"{model['model']} version {model['version']}"
-        + (f", alias {model['alias']}" if model["alias"] else ""),
-        "gate": f"{model['decision']}: {'; '.join(model['reasons'])}",
-        "dataset": f"{train['dataset']['name']} {train['dataset']['hash']}",
-        "run": train["run_id"],
-        "weights": f"sha256 {train['weights_sha256']}",
-        "seconds": f"{seconds:.1f}",
-        "pictures": f"results/{experiment}/pictures/",
-        "look next": "assay ui",
-    }
-    if not trained:
-        rows["new"] = "nothing: every stage was unchanged (0 training steps, 0 new runs, 0 new versions)"
-    grid = Table(title=experiment, show_header=False, title_justify="left")
-    grid.add_column()
-    grid.add_column(overflow="fold")
-    for name, value in rows.items():
-        grid.add_row(name, value)
-    Console().print(grid)
+    settings, _ = _project()
+    for name, value in WORKER.items():
+        os.environ.setdefault(name, value)
+    prepare(settings)
+    from pipelines.worker import work
+
+    work(settings, _say)
+
+
+@app.command("engine", hidden=True)
+def engine() -> None:
+    """Become one flow run of the worker's; not for people."""
+    from assay.settings import Settings
+    from pipelines.engine import run_engine
+
+    run_engine(Settings())
+
+
+def _project() -> tuple[Settings, Params]:
+    """The settings and the checked params.yaml, before anything slow is imported."""
+    from assay.config import load_params
+    from assay.settings import Settings
+
+    settings = Settings()
+    return settings, load_params(settings.params_file)
+
+
+@contextmanager
+def _running(settings: Settings, who: str) -> Iterator[None]:
+    """A server to tell of flows that run in this process, and no record of them left at the end."""
+    from pipelines.server import serving
+
+    with serving(settings, who, _say):
+        from pipelines import records
+
+        try:
+            yield
+        finally:
+            for record in records.read_all(settings.root):
+                if record.pid == os.getpid():
+                    record.remove()
+
+
+def _say(line: str, *_: Any, **__: Any) -> None:
+    typer.echo(line, err=True)
 
 
 def main() -> None:
     """One line and an exit code for each error, as the `assay` program does."""
     from assay.errors import AssayError
-    from pipelines.stages import StageFailed
+    from pipelines.errors import StageFailed
 
     try:
         app()
     except (AssayError, StageFailed) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(getattr(error, "exit_code", 1))
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
+from prefect.states import Completed
 
-from pipelines.stages import StageFailed, reproduce, run
+from assay.config import load_params
+from pipelines.common import assay_flow, holding, overtaken
+from pipelines.stages import ASSAY, RETRIED, reproduce, run
+from pipelines.story import key
 
-
-@task(task_run_name="search {search}", cache_policy=None, persist_result=False)
-def tune(root: str, search: str, minutes: float) -> dict[str, Any]:
-    """Search for so many minutes, or until the search's own budget ends it; its record."""
-    program = "from assay.cli.main import main; main()"
-    code = run([sys.executable, "-c", program, "tune", search, "--minutes", str(minutes)], root)
-    if code:
-        raise StageFailed(f"search {search} ended with exit code {code}; its message is above")
-    record: dict[str, Any] = json.loads((Path(root) / "results" / "searches" / search / "search.json").read_text())
-    get_run_logger().info("%s: %s trials, %s", search, record["trials"], record["reason"])
-    return record
+STOP_MINUTES = 30.0
+"""How long after its minutes a search may still finish trials and draw its page."""
 
 
-@flow(name="nightly-search", flow_run_name="nightly-search-{search}")
-def nightly_search(root: str, search: str, dataset: str, minutes: float) -> dict[str, Any]:
+@assay_flow("nightly-search")
+def nightly_search(search: str, minutes: float = 60.0) -> Any:
     """Bring the data up to date, and search.
 
     Args:
@@ -35,9 +29,22 @@ def nightly_search(root: str, search: str, dataset: str, minutes: float) -> dict
     Returns:
         The search's record: `best`, `front`, and `reason`, why it ended.
     """
-    reproduce(root, f"data@{dataset}")
-    record = tune(root, search, minutes)
+    if (late := overtaken()) is not None:
+        return late
+    with holding() as root:
+        params = load_params(root / "params.yaml")
+        reproduce(str(root), f"data@{params.experiment(params.search(search).experiment).data}")
+        record = tune(str(root), search, minutes)
     rows = [{"trial": found["trial"], "run": found["run_id"], **found["metrics"]} for found in record["front"]]
-    key = f"{search}-front".replace("_", "-")  # Prefect's keys know no underscore
-    create_table_artifact(rows, key=key, description=f"search {record['search_id']}")
+    create_table_artifact(rows, key=key(search, "front"), description=f"search {record['search_id']}")
+    return Completed(message=f"{record['trials']} trials: {record['reason']}", data=record)
+
+
+@task(task_run_name="search {search}", **RETRIED)
+def tune(root: str, search: str, minutes: float) -> dict[str, Any]:
+    """Search for so many minutes, or until the search's own budget ends it; its record."""
+    command = [*ASSAY, "tune", search, "--minutes", str(minutes)]
+    run(command, root, seconds=(minutes + STOP_MINUTES) * 60).require_success(f"search {search}")
+    record: dict[str, Any] = json.loads((Path(root) / "results" / "searches" / search / "search.json").read_text())
+    get_run_logger().info("%s: %s trials, %s", search, record["trials"], record["reason"])
     return record

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-from prefect.artifacts import create_table_artifact
+from prefect.states import Completed
 
+from assay.config import load_params
+from pipelines.common import assay_flow, holding, overtaken
+from pipelines.promotion import announce, champion_of
 from pipelines.stages import reproduce
+from pipelines.story import verdict
 
 STAGES = ("train", "evaluate", "register")
 
 
-@flow(name="train-and-promote", flow_run_name="train-and-promote-{experiment}")
-def train_and_promote(root: str, experiment: str, dataset: str) -> dict[str, Any]:
-    """Reproduce the stages of an experiment in order.
+@assay_flow("train-and-promote")
+def train_and_promote(experiment: str) -> Any:
+    """Bring the stages of an experiment up to date, in order; what is unchanged is skipped.
 
     Returns:
         `ran`: the stages that were stale; `train`, `metrics` and `model`: what `results/` says after it.
     """
-    stages = [f"data@{dataset}", *(f"{stage}@{experiment}" for stage in STAGES)]
-    ran = [stage for stage in stages if reproduce(root, stage)]
-    results = Path(root) / "results" / experiment
-    summary = {name: json.loads((results / f"{name}.json").read_text()) for name in ("train", "metrics", "model")}
-    rows = [{"metric": name, "value": value} for name, value in summary["metrics"].items()]
-    key = f"{experiment}-metrics".replace("_", "-")  # Prefect's keys know no underscore
-    create_table_artifact(rows, key=key, description=f"run {summary['train']['run_id']}")
-    return {"ran": ran, **summary}
+    if (late := overtaken()) is not None:
+        return late
+    with holding() as root:
+        before = champion_of(root, experiment)
+        ran = [stage for stage in stages_of(root, experiment) if reproduce(str(root), stage)]
+        summary = announce(root, experiment, before)
+    said = verdict(summary["model"])
+    return Completed(message=said if ran else f"nothing new; {said}", data={"ran": ran, **summary})
+
+
+def stages_of(root: Path, experiment: str) -> list[str]:
+    dataset = load_params(root / "params.yaml").experiment(experiment).data
+    return [f"data@{dataset}", *(f"{stage}@{experiment}" for stage in STAGES)]

@@ -91,6 +91,7 @@ def keep_experiment(path: Path, name: str) -> None:
         if not params.get(section, True):
             del params[section]
     params.pop("searches", None)
+    params.pop("schedules", None)
     with path.open("w") as file:
         yaml.dump(params, file)
 

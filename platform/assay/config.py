@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from assay.errors import InputError, known
+from assay.schedule_config import TARGETS, ScheduleConfig
 from assay.schema import Frozen, MetricName, Name, NestedError, resolved, typed, validate
 from assay.search_config import SearchConfig
 
@@ -176,6 +177,7 @@ class Params(Frozen):
         {}, description="other settings of an experiment by name: dotted keys and their values"
     )
     searches: dict[Name, SearchConfig] = {}
+    schedules: dict[Name, ScheduleConfig] = {}
 
     @model_validator(mode="after")
     def _data_exist(self) -> Params:
@@ -194,9 +196,25 @@ class Params(Frozen):
             for name, s in self.searches.items()
             if s.experiment not in self.experiments
         ]
+        missing += [
+            (f"schedules.{name}.{TARGETS[s.flow]}", line)
+            for name, s in self.schedules.items()
+            if (line := self._lost(s)) is not None
+        ]
         if missing:
             raise NestedError(missing)
         return self
+
+    def _lost(self, schedule: ScheduleConfig) -> str | None:
+        """One line where what a schedule is about does not exist."""
+        kind = "search" if schedule.search is not None else "experiment"
+        names = list(self.searches if schedule.search is not None else self.experiments)
+        return None if schedule.target in names else known(kind, schedule.target, names)
+
+    def schedule(self, name: str) -> ScheduleConfig:
+        if name not in self.schedules:
+            raise InputError(f"params.yaml: {known('schedule', name, list(self.schedules))}")
+        return self.schedules[name]
 
     def preset(self, experiment: str, name: str) -> ExperimentConfig:
         """An experiment with the settings of one of its presets."""

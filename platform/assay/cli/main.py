@@ -7,9 +7,10 @@ from contextlib import nullcontext, suppress
 
 import typer
 
-from assay.cli import data, jobs, models
+from assay.cli import data, jobs, models, schedule
 from assay.cli import train as training
 from assay.cli.doctor import doctor
+from assay.cli.failure import telling
 from assay.cli.output import results_only
 from assay.cli.runs import runs
 from assay.cli.services import down, up
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(schedule.app, name="schedule")
 for verb in (
     doctor,
     training.train,
@@ -79,7 +81,7 @@ def main() -> None:
     else:
         quiet()
     try:
-        with results_only() if "--json" in sys.argv else nullcontext():
+        with telling(), results_only() if "--json" in sys.argv else nullcontext():
             app()
     except AssayError as error:
         if "--debug" in sys.argv:

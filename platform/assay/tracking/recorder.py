@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from assay.errors import WorkError
+from assay.errors import Unavailable
 from assay.tracking.tracker import BATCH, Tracker
 from assay.train.folder import SHIPPED, SPOOL
 from assay.train.spool import read
@@ -48,13 +48,13 @@ class Recorder:
                 warned = True
 
     def close(self) -> None:
-        """Ship what is left. Raises `WorkError` if the store does not answer; the spool then waits for the next run."""
+        """Ship what is left. Raises `Unavailable` if the store does not answer; the spool waits for the next run."""
         self._stop.set()
         self._thread.join()
         try:
             ship(self.tracker, self.run_id, self.folder)
         except Exception as error:
-            raise WorkError(
+            raise Unavailable(
                 f"the tracking store does not answer ({one_line(error)}); the metrics are safe in {self.folder} and "
                 "are shipped by the next `assay train`"
             ) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from assay.errors import InputError, WorkError, known
+from assay.errors import InputError, Unavailable, known
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance
@@ -51,7 +51,7 @@ class Tracker:
                 _share(self.settings.tracking)
         except MlflowException as error:
             line = " ".join(str(error).split())[:300]
-            raise WorkError(f"the tracking store {_shown(self.settings.tracking)} does not answer: {line}") from None
+            raise Unavailable(f"the tracking store {_shown(self.settings.tracking)} does not answer: {line}") from None
         return client
 
     @contextmanager

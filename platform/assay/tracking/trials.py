@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from assay.errors import WorkError
+from assay.errors import Unavailable
 from assay.tracking.provenance import Provenance
 from assay.tracking.recorder import LONGEST_SECONDS, SECONDS, one_line, ship
 from assay.tracking.tracker import Tracker
@@ -75,7 +75,7 @@ class TrialRecorder:
         self._wake.set()
 
     def close(self) -> None:
-        """Record what is left. Raises `WorkError` if the store does not answer; the next session then hands it over."""
+        """Record what is left. Raises `Unavailable` if the store does not answer; the next session hands it over."""
         self._stop.set()
         self._wake.set()
         self._thread.join()
@@ -90,7 +90,7 @@ class TrialRecorder:
                     self.run_ids[number], "KILLED", "the search was stopped; it goes on with --resume"
                 )
         except Exception as error:
-            raise WorkError(
+            raise Unavailable(
                 f"the tracking store does not answer ({one_line(error)}); {len(self._waiting)} trials are safe in the "
                 "search's folder and are recorded when the search is resumed"
             ) from error

@@ -1,0 +1,83 @@
+"""What a flow leaves for people in Prefect's pages: the metrics, the decision, the pictures, the way to the run."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from assay.settings import Settings
+
+PICTURES_BYTES = 400_000
+"""The most that an artifact's pictures take together: Prefect keeps them in its database, with each run."""
+
+
+def read_results(root: Path, experiment: str) -> dict[str, Any]:
+    """`train`, `metrics` and `model`: what `results/` says."""
+    results = root / "results" / experiment
+    return {name: json.loads((results / f"{name}.json").read_text()) for name in ("train", "metrics", "model")}
+
+
+def verdict(model: dict[str, Any]) -> str:
+    """The gate's decision in one line, with its reasons."""
+    said = "promoted" if model["decision"] == "promoted" else "refused"
+    return f"{said}: {model['model']} version {model['version']}: {'; '.join(model['reasons'])}"
+
+
+def publish(root: Path, experiment: str, summary: dict[str, Any]) -> None:
+    """The artifacts of an experiment whose stages ran."""
+    run_id = summary["train"]["run_id"]
+    rows = [{"metric": name, "value": value} for name, value in summary["metrics"].items()]
+    create_table_artifact(rows, key=key(experiment, "metrics"), description=f"run {run_id}")
+    dataset = summary["train"]["dataset"]
+    lines = [
+        f"# {experiment}",
+        f"**{verdict(summary['model'])}**",
+        f"- run: {run_link(run_id)}",
+        f"- dataset: {dataset['name']} `{dataset['hash']}`",
+        f"- weights: sha256 `{summary['train']['weights_sha256']}`",
+    ]
+    changed = uncommitted(root)
+    if changed:
+        lines.append(f"- **changed, and to be committed: {', '.join(changed)}**")
+    lines += ["", *pictures(root / "results" / experiment / "pictures")]
+    create_markdown_artifact("\n".join(lines), key=key(experiment, "report"), description=verdict(summary["model"]))
+
+
+def key(name: str, what: str) -> str:
+    """Prefect's keys know no underscore."""
+    return f"{name}-{what}".replace("_", "-")
+
+
+def run_link(run_id: str) -> str:
+    """A link to the run in MLflow's pages, where a server shows them."""
+    from assay.services import without_password
+
+    tracking = Settings().tracking
+    if tracking.startswith(("http://", "https://")):
+        return f"[{run_id}]({without_password(tracking).rstrip('/')}/#/runs/{run_id})"
+    return f"`{run_id}` (to see it: `assay ui`)"
+
+
+def uncommitted(root: Path) -> list[str]:
+    """The files that flows may change and that git does not have like this."""
+    command = ["git", "status", "--porcelain", "--", "params.yaml", "dvc.lock"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    return [line[3:] for line in done.stdout.splitlines()]
+
+
+def pictures(folder: Path) -> list[str]:
+    """The pictures as Markdown, inlined: Prefect's pages reach no file of this machine."""
+    lines, left = [], PICTURES_BYTES
+    for path in sorted(folder.glob("*.png")):
+        content = path.read_bytes()
+        if len(content) <= left:
+            left -= len(content)
+            lines.append(f"![{path.stem}](data:image/png;base64,{base64.b64encode(content).decode()})")
+        else:
+            lines.append(f"{path.stem}: in `{path.relative_to(folder.parents[2])}`")
+    return lines

@@ -1,0 +1,309 @@
+"""Flows on a real server and worker: what they do, and what is left when something dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sklearn.datasets import load_digits
+
+from tests.conftest import Project
+from tests.support.flows import Site, site, wait_for
+
+SLOW = """
+  slow:
+    task: {name: classification, architecture: small_cnn, image_size: 8}
+    data: digits
+    optimizer: {lr: 3.0e-3}
+    train: {epochs: 4, batch_size: 16, workers: 0, checkpoint_seconds: 0.2}
+"""
+SCHEDULES = """
+schedules:
+  slow: {flow: train-and-promote, experiment: slow, cron: "0 3 * * *", timezone: Europe/Berlin}
+  shapes: {flow: retrain, experiment: shapes, interval: 1 week}
+  ask: {flow: promote, model: shapes, approval: true, interval: 1 week}
+"""
+
+
+class Listener(ThreadingHTTPServer):
+    """Keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        heard = self.heard
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[Listener]:
+    server = Listener()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def write_images(folder: Path, first: int, count: int) -> None:
+    """Some of the shipped digits 0, 1 and 2 as an image folder."""
+    from PIL import Image
+
+    digits = load_digits()
+    for label in range(3):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        for index in (digits.target == label).nonzero()[0][first : first + count]:
+            pixels = (digits.images[index] * 15.9375).astype("uint8")
+            Image.fromarray(pixels).save(folder / str(label) / f"{index}.png")
+
+
+@pytest.fixture(scope="module")
+def here(template: Project, tmp_path_factory: pytest.TempPathFactory, listener: Listener) -> Iterator[Site]:
+    """A project with a long experiment, a folder dataset and schedules, on a server with a worker."""
+    import shutil
+
+    root = tmp_path_factory.mktemp("flows") / "p"
+    shutil.copytree(template.root, root, symlinks=True)
+    project = Project(root)
+    params = root / "params.yaml"
+    write_images(root / "raw", 0, 30)
+    project.assay("data", "add", "shapes", "raw")
+    params.write_text(params.read_text().replace("experiments:\n", f"experiments:{SLOW}", 1) + SCHEDULES)
+    from benchmarks.common import set_value
+
+    set_value(root, "experiments.shapes.task", {"name": "classification", "architecture": "small_cnn", "image_size": 8})
+    set_value(root, "experiments.shapes.train", {"epochs": 3, "batch_size": 16, "workers": 0})
+    set_value(root, "experiments.shapes.gate", {"min": {"test/accuracy": 0.2}})
+    hook = f"http://127.0.0.1:{listener.server_port}/told?token=a-secret-of-tests"
+    with site(root, {**project.environment, "ASSAY_WEBHOOK": hook}) as services:
+        schedule(services, "apply")
+        yield services
+
+
+def schedule(here: Site, *words: str) -> dict[str, Any]:
+    """An `assay schedule` verb on the site's server."""
+    command = ["assay", "schedule", *words, "--json"]
+    done = subprocess.run(command, cwd=here.root, env=here.environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def start(here: Site, name: str) -> str:
+    return str(schedule(here, "run", name)["flow_run"])
+
+
+def training(here: Site) -> psutil.Process | None:
+    """The process that trains in the site."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words[-2:] == ["train", "slow"] and "python" in words[0] and _in(process, here.root):
+            return process
+    return None
+
+
+def _in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return Path(process.cwd()) == folder
+    except psutil.Error:
+        return False
+
+
+def checkpoint(here: Site) -> int:
+    """The newest step that is saved of a run that is not finished."""
+    return max((int(p.name[5:]) for p in here.root.glob(".assay/runs/*/checkpoints/step-*")), default=0)
+
+
+def beyond(here: Site, step: int) -> int:
+    """Wait until training has saved a step after this one."""
+    return int(wait_for(f"a checkpoint beyond step {step}", lambda: checkpoint(here) > step and checkpoint(here)))
+
+
+def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had_happened(
+    here: Site, listener: Listener
+) -> None:
+    project = Project(here.root)
+    run = start(here, "slow")
+    step = beyond(here, 0)
+
+    here.end(here.worker, signal.SIGKILL)  # the flow goes on, and the next worker finds it
+    here.end(here.server, signal.SIGKILL)
+    here.start_server()
+    here.start_worker()
+    assert training(here) is not None
+    here.set_state(run, "CANCELLING")
+    ended = here.wait_state(run, "CANCELLED")
+    assert training(here) is None
+    assert checkpoint(here) >= step
+
+    run = start(here, "slow")
+    step = beyond(here, checkpoint(here))
+    here.set_state(run, "CANCELLING")  # now by the worker that started it
+    ended = here.wait_state(run, "CANCELLED")
+    assert "cancelled" in ended["state"]["message"]
+    assert training(here) is None
+
+    run = start(here, "slow")
+    wait_for("the training", lambda: training(here))
+    flow = json.loads((here.root / f".assay/flows/{run}.json").read_text())["pid"]
+    here.end(here.worker, signal.SIGKILL)
+    os.kill(flow, signal.SIGKILL)
+    here.start_worker()
+    crashed = here.wait_state(run, "CRASHED", seconds=60)
+    assert "running it again" in crashed["state"]["message"]
+    wait_for("the training's end", lambda: training(here) is None)
+    told = wait_for("the webhook", lambda: [word for word in listener.heard if word["flow_run"] == run])
+    assert [word["event"] for word in told] == ["crashed"]
+    assert told[0]["experiment"] == "slow"
+
+    run = start(here, "slow")
+    done = here.wait_state(run, "COMPLETED", "FAILED", "CRASHED", seconds=240)
+    assert done["state_type"] == "COMPLETED", here.flow_log(run)
+    resumed = json.loads((here.root / "results/slow/train.json").read_text())
+    assert resumed["resumed_from"] is not None
+    assert project.assay("train", "slow", "--new")["weights_sha256"] == resumed["weights_sha256"]
+
+
+def test_retrain_takes_new_data_and_says_what_became_of_them(here: Site, listener: Listener) -> None:
+    first = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", "CRASHED", seconds=240)
+    assert first["state"]["message"].startswith("promoted: shapes version 1"), here.flow_log(first["id"])
+    again = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", seconds=240)
+    assert again["state"]["message"].startswith("nothing new: shapes has not changed")
+    before = (here.root / "params.yaml").read_text()
+
+    write_images(here.root / "raw", 30, 10)
+    run = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", "CRASHED", seconds=240)
+    assert "a new version of shapes" in run["state"]["message"], here.flow_log(run["id"])
+    assert run["state"]["message"].split(":")[0] in ("promoted", "refused")
+    assert run["name"].startswith("retrain-shapes-20")
+    assert (here.root / "params.yaml").read_text() != before
+    promoted = [word for word in listener.heard if word["event"] == "promoted" and word["experiment"] == "shapes"]
+    assert promoted[0]["run_id"]
+    artifacts = here.api("POST", "/artifacts/filter", {"artifacts": {"key": {"any_": ["shapes-report"]}}})
+    report = max(artifacts, key=lambda artifact: artifact["created"])["data"]
+    assert "changed, and to be committed: " in report
+    assert "data:image/png;base64," in report
+    everything = "".join(p.read_text(errors="replace") for p in here.root.glob(".assay/logs/flows/*.log"))
+    assert "a-secret-of-tests" not in everything + here.log("worker") + report
+
+
+def test_a_person_is_asked_and_nothing_is_held_meanwhile(here: Site) -> None:
+    if not (here.root / "results/shapes/model.json").exists():
+        here.wait_state(start(here, "shapes"), "COMPLETED", seconds=240)
+    for answer, said in ((False, "refused by the owner: not on a Friday"), (True, "promoted: shapes version")):
+        run = start(here, "ask")
+        asked = here.wait_state(run, "Suspended")
+        wait_for("the process's end", lambda: not list(here.root.glob(".assay/flows/*.json")))
+        assert asked["state"]["state_details"]["run_input_keyset"]
+        person = {"approve": answer, "by": "the owner", "reason": "not on a Friday"}
+        answered = here.api("POST", f"/flow_runs/{asked['id']}/resume", {"run_input": person})
+        assert answered["status"] == "ACCEPT", answered
+        done = here.wait_state(run, "COMPLETED", "FAILED", "CRASHED")
+        assert done["state"]["message"].startswith(said), here.flow_log(run)
+
+
+def test_applying_is_idempotent_keeps_a_pause_and_removes_what_is_gone(here: Site) -> None:
+    params = here.root / "params.yaml"
+    text = params.read_text()
+    ids = {d["name"]: d["id"] for d in here.api("POST", "/deployments/filter", {})}
+    assert set(schedule(here, "apply")["applied"].values()) == {"unchanged"}
+    assert schedule(here, "pause", "slow")["paused"] is True
+    params.write_text(text.replace('"0 3 * * *"', '"30 3 * * *"').replace("  ask:", "  question:"))
+    done = schedule(here, "apply")["applied"]
+    assert (done["slow"], done["question"], done["ask"]) == ("updated", "created", "deleted")
+    after = {d["name"]: d for d in here.api("POST", "/deployments/filter", {})}
+    assert set(after) == {"slow", "shapes", "question"}
+    assert (after["slow"]["id"], after["slow"]["paused"]) == (ids["slow"], True)
+    assert "0 3" not in schedule(here, "list")["schedules"][1]["next"][0]
+    params.write_text(text)
+    schedule(here, "apply")
+    assert schedule(here, "resume", "slow")["paused"] is False
+    rows = {row["name"]: row for row in schedule(here, "list")["schedules"]}
+    assert rows["slow"]["applied"] is True
+    assert rows["slow"]["next"][0].split(" ")[1][:5] == "03:00"
+
+
+def test_of_late_runs_only_the_newest_is_run(here: Site) -> None:
+    here.end(here.worker)
+    deployment = next(d for d in here.api("POST", "/deployments/filter", {}) if d["name"] == "shapes")
+    late = []
+    for minute in range(3):
+        body = {"state": {"type": "SCHEDULED", "state_details": {"scheduled_time": f"2026-01-01T00:0{minute}:00Z"}}}
+        late.append(here.api("POST", f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+    with_database(here, f"UPDATE flow_run SET auto_scheduled = 1 WHERE id IN ({', '.join('?' * 3)})", late)
+    here.start_worker()
+    messages = [here.wait_state(run, "COMPLETED", "FAILED", "CRASHED")["state"]["message"] for run in late]
+    assert ["skipped: a later run" in message for message in messages] == [True, True, False]
+
+
+def with_database(here: Site, statement: str, ids: list[str]) -> None:
+    """The API has no way to make a run look as if the scheduler had made it."""
+    import sqlite3
+    import uuid
+
+    with sqlite3.connect(here.root / ".prefect" / "prefect.db", timeout=30) as database:
+        changed = database.execute(statement, [str(uuid.UUID(name)) for name in ids]).rowcount
+    assert changed == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "no Prefect server answers at http://127.0.0.1:9/api"),
+        ({"PREFECT_API_AUTH_STRING": "assay:wrong"}, "PREFECT_API_AUTH_STRING: the Prefect server at"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_one_line(here: Site, changes: dict[str, str], line: str) -> None:
+    for words in (["-m", "pipelines", "schedule", "apply"], ["-m", "pipelines", "worker"]):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=here.root, env={**here.environment, **changes}, capture_output=True, text=True
+        )
+        assert done.returncode in (1, 2)
+        assert done.stderr.startswith(f"error: {line}")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_flows_of_their_own_take_turns_in_a_checkout(project: Project) -> None:
+    """Each with a server of its own, on one database and one workspace."""
+    command = [sys.executable, "-m", "pipelines", "retrain", "digits"]
+    quick = (project.root / "params.yaml").read_text().replace("epochs: 20", "epochs: 1")
+    (project.root / "params.yaml").write_text(
+        quick.replace("workers: 2", "workers: 0").replace("test/accuracy: 0.98", "test/accuracy: 0.1")
+    )
+    flows = [
+        subprocess.Popen(command, cwd=project.root, env=project.environment, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]  # fmt: skip
+    ended = [(flow.communicate(timeout=240), flow.returncode) for flow in flows]
+    assert [code for _, code in ended] == [0, 0, 0], ended
+    assert sum("waiting for the workspace: retrain-digits" in err for (_, err), _ in ended) == 2
+    assert sum("nothing new" in out for (out, _), _ in ended) == 2
+    assert not any("locked" in err for (_, err), _ in ended)
+
+
+def test_a_schedule_without_a_server(project: Project) -> None:
+    text = (project.root / "params.yaml").read_text()
+    (project.root / "params.yaml").write_text(
+        text + "\nschedules:\n  nightly: {flow: retrain, experiment: digits, interval: 1 day}\n"
+    )
+    (row,) = project.assay("schedule", "list")["schedules"]
+    assert (row["applied"], len(row["next"])) == (None, 3)
+    assert project.refused("schedule", "apply", code=1) == "error: no Prefect server: run `assay up`\n"
+    assert "unknown schedule 'nighty'; did you mean 'nightly'?" in project.refused("schedule", "pause", "nighty")
