@@ -28,7 +28,11 @@ Experiment = Annotated[str, typer.Argument(help="A name under `experiments:` in 
 
 @app.callback()
 def _flows() -> None:
-    """The flows of this project."""
+    """The flows of this project. They use the project's services, where `assay up` has started them."""
+    from assay.services.running import enter
+    from assay.settings import Settings
+
+    enter(Settings())
 
 
 @app.command("train-and-promote")

@@ -67,7 +67,7 @@ def tell(
     from prefect.logging import get_logger
     from prefect.utilities.urls import url_for
 
-    from assay.tracking.provenance import redact
+    from assay.redaction import redact
 
     problem = webhook.tell(
         settings,

@@ -115,7 +115,7 @@ def require_server() -> None:
 
 
 def _without_password(address: str) -> str:
-    from assay.services import without_password
+    from assay.services.stores import without_password
 
     return without_password(address)
 

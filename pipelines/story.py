@@ -55,7 +55,7 @@ def key(name: str, what: str) -> str:
 
 def run_link(run_id: str) -> str:
     """A link to the run in MLflow's pages, where a server shows them."""
-    from assay.services import without_password
+    from assay.services.stores import without_password
 
     tracking = Settings().tracking
     if tracking.startswith(("http://", "https://")):

@@ -46,7 +46,7 @@ def telling() -> Iterator[None]:
 
 def _tell(path: Path, code: int | None, message: str, retry: bool) -> None:
     if code is not None:
-        from assay.tracking.provenance import redact
+        from assay.redaction import redact
 
         message = redact(message)
     write_atomic(path, json.dumps({"code": code, "message": message, "retry": retry}).encode())
