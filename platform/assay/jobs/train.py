@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.config import ExperimentConfig, load_params, located, override, parse_experiment
 from assay.data.dataset import Dataset
-from assay.errors import AssayError, InputError
+from assay.errors import AssayError, InputError, Unavailable
 from assay.jobs import outputs
 from assay.jobs.places import opened, require_cluster
 from assay.jobs.progress import Progress
@@ -169,7 +169,8 @@ def status_as_earned(run_id: str, tracker: Tracker) -> Iterator[None]:
         yield
     except BaseException as error:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
-        tracker.set_status(run_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__)
+        with suppress(Unavailable):  # the next command marks it, and goes on with it
+            tracker.set_status(run_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__)
         raise
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from assay.errors import Unavailable
+from assay.tracking.reach import one_line
 from assay.tracking.tracker import BATCH, Tracker
 from assay.train.folder import SHIPPED, SPOOL
 from assay.train.spool import read
@@ -44,18 +45,18 @@ class Recorder:
             except Exception as error:  # whatever the store's client raises: training goes on, the spool keeps all
                 wait = min(2 * wait, LONGEST_SECONDS)
                 if not warned:
-                    self.warn(f"the tracking store does not answer ({one_line(error)}); metrics wait in {self.folder}")
+                    self.warn(f"the tracking store does not answer ({why(error)}); metrics wait in {self.folder}")
                 warned = True
 
     def close(self) -> None:
-        """Ship what is left. Raises `Unavailable` if the store does not answer; the spool waits for the next run."""
+        """Ship what is left. Raises `Unavailable` if the store does not answer; the next run then ships it."""
         self._stop.set()
         self._thread.join()
         try:
             ship(self.tracker, self.run_id, self.folder)
         except Exception as error:
             raise Unavailable(
-                f"the tracking store does not answer ({one_line(error)}); the metrics are safe in {self.folder} and "
+                f"the tracking store does not answer ({why(error)}); the metrics are safe in {self.folder} and "
                 "are shipped by the next `assay train`"
             ) from error
 
@@ -91,5 +92,7 @@ def _send(tracker: Tracker, run_id: str, batch: list, marker: Path, offset: int)
     return len(batch)
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def why(error: Exception) -> str:
+    """Why a store does not answer, without saying again that it does not."""
+    cause = error.__cause__ if isinstance(error, Unavailable) else None
+    return one_line(cause or error)[:200]

@@ -59,6 +59,8 @@ def claim(
         run = tracker.get(resume) if resume else None if new else tracker.find(experiment, fingerprint, provenance.kind)
         if run is not None:
             run_id, finished = run.info.run_id, run.info.status == "FINISHED" and not reopen
+            if not finished:
+                tracker.complete(run_id, provenance)
         else:
             run_id, finished = tracker.create(experiment, provenance), False
         folder = settings.runs / run_id

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from assay.errors import InputError, Unavailable, known
+from assay.errors import InputError, known
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance
+from assay.tracking.reach import connect, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 RECORD = "record.json"
+CONFIG = "provenance/config.json"
 BATCH = 1000  # metrics that MLflow takes in one call
 
 
@@ -36,22 +38,8 @@ class Tracker:
     @cached_property
     def client(self) -> MlflowClient:
         """The client; the first use of a new database makes its schema, one process at a time."""
-        import logging
-
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
-        self.settings.state.mkdir(exist_ok=True)
-        client = mlflow.MlflowClient(self.settings.tracking)
-        try:
-            with FileLock(self.settings.state / "mlflow.lock"):
-                client.search_experiments(max_results=1)
-                _share(self.settings.tracking)
-        except MlflowException as error:
-            line = " ".join(str(error).split())[:300]
-            raise Unavailable(f"the tracking store {_shown(self.settings.tracking)} does not answer: {line}") from None
+        client = connect(self.settings)
+        _share(self.settings.tracking)
         return client
 
     @contextmanager
@@ -68,18 +56,38 @@ class Tracker:
             yield
 
     def create(self, experiment: str, provenance: Provenance) -> str:
-        """A new run with its parameters, tags, inputs and texts; returns its id."""
+        """A new run with its parameters, tags, inputs and texts; returns its id.
+
+        Where a store fails in the middle, the run says FAILED; `complete` mends it.
+        """
         run_id = self.begin(experiment, provenance)
-        self.log_text(run_id, "provenance/config.json", json.dumps(provenance.config, indent=2))
+        try:
+            self._log_texts(run_id, provenance)
+        except Exception as error:
+            with suppress(Exception):  # this store may be the one that failed
+                self.set_status(run_id, "FAILED", str(error))
+            raise
+        return run_id
+
+    def complete(self, run_id: str, provenance: Provenance) -> None:
+        """Give a run all that explains it, if the process that created it did not come that far."""
+        from mlflow.entities import RunTag
+
+        if Path(CONFIG).name in self.names(run_id, "provenance"):
+            return
+        tags = [RunTag(PREFIX + name, value) for name, value in provenance.tags.items()]
+        self.client.log_batch(run_id, tags=tags)
+        self._log_inputs(run_id, provenance)
+        self._log_texts(run_id, provenance)
+
+    def _log_texts(self, run_id: str, provenance: Provenance) -> None:
         self.log_text(run_id, "provenance/packages.json", json.dumps(dict(provenance.packages), indent=2))
         if provenance.diff:
             self.log_text(run_id, "provenance/working-tree.diff", provenance.diff)
-        return run_id
+        self.log_text(run_id, CONFIG, json.dumps(provenance.config, indent=2))  # last: it says that all is there
 
     def begin(self, experiment: str, provenance: Provenance, parent: str | None = None, name: str = "") -> str:
         """A new run with its parameters, tags and inputs; `parent` is the search that a trial belongs to."""
-        from mlflow.entities import Param
-
         tags = {PREFIX + tag: value for tag, value in provenance.tags.items()}
         tags |= {"mlflow.source.git.commit": provenance.tags["commit"], f"{PREFIX}kind": provenance.kind}
         tags |= {"mlflow.parentRunId": parent} if parent else {}
@@ -89,10 +97,7 @@ class Tracker:
             tags=tags,
         )
         run_id: str = run.info.run_id
-        params = [Param(key, str(value)[:6000]) for key, value in flatten(provenance.config).items()]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[start : start + 100])
-        self._log_dataset(run_id, provenance)
+        self._log_inputs(run_id, provenance)
         return run_id
 
     def children(self, experiment: str, parent: str) -> list[Run]:
@@ -138,7 +143,7 @@ class Tracker:
         try:
             return self.client.get_run(run_id)
         except MlflowException:
-            raise InputError(f"no run {run_id!r} in {_shown(self.settings.tracking)}") from None
+            raise InputError(f"no run {run_id!r} in {shown(self.settings.tracking)}") from None
 
     def unfinished(self) -> list[Run]:
         """The runs that say RUNNING."""
@@ -220,20 +225,32 @@ class Tracker:
         return record
 
     def _experiment_id(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             if found.lifecycle_stage == "deleted":
                 raise InputError(f"the MLflow experiment {name!r} was deleted: restore it, or rename the experiment")
             experiment_id: str = found.experiment_id
             return experiment_id
-        local = self.settings.tracking.startswith("sqlite") or self.settings.artifact_uri
-        location = f"{self.settings.artifacts}/{name}" if local else None
-        return str(self.client.create_experiment(name, artifact_location=location))
+        server = self.settings.tracking.startswith(("http://", "https://"))  # it may know a better place
+        location = (
+            None if server and not self.settings.artifact_uri else f"{self.settings.artifacts.rstrip('/')}/{name}"
+        )
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return self._experiment_id(name)  # another process was quicker
 
-    def _log_dataset(self, run_id: str, provenance: Provenance) -> None:
-        """Tie the run to its data where MLflow's UI shows it."""
-        from mlflow.entities import Dataset, DatasetInput
+    def _log_inputs(self, run_id: str, provenance: Provenance) -> None:
+        """The parameters, and the data where MLflow's UI shows them."""
+        from mlflow.entities import Dataset, DatasetInput, Param
 
+        params = [Param(key, str(value)[:6000]) for key, value in flatten(provenance.config).items()]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100])
         name, version = provenance.tags["dataset"], provenance.tags["dataset_hash"]
         source = json.dumps({"dvc": f"data/{name}", "hash": version})
         entry = Dataset(name=name, digest=version[:36], source_type="dvc", source=source)
@@ -259,9 +276,3 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in data.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
-
-
-def _shown(uri: str) -> str:
-    """An address without its password."""
-    head, at, tail = uri.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at else uri

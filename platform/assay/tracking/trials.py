@@ -16,7 +16,7 @@ from typing import Any
 
 from assay.errors import Unavailable
 from assay.tracking.provenance import Provenance
-from assay.tracking.recorder import LONGEST_SECONDS, SECONDS, one_line, ship
+from assay.tracking.recorder import LONGEST_SECONDS, SECONDS, ship, why
 from assay.tracking.tracker import Tracker
 from assay.train.folder import FAILURE
 
@@ -91,7 +91,7 @@ class TrialRecorder:
                 )
         except Exception as error:
             raise Unavailable(
-                f"the tracking store does not answer ({one_line(error)}); {len(self._waiting)} trials are safe in the "
+                f"the tracking store does not answer ({why(error)}); {len(self._waiting)} trials are safe in the "
                 "search's folder and are recorded when the search is resumed"
             ) from error
 
@@ -112,7 +112,7 @@ class TrialRecorder:
                 wait, warned = SECONDS, False
             except Exception as error:  # whatever the store's client raises: the search goes on
                 if not warned:
-                    self.warn(f"the tracking store does not answer ({one_line(error)}); trials wait to be recorded")
+                    self.warn(f"the tracking store does not answer ({why(error)}); trials wait to be recorded")
                 warned = True
                 if self._stop.wait(wait):
                     return

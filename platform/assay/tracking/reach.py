@@ -1,0 +1,173 @@
+"""How a tracking store is reached: its schema is made once, and what does not answer says so in one line.
+
+MLflow makes the schema on first use, and two processes that do so at once break each other. Where the store is a
+file, a lock beside it keeps them apart; where it is Postgres, a lock in the server does, on however many machines
+they run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, cast
+
+from filelock import FileLock
+
+from assay.errors import AssayError, InputError, Unavailable, WorkError
+from assay.services import store_error
+from assay.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SCHEMA_LOCK = 0x61737361  # any number that nobody else's advisory lock has
+SECONDS = 10  # that a server may take to answer the first time
+REFUSALS = ("password authentication failed", "does not exist", "no pg_hba.conf entry", "could not translate host")
+"""What Postgres says where waiting does not help."""
+NOISE = (" [SQL: ", " (Background on this error", " Is the server running on that host")
+BEFORE_HOST = re.compile(r"[^\s\"']+@")
+"""User and password in an address, also in one that was cut at the wrong place."""
+
+
+def connect(settings: Settings) -> MlflowClient:
+    """A client of the tracking store, which is there, with its schema.
+
+    Raises:
+        InputError: the address or the credentials are wrong.
+        Unavailable: the store does not answer.
+    """
+    import logging
+
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # an outage is told once, in our words
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    settings.state.mkdir(exist_ok=True)
+    with FileLock(settings.state / "mlflow.lock"), _first_use(settings):
+        try:
+            client = mlflow.MlflowClient(settings.tracking)
+            client.search_experiments(max_results=1)
+        except Exception as error:
+            line = f"the tracking store {shown(settings.tracking)} cannot be used: {one_line(error)}"
+            raise translated(error, settings) or WorkError(line) from error
+    return cast("MlflowClient", Client(client, settings))
+
+
+class Client:
+    """MLflow's client, whose failures to reach the tracking or the artifact store are `Unavailable`."""
+
+    def __init__(self, client: MlflowClient, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if not callable(found):
+            return found
+
+        @wraps(found)
+        def call(*arguments: Any, **named: Any) -> Any:
+            try:
+                return found(*arguments, **named)
+            except Exception as error:
+                told = translated(error, self._settings)
+                if told is None:
+                    raise
+                raise told from error
+
+        return call
+
+
+def translated(error: Exception, settings: Settings) -> AssayError | None:
+    """What an error of MLflow's client means to the user; None if it is not about reaching a store."""
+    from mlflow.exceptions import MlflowException
+
+    store, line = f"the tracking store {shown(settings.tracking)}", one_line(error)
+    causes = list(_causes(error))
+    if any(_is(cause, "botocore", "boto3", "s3transfer") for cause in causes):
+        if "(404)" in line or "NoSuchKey" in line:
+            return None
+        return Unavailable(f"the artifact store {shown(settings.artifacts)} does not answer: {line}")
+    if any(_is(cause, "sqlalchemy") and type(cause).__name__ == "OperationalError" for cause in causes):
+        return Unavailable(f"{store} does not answer: {line}")
+    if not isinstance(error, MlflowException):
+        return None
+    if "error code 401" in line or "error code 403" in line or error.error_code == "UNAUTHENTICATED":
+        return InputError(f"{store} refuses: {line}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+    if any(_is(cause, "requests", "urllib3") for cause in causes) or line.startswith("API request to"):
+        return Unavailable(f"{store} does not answer: {line}")
+    if "out-of-date database schema" in line:
+        return InputError(
+            f"{store} was made by another version of MLflow: {line.partition('. ')[0]}; use one version everywhere"
+        )
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without the class of the error, the statement and its values, and without a password."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    for noise in NOISE:
+        line = line.partition(noise)[0]
+    if line.startswith("(") and ") " in line:  # SQLAlchemy puts the driver's class first
+        line = line.partition(") ")[2]
+    return BEFORE_HOST.sub("…@", line)[:300]
+
+
+def shown(uri: str) -> str:
+    """An address without its user, its password and its options."""
+    head, at, tail = uri.partition("?")[0].rpartition("@")
+    return f"{head.split('://')[0]}://…@{tail}" if at else tail
+
+
+@contextmanager
+def _first_use(settings: Settings) -> Iterator[None]:
+    """Find out quickly whether the store is there, and hold others while its schema may be made."""
+    uri = settings.tracking
+    if uri.startswith(("http://", "https://")):
+        _require_server(uri)
+    if not uri.startswith("postgres"):
+        yield
+        return
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(
+            uri, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": SECONDS}
+        )
+        connection = engine.connect()
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"ASSAY_TRACKING_URI needs the package {error.name}: pip install -c constraints.txt 'assay[cluster]'"
+        ) from None
+    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ValueError) as error:
+        raise InputError(
+            f"ASSAY_TRACKING_URI: {one_line(error)}; write postgresql+psycopg2://USER:PASSWORD@HOST:PORT/DATABASE"
+        ) from None
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        kind = InputError if any(words in str(error) for words in REFUSALS) else Unavailable
+        raise kind(f"the tracking store {shown(uri)} does not answer: {one_line(error)}") from None
+    with connection:  # closing it gives the lock back, and so does the death of this process
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": SCHEMA_LOCK})
+        yield
+
+
+def _require_server(uri: str) -> None:
+    """MLflow's own client tries for minutes. Behind a proxy nothing is known, and it may."""
+    import urllib.request
+
+    error = store_error(uri, SECONDS)
+    if error is not None and not urllib.request.getproxies():
+        raise Unavailable(f"the tracking store {shown(uri)} {error}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is(error: BaseException, *packages: str) -> bool:
+    return any(base.__module__.split(".")[0] in packages for base in type(error).__mro__)
