@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import pwd
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 START_SECONDS = 60.0
@@ -29,11 +32,12 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a server and wait until it answers; the kernel ends it if this process dies first."""
     prctl = ctypes.CDLL(None).prctl  # found before the fork
+    main = threading.current_thread() is threading.main_thread()  # the kernel watches the thread that forked
     with log.open("ab") as output:
         server = subprocess.Popen(
             command, env=dict(environment), cwd=log.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True, user=user, group=None if user is None else pwd.getpwnam(user).pw_gid,
-            preexec_fn=lambda: prctl(1, int(signal.SIGQUIT)),
+            preexec_fn=(lambda: prctl(1, int(signal.SIGQUIT))) if main else None,
         )  # fmt: skip
     limit = time.monotonic() + START_SECONDS
     while not ready():
@@ -44,10 +48,10 @@ def start(
 
 
 def stop(server: subprocess.Popen[bytes], number: int = signal.SIGINT) -> None:
-    """Ask a server to end, and wait; by force if it does not listen."""
+    """Ask a server to end, and wait; what does not listen, or outlives it, ends by force."""
     server.send_signal(number)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         server.wait(15)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from assay.errors import InputError, known
+from assay.errors import InputError, Unavailable, known
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance
-from assay.tracking.reach import connect, shown
+from assay.tracking.reach import connect, one_line, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -212,8 +212,18 @@ class Tracker:
 
         try:
             return Path(self.client.download_artifacts(run_id, name, str(folder)))
-        except (MlflowException, OSError):
+        except (MlflowException, OSError) as error:
+            if self._has(run_id, name):  # asked, because MLflow says the same of what is missing and of a silent store
+                raise Unavailable(f"run {run_id}: its {name} cannot be read: {one_line(error)}") from error
             raise InputError(f"run {run_id} has no {name}: it did not finish; train it to the end") from None
+
+    def _has(self, run_id: str, name: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        parent = str(Path(name).parent)
+        with suppress(MlflowException):
+            return name in {entry.path for entry in self.client.list_artifacts(run_id, parent.removeprefix("."))}
+        return False
 
     def names(self, run_id: str, folder: str) -> list[str]:
         """The names of the artifacts in a folder of a run."""
