@@ -23,7 +23,7 @@ from assay.errors import InputError, Unavailable
 from assay.jobs.evaluate import evaluate
 from assay.jobs.predict import Request, predict
 from assay.jobs.promote import promote, register
-from assay.services import http_status
+from assay.services.net import http_status
 from assay.settings import Settings
 from assay.tracking.provenance import missing
 from assay.tracking.tracker import Tracker

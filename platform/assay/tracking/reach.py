@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from filelock import FileLock
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError
-from assay.services import store_error
+from assay.services.stores import store_error
 from assay.settings import Settings
 
 if TYPE_CHECKING:
