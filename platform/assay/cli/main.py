@@ -86,6 +86,8 @@ def main() -> None:
     except AssayError as error:
         if "--debug" in sys.argv:
             raise
-        for line in str(error).splitlines():
+        from assay.redaction import redact
+
+        for line in redact(str(error)).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(error.exit_code)

@@ -15,7 +15,7 @@ from typing import Any
 from assay.config import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.errors import InputError
-from assay.redaction import redact, redact_known
+from assay.redaction import redact
 from assay.schema import digest, resolved
 
 PREFIX = "assay."
@@ -101,7 +101,7 @@ def collect(
         "fingerprint": fingerprint(config, dataset.hash, code, files),
         **machine,
     }
-    return Provenance(tags, redact_known(plain), state.diff, packages)
+    return Provenance(tags, plain, state.diff, packages)
 
 
 def fingerprint(config: ExperimentConfig, dataset_hash: str, code: str, files: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from filelock import FileLock
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError
+from assay.services.net import answer
 from assay.services.stores import store_error
 from assay.settings import Settings
 
@@ -50,10 +51,28 @@ def connect(settings: Settings) -> MlflowClient:
         try:
             client = mlflow.MlflowClient(settings.tracking)
             client.search_experiments(max_results=1)
+            _require_same_version(settings)
+        except AssayError:
+            raise
         except Exception as error:
             line = f"the tracking store {shown(settings.tracking)} cannot be used: {one_line(error)}"
             raise translated(error, settings) or WorkError(line) from error
     return cast("MlflowClient", Client(client, settings))
+
+
+def _require_same_version(settings: Settings) -> None:
+    """A server's answers, and its database, are those of its version. Raises `InputError` where ours is another."""
+    if not settings.tracking.startswith(("http://", "https://")):
+        return
+    import mlflow
+
+    status, answered = answer(f"{settings.tracking.rstrip('/')}/version")  # open to all, as /health is
+    there = answered.decode(errors="replace").strip() if status == 200 else ""
+    here = mlflow.__version__
+    if re.fullmatch(r"\d+\.\d+\S*", there) and there.split(".")[:2] != here.split(".")[:2]:
+        raise InputError(
+            f"the MLflow server {shown(settings.tracking)} is version {there}, here is {here}: install the same"
+        )
 
 
 class Client:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from assay.errors import InputError, Unavailable, known
+from assay.redaction import redact, redact_known
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance
@@ -84,7 +85,9 @@ class Tracker:
         self.log_text(run_id, "provenance/packages.json", json.dumps(dict(provenance.packages), indent=2))
         if provenance.diff:
             self.log_text(run_id, "provenance/working-tree.diff", provenance.diff)
-        self.log_text(run_id, CONFIG, json.dumps(provenance.config, indent=2))  # last: it says that all is there
+        self.log_text(
+            run_id, CONFIG, json.dumps(redact_known(provenance.config), indent=2)
+        )  # last: it says that all is there
 
     def begin(self, experiment: str, provenance: Provenance, parent: str | None = None, name: str = "") -> str:
         """A new run with its parameters, tags and inputs; `parent` is the search that a trial belongs to."""
@@ -156,7 +159,7 @@ class Tracker:
             self.client.update_run(run_id, status)
         else:
             self.client.set_terminated(run_id, status)
-        self.client.set_tag(run_id, PREFIX + "reason", reason[:5000])
+        self.client.set_tag(run_id, PREFIX + "reason", redact(reason)[:5000])
 
     def end(self, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """The last metrics and tags of a run, and its status, in as few calls as can be."""
@@ -165,7 +168,7 @@ class Tracker:
         now = time.time_ns() // 1_000_000
         points = [Metric(name, value, now, 0) for name, value in metrics.items()]
         self.client.log_batch(
-            run_id, metrics=points, tags=[RunTag(PREFIX + name, text[:5000]) for name, text in tags.items()]
+            run_id, metrics=points, tags=[RunTag(PREFIX + name, redact(text)[:5000]) for name, text in tags.items()]
         )
         self.client.set_terminated(run_id, status)
 
@@ -258,7 +261,7 @@ class Tracker:
         """The parameters, and the data where MLflow's UI shows them."""
         from mlflow.entities import Dataset, DatasetInput, Param
 
-        params = [Param(key, str(value)[:6000]) for key, value in flatten(provenance.config).items()]
+        params = [Param(key, str(value)[:6000]) for key, value in flatten(redact_known(provenance.config)).items()]
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start : start + 100])
         name, version = provenance.tags["dataset"], provenance.tags["dataset_hash"]

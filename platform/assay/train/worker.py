@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError
 from assay.files import write_json
+from assay.redaction import redact
 from assay.train.folder import FAILURE, OUTCOME, TOLD
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def failure_of(error: Exception) -> dict[str, Any]:
     """Why a training failed, for people, with the traceback of the exception that is being handled."""
     expected = isinstance(error, AssayError)
     message = str(error) if expected else f"{type(error).__name__}: {error}"
-    return {"message": message, "expected": expected, "traceback": traceback.format_exc()}
+    return {"message": redact(message), "expected": expected, "traceback": redact(traceback.format_exc())}
 
 
 def _lost_peer(error: Exception) -> bool:
