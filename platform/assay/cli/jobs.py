@@ -149,7 +149,9 @@ def _jobs_table(result: Mapping[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    grid = Table("job", "command", "status", "started", "seconds", box=None)
+    grid = Table(box=None)
+    for name in ("job", "command", "status", "started", "seconds"):
+        grid.add_column(name, overflow="fold")  # an id that is cut off is of no use
     for row in result["jobs"]:
         grid.add_row(*(escape(str(value)) for value in row.values()))
     return grid
