@@ -6,11 +6,14 @@ without it means that the parent died. Until then it is a bare interpreter that 
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 
 def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # meant for the parent, when a job and all that it started is stopped
     if sys.stdin.buffer.read():
         return
     from assay.settings import Settings, quiet
