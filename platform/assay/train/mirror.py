@@ -8,14 +8,14 @@ manifest last, so that it is whole or not looked at. The driver pulls the same i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from assay.errors import AssayError, Unavailable
 from assay.train.checkpoint import KEPT, MANIFEST
 from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, PICTURES, SPOOL, STEPS, STOP, TOLD
-from assay.train.object_store import ObjectStore
+from assay.train.object_store import Entry, ObjectStore
 
 SECONDS = 2.0
 """Between two looks at the store."""
@@ -116,6 +116,7 @@ class Sender(Mirror):
         self._send(FAILURE)
         if not self.writer:
             return
+        self._send(STEPS)  # before the metrics, as in a folder that is shared
         self._send_metrics()  # before the checkpoint: what a resumed run leaves out is then there
         self._send_checkpoints()
         for name in SMALL:
@@ -174,13 +175,13 @@ class Receiver(Mirror):
         if (self.folder / STOP).exists() and STOP not in self.marks:
             self.store.put(STOP, b"")
             self.marks[STOP] = True
-        pull_metrics(self.store, self.folder)
         names = self.store.list()
         for name, entry in names.items():
             wanted = name in (*SMALL, FAILURE) or name.startswith(f"{PICTURES}/")
             if wanted and self.marks.get(name) != entry:
                 self.store.download(name, self.folder / name)
                 self.marks[name] = entry
+        pull_metrics(self.store, self.folder, names)
 
     def close(self) -> None:
         """Bring the rest, and the newest checkpoint, whose weights are the run's."""
@@ -201,11 +202,17 @@ def pull_checkpoints(store: ObjectStore, folder: Path, count: int = KEPT) -> Non
         temporary.rename(target)
 
 
-def pull_metrics(store: ObjectStore, folder: Path) -> None:
-    """Append what is not here yet of the spool. A piece that was sent twice may reach further than it did before."""
+def pull_metrics(store: ObjectStore, folder: Path, names: Mapping[str, Entry] | None = None) -> None:
+    """Append what is not here yet of the spool. A piece that was sent twice may reach further than it did before.
+
+    Args:
+        names: what there is in the store, if that is known.
+    """
     path = folder / SPOOL
     size = path.stat().st_size if path.exists() else 0
-    for name, entry in sorted(store.list(PIECES).items()):
+    for name, entry in sorted((store.list(PIECES) if names is None else names).items()):
+        if not name.startswith(f"{PIECES}/"):
+            continue
         start = int(name.rpartition("/")[2])
         if not start <= size < start + entry.size:
             continue
