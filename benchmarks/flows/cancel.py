@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def main(times: str = "3") -> None:
         resumed = json.loads((clone / "results/digits/train.json").read_text())
         whole = json.loads(run(clone, str(BIN / "assay"), "train", "digits", "--new", "--json"))
         same = resumed["weights_sha256"] == whole["weights_sha256"]
-        figure("cancelled and gone on with, against never cancelled", identical=same, resumed=resumed["resumed_from"])
+        steps, now = re.search(r"steps +(\d+) \((\d+) now\)", services.flow_log(flow_run)).groups()
+        figure("cancelled and gone on with, against never cancelled", identical=same, steps=int(steps), last=int(now))
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def test_the_pinned_versions_are_not_known_to_be_bad() -> None:
     ("change", "symptom", "fix"),
     [
         ({"fastapi": "0.151.2"}, "min_items", "pip install -c constraints.txt fastapi"),
+        ({"sqlalchemy": "2.1.9"}, "no schedule ever runs", "pip install -c constraints.txt sqlalchemy"),
         ({"torch": "2.13.0"}, "torchvision::nms", "torch torchvision"),
         ({"torch": "2.14.1+cpu"}, "not of the same build", "same index"),
     ],
