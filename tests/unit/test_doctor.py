@@ -15,7 +15,7 @@ import typer
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from assay import doctor
+from assay import doctor, installed
 from assay.cli.doctor import doctor as verb
 from assay.doctor import Check
 
@@ -125,7 +125,7 @@ def test_the_direct_requirements_are_those_of_the_distribution() -> None:
 def test_python_constraints_space_and_shared_memory() -> None:
     assert [doctor.check_python(v).ok for v in ("3.10.9", "3.11.7", "3.12.1", "3.13.0")] == [False, True, True, False]
     text = "# pins\nFlask_WTF==1.3.0  # forms\nray[default]>=2\ntorch==2.14.1 ; python_version > '3'\n"
-    assert doctor.parse_constraints(text) == {"flask-wtf": "1.3.0", "torch": "2.14.1"}
+    assert installed.parse_constraints(text) == {"flask-wtf": "1.3.0", "torch": "2.14.1"}
     space = [doctor.check_space("state", Path("x"), int(gb * doctor.GB)) for gb in (0.5, 3, 50)]
     assert [(check.ok, bool(check.fix)) for check in space] == [(False, True), (True, True), (True, False)]
     small = doctor.check_shared_memory(64 * 2**20, 24 * doctor.GB)
