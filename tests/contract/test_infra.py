@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
-from assay.doctor import parse_constraints
+from assay.installed import parse_constraints
 from assay.settings import Settings
+from tests.support.kuberay import KINDS
 
 REPOSITORY = Path(__file__).parents[2]
 INFRA = REPOSITORY / "infra"
@@ -138,7 +139,7 @@ def test_the_compose_file_is_one() -> None:
 
 
 def kubernetes_validator(schema: dict[str, Any]) -> Any:
-    """Of KubeRay's own fields by an excerpt of its definitions, of all that is Kubernetes' by Kubernetes' schemas."""
+    """Of all that is Kubernetes' by Kubernetes' own schemas."""
     import jsonschema
     from referencing import Registry, Resource
     from referencing.jsonschema import DRAFT202012
@@ -152,8 +153,7 @@ def kubernetes_validator(schema: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("manifest", [CLUSTER, JOB], ids=["RayCluster", "RayJob"])
 def test_the_manifests_are_what_kuberay_and_kubernetes_take(manifest: dict[str, Any]) -> None:
     assert manifest["apiVersion"] == "ray.io/v1"
-    excerpt = json.loads((REPOSITORY / "tests" / "support" / "kuberay.json").read_text())
-    validator = kubernetes_validator(excerpt[manifest["kind"]])
+    validator = kubernetes_validator(KINDS[manifest["kind"]])
     errors = [f"{'/'.join(map(str, e.absolute_path))}: {e.message}" for e in validator.iter_errors(manifest["spec"])]
     assert errors == []
     broken = json.dumps(manifest["spec"]).replace('"image":', '"imagee":')
