@@ -11,7 +11,7 @@ from assay.config import load_params
 from pipelines.common import assay_flow, holding, overtaken
 from pipelines.promotion import announce, champion_of
 from pipelines.stages import reproduce
-from pipelines.story import verdict
+from pipelines.story import read_results, verdict
 
 STAGES = ("train", "evaluate", "register")
 
@@ -28,7 +28,7 @@ def train_and_promote(experiment: str) -> Any:
     with holding() as root:
         before = champion_of(root, experiment)
         ran = [stage for stage in stages_of(root, experiment) if reproduce(str(root), stage)]
-        summary = announce(root, experiment, before)
+        summary = announce(root, experiment, before) if ran else read_results(root, experiment)
     said = verdict(summary["model"])
     return Completed(message=said if ran else f"nothing new; {said}", data={"ran": ran, **summary})
 

@@ -63,11 +63,7 @@ KNOWN_BAD = (
         "flows fail with \"Body() got an unexpected keyword argument 'min_items'\"",
         f"{_INSTALL} fastapi",
     ),
-    KnownBad(
-        {"prefect": "==3.8.8", "sqlalchemy": ">=2.1"},
-        "Prefect's scheduler fails with \"Can't evaluate bulk DML statement\", and no schedule ever runs",
-        f"{_INSTALL} sqlalchemy",
-    ),
+    KnownBad({"prefect": "==3.8.8", "sqlalchemy": ">=2.1"}, "no schedule ever runs", f"{_INSTALL} sqlalchemy"),
     KnownBad(
         {"torchvision": "==0.29.1", "torch": "!=2.14.1"},
         "importing torchvision fails on `torchvision::nms`",

@@ -84,7 +84,7 @@ def test_the_shipped_file_is_right() -> None:
             "datasetz",
             {},
             "datasetz: unknown key 'datasetz'; did you mean 'datasets'? "
-            "Known: datasets, experiments, presets, searches.",
+            "Known: datasets, experiments, presets, schedules, searches.",
         ),
         ("datasets.digits.sed", 1, "datasets.digits.sed: unknown key 'sed'; did you mean 'seed'?"),
         ("datasets.digits.split.valid", 1, "datasets.digits.split.valid: unknown key 'valid'; did you mean 'val'?"),
