@@ -90,17 +90,18 @@ def pack(root: Path, named: Iterable[str] = (), environment: Mapping[str, str] =
     contents = {name: path.read_bytes() for name, path in project.items()}
     modules = {name: path.read_bytes() for name, path in code.items()}
     _require_no_secret({**contents, **modules}, secrets)
-    contents[PACKAGE] = _explained(state)
+    contents[PACKAGE] = _explained(state, environment)
     package = Package(_zip(contents, project), _zip(modules, code), state.commit, bool(state.diff), tuple(keys))
     if package.size > LIMIT:
         raise InputError(_too_large(project, f"{package.size / 1e6:.1f} MB compressed"))
     return package
 
 
-def _explained(state: CodeState) -> bytes:
-    """What `code_state` reads where there is no git."""
-    said = {"commit": state.commit, "diff": state.diff, "diff_sha256": state.diff_sha256, "redacted": state.redacted}
-    return json.dumps(said, indent=1).encode()
+def _explained(state: CodeState, environment: Mapping[str, str]) -> bytes:
+    """What `code_state` reads where there is no git. The lines that a difference takes away may hold secrets, too."""
+    diff = redact(state.diff, environment)
+    said = {"commit": state.commit, "diff": diff, "diff_sha256": state.diff_sha256}
+    return json.dumps({**said, "redacted": state.redacted or diff != state.diff}, indent=1).encode()
 
 
 def _modules(source: Path) -> Iterator[Path]:
