@@ -27,7 +27,9 @@ OPEN = {
     "MLflow": {
         "/health": "says OK",
         "/version": "the version of MLflow",
-        "/ajax-api/3.0/mlflow/server-info": "that runs are in a database, and what this version can do",
+        "/api/3.0/mlflow/server-info": "that runs are in a database, and what this version can do",
+        "/ajax-api/3.0/mlflow/server-info": "the same",
+        "/static-files/<path:path>": "code and pictures of the pages",
     },
     "Prefect": {
         "/api/health": "says true",
@@ -138,7 +140,7 @@ def test_every_route_is_closed(setup: Setup) -> None:
             for method, path in sorted(wanted):
                 reply = call(method, f"http://127.0.0.1:{port}{re.sub(r'<[^>]*>|{[^}]*}', 'x', path)}")
                 called += 1
-                if path not in OPEN[part] and (reply is None or reply[0] not in (401, 403)):
+                if path not in OPEN[part] and (reply is None or reply[0] not in (401, 403, 405)):
                     told.append((part, port, method, path, reply))
     assert called > 1000
     assert not told, "\n".join(map(str, told))
