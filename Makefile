@@ -39,6 +39,9 @@ bench: setup    ## Side-by-side measurements, one JSON line a figure
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.flows
+	$(BIN)/python -m benchmarks.cluster
+	$(BIN)/python -m benchmarks.services
 
 clean:          ## Remove local state: runs, models, results, packed data (not the virtual environment)
 	rm -rf .assay data results

@@ -7,7 +7,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-HIDDEN = {"__main__", "common", "in_process", "bare_digits", "quality", "search", "flows"}
+HIDDEN = {"__main__", "common", "in_process", "bare_digits", "quality", "search", "flows", "cluster", "services"}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -48,6 +49,10 @@ OPEN = {
 """What answers without credentials, and why that is no loss."""
 STATIC = ("/", "/v2/", "/docs", "/redoc", "/openapi.json", "/ui-settings")
 """Prefect's pages without a word of data."""
+
+
+FLOWS = re.compile("prefect|-m pipelines worker")
+"""Processes of Prefect's server, and of the worker."""
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +128,7 @@ def ports_of(setup: Setup, part: str) -> list[int]:
     own = {name: int(setup.printed[0][name].rpartition(":")[2]) for name in ("mlflow", "prefect")}
     if part != "Ray":
         return [own[part.lower()]]
-    return [port for (_, port), line in listening(setup).items() if port not in own.values() and "prefect" not in line]
+    return [port for (_, port), line in listening(setup).items() if port not in own.values() and not FLOWS.search(line)]
 
 
 def test_every_route_is_closed(setup: Setup) -> None:
@@ -215,6 +220,14 @@ def test_rays_other_ports_ask_for_the_token(setup: Setup) -> None:
         assert grpc.StatusCode.UNAUTHENTICATED in codes, port
         assert codes <= {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}, (port, codes)
     assert spoken >= 3
+
+
+def test_the_workers_own_port_hangs_up_on_strangers(setup: Setup) -> None:
+    """Its flow runs call it, each with a token that is good for once."""
+    (port,) = (port for (_, port), line in listening(setup).items() if "-m pipelines worker" in line)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.sendall(b"0" * 32 + b"\n")
+        assert line.recv(100) == b""
 
 
 def test_again_it_changes_nothing_and_other_ports_are_refused(setup: Setup) -> None:
