@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from assay.errors import InputError
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, or leave it as it is. Keeps permissions, and follows a symbolic link."""
@@ -50,6 +52,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that no other user can look into. Raises `InputError` where somebody else has taken its name."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder}: belongs to somebody else; remove it, or set TMPDIR")
+    folder.chmod(0o700)
 
 
 @contextmanager

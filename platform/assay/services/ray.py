@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from assay.errors import InputError
+from assay.files import private_folder
 from assay.services.credentials import RAY_TOKEN
 from assay.services.net import HOST, answer, http_status
 from assay.services.server import Service, child_environment
@@ -45,7 +45,7 @@ OF_COMMANDS = ("ASSAY_PROJECT", "ASSAY_CLUSTER", "ASSAY_RAY_ADDRESS", "RAY_ADDRE
 def ray_service(state: Path, port: int, dashboard: int, own: dict[str, str]) -> Service:
     """Ray's head with its dashboard; `own` is what jobs find in their environment."""
     folder, url = ray_folder(state), f"http://{HOST}:{dashboard}"
-    make_private(folder.parent)  # Ray opens its own folder to everybody
+    private_folder(folder.parent)  # Ray opens its own folder to everybody
     options = {
         "node-ip-address": HOST,
         "port": port,
@@ -82,11 +82,3 @@ def ray_folder(state: Path) -> Path:
         return inside
     project = hashlib.sha256(str(state).encode()).hexdigest()[:8]
     return Path(tempfile.gettempdir()) / f"assay-{os.getuid()}-{project}" / "ray"
-
-
-def make_private(folder: Path) -> None:
-    """A folder of the user's own, that no other user can look into."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise InputError(f"{folder}: belongs to somebody else; remove it, or set TMPDIR")
-    folder.chmod(0o700)

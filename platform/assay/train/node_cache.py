@@ -57,7 +57,9 @@ class Place:
 
     def use(self) -> None:
         """Keep the version from being removed until this process ends."""
-        self.cache.mkdir(parents=True, exist_ok=True)
+        self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.cache.stat().st_uid not in (0, os.getuid()):  # who could put in what they like
+            raise InputError(f"ASSAY_DATA_CACHE: {self.cache} belongs to another user: set it to a folder of yours")
         path = self.hidden("used")
         if path not in _used_here:
             file = path.open("ab")

@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError
-from assay.files import write_json
+from assay.files import private_folder, write_json
 from assay.redaction import redact
-from assay.train.folder import FAILURE, OUTCOME, TOLD
+from assay.train.folder import FAILURE, OUTCOME, SPOOL, TOLD
 
 if TYPE_CHECKING:
     from assay.train.loop import Training
+
+
+FORGET_SECONDS = 24 * 3600
+"""After so long without a metric, what a killed worker left on its node is removed."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,7 @@ def work_in_ray(plain: dict[str, Any]) -> None:
     """The train function of a Ray Train worker."""
     from assay.train.ray_context import RayContext, rank
 
-    job = Job(**plain)
-    if job.store:
-        job = replace(job, folder=str(node_folder(job, rank())))
-    with _sending(job, rank()):
+    with _at_home(Job(**plain), rank()) as job, _sending(job, rank()):
         _guarded(job, lambda: RayContext(Path(job.folder), job.threads, job.compiled))
 
 
@@ -88,13 +90,35 @@ def _sending(job: Job, rank: int) -> Iterator[None]:
         yield
 
 
-def node_folder(job: Job, rank: int) -> Path:
-    """The folder of a worker on its own node; those of earlier attempts are removed."""
-    run = Path(tempfile.gettempdir()) / f"assay-runs-{os.getuid()}" / job.run_id
-    for other in run.glob("*"):
-        if other.name != job.attempt:
+@contextmanager
+def _at_home(job: Job, rank: int) -> Iterator[Job]:
+    """The job with a folder of this worker's on its own node, where nodes share none; gone at the end."""
+    if not job.store:
+        yield job
+        return
+    runs = Path(tempfile.gettempdir()) / f"assay-runs-{os.getuid()}"
+    private_folder(runs)
+    for other in runs.glob("*/*"):
+        earlier = other.parent.name == job.run_id and other.name != job.attempt
+        if earlier or _abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
-    return run / job.attempt / f"rank-{rank}"
+    folder = runs / job.run_id / job.attempt / f"rank-{rank}"
+    try:
+        yield replace(job, folder=str(folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another worker's is there still
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()
+
+
+def _abandoned(attempt: Path) -> bool:
+    """Whether workers that were killed have left this folder, long ago."""
+    try:
+        last = max(path.stat().st_mtime for path in (attempt, *attempt.rglob(SPOOL)))
+    except FileNotFoundError:  # it is being removed
+        return False
+    return time.time() - last > FORGET_SECONDS
 
 
 def _guarded(job: Job, make_context: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -45,6 +46,15 @@ def test_a_version_in_use_by_a_live_process_stays(node: Node) -> None:
     user.communicate()
     node.fetch(second, limit=1900)
     assert node.kept == {second}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give a folder away")
+def test_a_folder_of_somebody_else_is_not_trusted(node: Node) -> None:
+    (version,) = versions(node, 1)
+    node.cache.mkdir()
+    os.chown(node.cache, 4242, 4242)
+    with pytest.raises(InputError, match="belongs to another user"):
+        node.fetch(version, limit=2500)
 
 
 def test_a_version_beyond_the_limit_is_refused_before_it_is_fetched(node: Node, web: Web) -> None:
