@@ -21,6 +21,9 @@ from pipelines.reaper import POOL, TAG
 from pipelines.server import connected, named, serving
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
 
@@ -100,6 +103,7 @@ def apply(settings: Settings, params: Params) -> dict[str, Any]:
 
         asyncio.run(ensure_pool())
         there = ours(client)
+        require_one_checkout(settings.root, there)
         for name, config in params.schedules.items():
             deployment = there.pop(f"{config.flow}/{name}", None)
             if deployment is not None and _says(deployment) == _wants(settings, name, config):
@@ -113,6 +117,17 @@ def apply(settings: Settings, params: Params) -> dict[str, Any]:
             client.delete_deployment(deployment.id)
             done[full.partition("/")[2]] = "deleted"
     return {"applied": done}
+
+
+def require_one_checkout(root: Path, there: Mapping[str, DeploymentResponse]) -> None:
+    """A server has the schedules of one checkout: another's would be overwritten, or deleted without a block here."""
+    for full, deployment in there.items():
+        folder = deployment.job_variables.get("working_dir")
+        if folder != str(root):
+            raise InputError(
+                f"this Prefect server has {full} of another checkout, {folder}: give each a server of its own, "
+                f"or run `prefect deployment delete {full}` where that one is gone"
+            )
 
 
 def switch(params: Params, name: str, paused: bool) -> dict[str, Any]:

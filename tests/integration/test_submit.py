@@ -43,14 +43,6 @@ SAID = (
     "dataset_hash",
 )
 
-NODE = """
-import os, pathlib, shutil
-here = pathlib.Path.cwd()
-if (here / "assay-package.json").exists() and not (here / "data").exists():
-    shutil.copytree(os.environ["TEST_DATA"], here / "data")
-"""
-"""What a node does before a job's program starts: it has the data."""
-
 
 @pytest.fixture(scope="module")
 def team(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
@@ -66,11 +58,8 @@ def team(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
 
 
 @pytest.fixture(scope="module")
-def head(team: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    node = tmp_path_factory.mktemp("node")
-    (node / "sitecustomize.py").write_text(NODE)
-    own = {"TEST_DATA": str(team.root / "data"), "PYTHONPATH": str(node)}
-    with ray_head({**os.environ, **own}) as head:
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    with ray_head({**os.environ, "ASSAY_DATA_CACHE": str(tmp_path_factory.mktemp("cache"))}) as head:
         yield head
 
 
