@@ -41,9 +41,10 @@ def main() -> None:
 
 def _watched(clone: Path) -> list[psutil.Process]:
     """The supervisor and the first process of each service: without any of them something is missing."""
-    from assay.services.processes import of_setup
+    from assay.services.setup import supervisor_of
 
-    supervisor = next(process for process in of_setup(clone) if "assay.services.supervisor" in process.cmdline())
+    supervisor = supervisor_of(clone)
+    assert supervisor is not None
     return [supervisor, *supervisor.children()]
 
 

@@ -21,6 +21,7 @@ import pytest
 from assay.services.net import MARK, answer, basic
 from assay.services.processes import of_setup, work
 from assay.services.ray import ray_folder
+from assay.services.setup import supervisor_of
 from tests.conftest import REPOSITORY, Project
 from tests.support.setup import Setup, assay, bare, free_block, nothing_left, start
 
@@ -357,7 +358,8 @@ def test_a_killed_supervisor_and_a_stale_file_are_cleaned_up(tmp_path: Path) -> 
     project, first = bare(tmp_path / "p"), free_block()
     with start(project, "up", "--ports", str(first)) as process:
         assert waited(lambda: len(of_setup(project.root)) > 3)
-        supervisor = next(p for p in of_setup(project.root) if "assay.services.supervisor" in p.cmdline())
+        supervisor = supervisor_of(project.root)
+        assert supervisor is not None
         orphan = subprocess.Popen(["sleep", "300"], env={MARK: str(project.root)}, start_new_session=True)
         supervisor.kill()
         _, said = process.communicate(timeout=100)

@@ -179,7 +179,7 @@ def _answer(settings: Settings, ports: Ports, stop: Stop, credentials: Credentia
 def _end(root: Path, state: Path, say: Say) -> int:
     """End the supervisor and with it all others, then what it left; how many processes there were."""
     before = {process.pid for process in of_setup(root)}
-    supervisor = _supervisor(root)
+    supervisor = supervisor_of(root)
     if supervisor is not None:
         say("ending the services")
         _await_end(supervisor, state, say)
@@ -190,14 +190,16 @@ def _end(root: Path, state: Path, say: Say) -> int:
     return len(before)
 
 
-def _supervisor(root: Path) -> psutil.Process | None:
+def supervisor_of(root: Path) -> psutil.Process | None:
+    """The supervisor: the oldest of its name, for a child that it is just starting looks like it for a moment."""
     import psutil
 
+    found = []
     for process in of_setup(root):
         with suppress(psutil.Error):
             if SUPERVISOR in process.cmdline():
-                return process
-    return None
+                found.append((process.create_time(), process.pid, process))
+    return min(found)[2] if found else None
 
 
 def _await_end(supervisor: psutil.Process, state: Path, say: Say) -> None:
