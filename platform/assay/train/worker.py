@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.errors import AssayError
+from assay.errors import AssayError, WorkError
 from assay.files import private_folder, write_json
 from assay.redaction import redact
 from assay.train.folder import FAILURE, OUTCOME, SPOOL, TOLD
@@ -62,8 +62,11 @@ def work_in_ray(plain: dict[str, Any]) -> None:
     """The train function of a Ray Train worker."""
     from assay.train.ray_context import RayContext, rank
 
-    with _at_home(Job(**plain), rank()) as job, _sending(job, rank()):
-        _guarded(job, lambda: RayContext(Path(job.folder), job.threads, job.compiled))
+    try:
+        with _at_home(Job(**plain), rank()) as job, _sending(job, rank()):
+            _guarded(job, lambda: RayContext(Path(job.folder), job.threads, job.compiled))
+    except Exception as error:  # Ray writes it into its logs, as it is; what matters of it is in the run's folder
+        raise WorkError(redact(f"{type(error).__name__}: {error}")) from None
 
 
 def work_here(job: Job) -> None:
