@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.servers import free_port
+
 BIN = Path(sys.executable).parent
 START_SECONDS = 60.0
 
@@ -75,6 +77,8 @@ class Cluster:
     environment: Mapping[str, str]
     network: Network
     token: str = field(default_factory=lambda: secrets.token_hex(32))
+    port: int = field(default_factory=lambda: free_port("0.0.0.0"))  # where Ray listens, whatever it is told
+    dashboard_port: int = field(default_factory=lambda: free_port("0.0.0.0"))
     nodes: dict[str, str] = field(default_factory=dict)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -89,12 +93,12 @@ class Cluster:
     @property
     def address(self) -> str:
         """Of the head, for drivers."""
-        return f"{self.host}:6379"
+        return f"{self.host}:{self.port}"
 
     @property
     def dashboard(self) -> str:
         """Of the job server, for submitters."""
-        return f"http://{self.host}:8265"
+        return f"http://{self.host}:{self.dashboard_port}"
 
     @property
     def access(self) -> dict[str, str]:
@@ -102,7 +106,8 @@ class Cluster:
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
     def start_head(self, cpus: int = 0) -> None:
-        command = ["--head", "--port=6379", f"--dashboard-host={self.host}", "--dashboard-port=8265"]
+        command = ["--head", f"--port={self.port}", f"--dashboard-host={self.host}"]
+        command += [f"--dashboard-port={self.dashboard_port}", f"--ray-client-server-port={free_port(self.host)}"]
         command += ["--include-dashboard=true", f"--temp-dir={self.folder / 'r'}"]
         self._start("head", [], [*command, f"--node-ip-address={self.host}"], cpus, self.bridge)
         self.wait(lambda: self._answers(), "head")
