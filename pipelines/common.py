@@ -14,6 +14,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from assay.errors import AssayError
+from assay.redaction import redact
 from assay.settings import Settings
 from pipelines import records, webhook
 from pipelines.errors import StageFailed
@@ -66,8 +67,6 @@ def tell(
     """Tell the webhook, and the log where it does not answer."""
     from prefect.logging import get_logger
     from prefect.utilities.urls import url_for
-
-    from assay.redaction import redact
 
     problem = webhook.tell(
         settings,

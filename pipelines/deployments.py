@@ -17,7 +17,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
 
 from assay.errors import InputError, Unavailable
-from pipelines.reaper import POOL, TAG
+from assay.services.prefect import POOL
+from pipelines.reaper import TAG
 from pipelines.server import connected, named, serving
 
 if TYPE_CHECKING:

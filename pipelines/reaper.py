@@ -20,13 +20,13 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Completed, Crashed
 from prefect.types._datetime import now
 
+from assay.services.prefect import POOL
 from pipelines import records
 from pipelines.common import skipped, tell, waiting_runs
 
 if TYPE_CHECKING:
     from assay.settings import Settings
 
-POOL = "assay"
 TAG = "assay"
 LOST_SECONDS = 60.0
 """After so long a run that was given to a worker, and that no process has taken up, is lost."""

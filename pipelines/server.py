@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from assay.errors import InputError, Unavailable
+from assay.services.stores import without_password
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -95,7 +96,7 @@ def require_server() -> None:
     if not address:
         raise Unavailable(NO_SERVER)
     user, _, password = (PREFECT_API_AUTH_STRING.value() or "").partition(":")
-    shown = _without_password(address)
+    shown = without_password(address)
     try:
         found = httpx.get(f"{address.rstrip('/')}/admin/version", auth=(user, password), timeout=SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -112,12 +113,6 @@ def require_server() -> None:
     if version.split(".")[:2] != prefect.__version__.split(".")[:2]:
         here = prefect.__version__
         raise InputError(f"the Prefect server at {shown} is version {version}, here is {here}: install the same")
-
-
-def _without_password(address: str) -> str:
-    from assay.services.stores import without_password
-
-    return without_password(address)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from assay.services.stores import without_password
 from assay.settings import Settings
 
 PICTURES_BYTES = 400_000
@@ -55,8 +56,6 @@ def key(name: str, what: str) -> str:
 
 def run_link(run_id: str) -> str:
     """A link to the run in MLflow's pages, where a server shows them."""
-    from assay.services.stores import without_password
-
     tracking = Settings().tracking
     if tracking.startswith(("http://", "https://")):
         return f"[{run_id}]({without_password(tracking).rstrip('/')}/#/runs/{run_id})"

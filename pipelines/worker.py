@@ -20,8 +20,9 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.workers.process import ProcessWorker
 
+from assay.services.prefect import POOL
 from pipelines import records
-from pipelines.reaper import POOL, Reaper
+from pipelines.reaper import Reaper
 from pipelines.server import require_server
 from pipelines.zombies import ensure_automation
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -26,9 +26,15 @@ _NO_SECRET = ("_PATH", "_FILE", "_DIR", "_ID")  # places and names
 
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """The text without the secrets of `environment` (this process's own), and without what looks like one."""
-    for value in secrets_of(os.environ if environment is None else environment):
-        text = text.replace(value, TAKEN_OUT)
+    text = without(text, secrets_of(os.environ if environment is None else environment))
     return _IN_ADDRESS.sub(rf"\1{TAKEN_OUT}@", _LOOKS.sub(rf"\1{TAKEN_OUT}", text))
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """The text without these values."""
+    for value in secrets:
+        text = text.replace(value, TAKEN_OUT)
+    return text
 
 
 def redact_known(data: Any, environment: Mapping[str, str] | None = None) -> Any:
@@ -40,10 +46,7 @@ def redact_known(data: Any, environment: Mapping[str, str] | None = None) -> Any
             return {clean(key): clean(value) for key, value in node.items()}
         if isinstance(node, (list, tuple)):
             return [clean(value) for value in node]
-        if isinstance(node, str):
-            for value in known:
-                node = node.replace(value, TAKEN_OUT)
-        return node
+        return without(node, known) if isinstance(node, str) else node
 
     return clean(data)
 

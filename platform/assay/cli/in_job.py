@@ -17,6 +17,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
+from assay.redaction import secrets_of, without
+
 
 class Discreet(io.TextIOBase):
     """A stream that takes out the secrets of this process; everybody who sees the cluster sees the logs of its jobs."""
@@ -25,9 +27,7 @@ class Discreet(io.TextIOBase):
         self.stream, self.secrets = stream, secrets
 
     def write(self, text: str) -> int:
-        for value in self.secrets:
-            text = text.replace(value, "[redacted]")
-        return self.stream.write(text)
+        return self.stream.write(without(text, self.secrets))
 
     def flush(self) -> None:
         self.stream.flush()
@@ -45,7 +45,6 @@ class Discreet(io.TextIOBase):
 
 def main() -> None:
     from assay.cluster.follow import END
-    from assay.redaction import secrets_of
 
     for stream in (sys.stdout, sys.stderr):  # the cluster gives out logs that are UTF-8, or none
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]

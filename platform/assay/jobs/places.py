@@ -13,7 +13,7 @@ from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PACKAGE
 from assay.train import cluster
-from assay.train.node_data import dataset_folder
+from assay.train.node_data import version_here
 
 
 def opened(name: str, settings: Settings, say: Callable[[str], None]) -> Dataset:
@@ -22,13 +22,16 @@ def opened(name: str, settings: Settings, say: Callable[[str], None]) -> Dataset
     Raises:
         InputError: it is not here or not what was recorded; one line with the mend.
     """
-    local = settings.dataset_folder(name)
     version = recorded_hash(settings.root, name)
     if version is None or not _is_package(settings):
-        return open_dataset(settings.root, name, local)
-    limit = int(settings.data_cache_gb * 1e9)
-    folder = dataset_folder(settings.root, name, version, local, settings.data_cache_folder, limit, say)
+        return open_dataset(settings.root, name, settings.dataset_folder(name))
+    folder = version_here(settings, name, version, say)
     return Dataset(folder, read_card(folder, name), version)
+
+
+def project_for_nodes(settings: Settings) -> str:
+    """What a job's workers are told of the project: its folder, where they may be on other nodes; else nothing."""
+    return str(settings.root) if settings.ray_address else ""
 
 
 def require_cluster(settings: Settings, searching: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from assay.config import ExperimentConfig, load_params, located
 from assay.data.dataset import Dataset
 from assay.errors import InputError
-from assay.jobs.places import opened, require_cluster
+from assay.jobs.places import opened, project_for_nodes, require_cluster
 from assay.jobs.train import require_repository
 from assay.schema import digest, resolved
 from assay.search_config import SearchConfig
@@ -122,7 +122,7 @@ class SearchContext:
         job = Job(
             f"{search_id}-{trial.number:04d}", resolved(config), str(self.dataset.folder), self.dataset.hash, str(at),
             self.plan.threads, bool(self.plan.gpus), self.plan.compiled,
-            project=str(self.settings.root) if self.settings.ray_address else "",
+            project=project_for_nodes(self.settings),
         )  # fmt: skip
         return TrialJob(
             job=job.plain(),

@@ -14,7 +14,7 @@ from assay.config import ExperimentConfig, load_params, located, override, parse
 from assay.data.dataset import Dataset
 from assay.errors import AssayError, InputError, Unavailable
 from assay.jobs import outputs
-from assay.jobs.places import opened, require_cluster
+from assay.jobs.places import opened, project_for_nodes, require_cluster
 from assay.jobs.progress import Progress
 from assay.schema import resolved
 from assay.settings import Settings
@@ -102,7 +102,7 @@ def _job(held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, 
         chosen.threads,
         chosen.gpu,
         chosen.compiled,
-        project=str(settings.root) if settings.ray_address else "",
+        project=project_for_nodes(settings),
         store=f"{settings.remote_runs}/{held.run_id}" if settings.remote_runs else "",
     )
 

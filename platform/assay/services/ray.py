@@ -76,9 +76,12 @@ def ray_service(state: Path, port: int, dashboard: int, own: dict[str, str]) -> 
 
 
 def ray_folder(state: Path) -> Path:
-    """Below the project where the names of Ray's sockets still fit, else below the system's temporary folder."""
-    inside = state / "up" / "ray"
-    if len(str(inside)) + SOCKET_NAME <= SOCKET_PATH:
-        return inside
+    """Of the head that `assay up` starts: no two projects share one."""
     project = hashlib.sha256(str(state).encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"assay-{os.getuid()}-{project}" / "ray"
+    return with_room_for_sockets(state / "up" / "ray", f"assay-{os.getuid()}-{project}/ray")
+
+
+def with_room_for_sockets(inside: Path, outside: str) -> Path:
+    """A folder below the project where the names of Ray's sockets still fit, else below the system's temporary one."""
+    fits = len(str(inside)) + SOCKET_NAME <= SOCKET_PATH
+    return inside if fits else Path(tempfile.gettempdir()) / outside

@@ -85,9 +85,8 @@ class Tracker:
         self.log_text(run_id, "provenance/packages.json", json.dumps(dict(provenance.packages), indent=2))
         if provenance.diff:
             self.log_text(run_id, "provenance/working-tree.diff", provenance.diff)
-        self.log_text(
-            run_id, CONFIG, json.dumps(redact_known(provenance.config), indent=2)
-        )  # last: it says that all is there
+        config = json.dumps(redact_known(provenance.config), indent=2)
+        self.log_text(run_id, CONFIG, config)  # last: it says that all is there
 
     def begin(self, experiment: str, provenance: Provenance, parent: str | None = None, name: str = "") -> str:
         """A new run with its parameters, tags and inputs; `parent` is the search that a trial belongs to."""

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import psutil
 
 from assay.config import TrainConfig
 from assay.errors import AssayError, Unavailable, WorkError
-from assay.services.ray import RAY_ENVIRONMENT, SOCKET_PATH
+from assay.services.ray import RAY_ENVIRONMENT, with_room_for_sockets
 from assay.settings import Settings
 from assay.train import cluster
 from assay.train.folder import FAILURE, OUTCOME, STOP
@@ -33,7 +32,6 @@ ATTEMPTS = 3  # of a job whose workers die; a job that fails is not tried again
 TICK_SECONDS = 0.2
 SESSION_SECONDS = 24 * 3600
 END_SECONDS = 2.0
-SOCKET_NAME = 65  # bytes that Ray adds to its folder
 
 
 def launch(
@@ -125,7 +123,7 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
     else:
         say("starting Ray on this machine")
         _loopback_only()
-        folder = _ray_folder(settings)
+        folder = with_room_for_sockets(settings.state / "ray", f"assay-ray-{os.getuid()}")
         _forget_sessions(folder)
         ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=str(folder), **common)
     try:
@@ -249,14 +247,6 @@ def _forget_sessions(folder: Path) -> None:
     for session in folder.glob("session_2*"):
         if time.time() - session.stat().st_mtime > SESSION_SECONDS:
             shutil.rmtree(session, ignore_errors=True)
-
-
-def _ray_folder(settings: Settings) -> Path:
-    """Below the project where Ray's socket names still fit, else below the system's temporary folder."""
-    inside = settings.state / "ray"
-    if len(str(inside)) + SOCKET_NAME <= SOCKET_PATH:
-        return inside
-    return Path(tempfile.gettempdir()) / f"assay-ray-{os.getuid()}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ manifest last, so that it is whole or not looked at. The driver pulls the same i
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ SMALL = (STEPS, TOLD, OUTCOME)
 PIECES = "spool"
 
 
-class Mirror:
+class Mirror(ABC):
     """One end of it: a folder here, and the run's place in the store. A thread keeps them alike until `close`.
 
     A store that does not answer is tried again, and told of once; what could not be brought at the end is an error.
@@ -63,8 +64,9 @@ class Mirror:
                     self.say(f"{error}; trying again")
                 told = True
 
+    @abstractmethod
     def _sync(self) -> None:
-        raise NotImplementedError
+        """Bring what is new; called by one thread at a time."""
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from assay.data.version import folder_hash, recorded_hash, remember
 from assay.errors import InputError, WorkError
 from assay.files import sync
+from assay.settings import Settings
 from assay.train.dvc_remote import Damaged, Remote, check_version, open_remote
 from assay.train.node_cache import Place, amount
 
@@ -43,6 +44,12 @@ def dataset_folder(
                 if place.found()[0] != version:  # nobody else fetched it while this process waited
                     _fetch(place, open_remote(root))
     return place.folder
+
+
+def version_here(settings: Settings, name: str, version: str, say: Callable[[str], None]) -> Path:
+    """`dataset_folder` of a project on this node, with this node's cache."""
+    local, limit = settings.dataset_folder(name), int(settings.data_cache_gb * 1e9)
+    return dataset_folder(settings.root, name, version, local, settings.data_cache_folder, limit, say)
 
 
 def missing_in_remote(root: Path, name: str) -> list[str]:

@@ -193,11 +193,9 @@ def _dataset_here(job: Job, name: str, tell: Callable[[str], None]) -> Path:
     if not job.project:
         return Path(job.dataset)
     from assay.settings import Settings
-    from assay.train.node_data import dataset_folder
+    from assay.train.node_data import version_here
 
-    settings = Settings(project=_project_here(job))
-    local, limit = settings.dataset_folder(name), int(settings.data_cache_gb * 1e9)
-    return dataset_folder(settings.root, name, job.dataset_hash, local, settings.data_cache_folder, limit, tell)
+    return version_here(Settings(project=_project_here(job)), name, job.dataset_hash, tell)
 
 
 def _work(job: Job, context: Any) -> None:
