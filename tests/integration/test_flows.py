@@ -26,7 +26,7 @@ SLOW = """
     task: {name: classification, architecture: small_cnn, image_size: 8}
     data: digits
     optimizer: {lr: 3.0e-3}
-    train: {epochs: 3, batch_size: 16, workers: 0, checkpoint_seconds: 0.5}
+    train: {epochs: 6, batch_size: 16, workers: 0, checkpoint_seconds: 0.5}
 """
 SCHEDULES = """
 schedules:
@@ -131,9 +131,28 @@ def checkpoint(here: Site) -> int:
     return max((int(p.name[5:]) for p in here.root.glob(".assay/runs/*/checkpoints/step-*")), default=0)
 
 
-def beyond(here: Site, step: int) -> int:
-    """Wait until training has saved a step after this one."""
-    return int(wait_for(f"a checkpoint beyond step {step}", lambda: checkpoint(here) > step and checkpoint(here)))
+def held_beyond(here: Site, step: int) -> tuple[psutil.Process, int]:
+    """Stop the training's clock once it has saved a step after this one, so that a fast machine cannot end it."""
+    saved = wait_for(f"a checkpoint beyond step {step}", lambda: checkpoint(here) > step and checkpoint(here))
+    process = training(here)
+    assert process is not None
+    process.suspend()
+    return process, int(saved)
+
+
+def told_to_stop(process: psutil.Process) -> bool:
+    """Whether SIGINT or SIGTERM waits for a process that is held."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    pending = int(re.search(r"ShdPnd:\s+(\w+)", status).group(1), 16)
+    return bool(pending & (1 << (signal.SIGINT - 1) | 1 << (signal.SIGTERM - 1)))
+
+
+def cancel(here: Site, run: str, process: psutil.Process) -> dict[str, Any]:
+    """Cancel a run whose training is held, and let it go on when it has been told."""
+    here.set_state(run, "CANCELLING")
+    wait_for("the signal", lambda: told_to_stop(process))
+    process.resume()
+    return here.wait_state(run, "CANCELLED")
 
 
 def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had_happened(
@@ -141,24 +160,21 @@ def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had
 ) -> None:
     project = Project(here.root)
     run = start(here, "slow")
-    step = beyond(here, 0)
-
+    process, step = held_beyond(here, 0)
     here.end(here.worker, signal.SIGKILL)  # the flow goes on, and the next worker finds it
     here.end(here.server, signal.SIGKILL)
     here.start_server()
     here.start_worker()
-    assert training(here) is not None
-    here.set_state(run, "CANCELLING")
-    ended = here.wait_state(run, "CANCELLED")
+    cancel(here, run, process)
     assert training(here) is None
     assert checkpoint(here) >= step
 
     run = start(here, "slow")
-    step = beyond(here, checkpoint(here))
-    here.set_state(run, "CANCELLING")  # now by the worker that started it
-    ended = here.wait_state(run, "CANCELLED")
+    process, step = held_beyond(here, checkpoint(here))
+    ended = cancel(here, run, process)  # now by the worker that started it
     assert "cancelled" in ended["state"]["message"]
     assert training(here) is None
+    assert checkpoint(here) >= step
 
     run = start(here, "slow")
     wait_for("the training", lambda: training(here))

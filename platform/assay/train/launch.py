@@ -114,6 +114,7 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
     if ray.is_initialized():
         yield
         return
+    _read_environment_again()
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if settings.ray_address:
         try:
@@ -132,6 +133,14 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
         ours = set() if settings.ray_address else _ray_processes()
         ray.shutdown()
         _end(ours)
+
+
+def _read_environment_again() -> None:
+    """Ray reads how it authenticates when it is first imported, which another may have done before us."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def ray_alive() -> bool:
