@@ -12,7 +12,8 @@ import psutil
 
 from benchmarks.common import BIN, figure, run
 from benchmarks.flows import schedule, served, small_clone
-from tests.support.flows import Site, wait_for
+from tests.support.flows import Site
+from tests.support.servers import wait_for
 
 BLOCK = {"digits": {"flow": "train-and-promote", "experiment": "digits", "interval": "1 week"}}
 SECONDS = 900.0

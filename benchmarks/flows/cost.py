@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import environment, figure, run
+from benchmarks.common import environment, figure
 from benchmarks.flows import served, small_clone
 from tests.support.flows import Site
 
@@ -43,21 +43,10 @@ def main() -> None:
     with small_clone(train__epochs=20, train__workers=2) as clone:
         figure("a flow of the digits, with a server of its own", **flow(clone, environment(clone)))
         figure("the same, nothing stale", **flow(clone, environment(clone)))
-        with served(clone, {}) as services:
-            figure("the same on a running server, nothing stale", **flow(clone, services.environment))
-            changed = {**services.environment}
-            run(clone, "dvc", "repro", "-q", "data@digits")
-            (clone / "results").rename(clone / ".assay" / "results-before")
-            (clone / "dvc.lock").unlink()
-            fresh_runs(clone)
-            figure("a flow of the digits, on a running server", **flow(clone, changed))
-            figure("one task of no work, milliseconds", **task(services))
-
-
-def fresh_runs(clone: Path) -> None:
-    """Forget what was trained, so that every stage works again."""
-    for name in ("mlflow.db", "mlflow.db-wal", "mlflow.db-shm"):
-        (clone / ".assay" / name).unlink(missing_ok=True)
+    with small_clone(train__epochs=20, train__workers=2) as clone, served(clone, {}) as services:
+        figure("a flow of the digits, on a running server", **flow(clone, services.environment))
+        figure("the same, nothing stale", **flow(clone, services.environment))
+        figure("one task of no work, milliseconds", **task(services))
 
 
 def flow(clone: Path, variables: dict[str, str]) -> dict[str, Any]:

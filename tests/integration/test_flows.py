@@ -19,7 +19,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tests.conftest import Project
-from tests.support.flows import Site, site, wait_for
+from tests.support.flows import Site, site
+from tests.support.servers import wait_for
 
 SLOW = """
   slow:

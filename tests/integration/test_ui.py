@@ -27,6 +27,7 @@ from assay.services.server import Server, Service, Stop
 from assay.services.stores import sqlite_file, without_password
 from assay.settings import Settings
 from assay.tracking.tracker import Tracker
+from tests.support.servers import free_port
 
 PROGRAM = """
 import sys, typer
@@ -62,12 +63,6 @@ class Running:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(folder: Path, port: int, **env: str) -> subprocess.Popen[str]:

@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from assay.services.processes import of_setup, work
 from assay.services.ray import ray_folder
 from assay.services.setup import supervisor_of
 from tests.conftest import REPOSITORY, Project
+from tests.support.servers import wait_for
 from tests.support.setup import Setup, assay, bare, free_block, nothing_left, start
 
 OPEN = {
@@ -296,22 +296,13 @@ time.sleep(300)
 """
 
 
-def waited(condition: Any, seconds: float = 60) -> bool:
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
 def test_what_was_killed_is_started_again(setup: Setup) -> None:
     """The last test but one: MLflow's server, killed with all of it."""
     mine = of_setup(setup.project.root)
     victims = [process for process in mine if "mlflow" in " ".join(process.cmdline())]
     for victim in victims:
         victim.kill()
-    assert waited(lambda: "dead" in (setup.state / "services.json").read_text(), 10)
+    wait_for("its state", lambda: "dead" in (setup.state / "services.json").read_text(), 10)
     printed, said = assay(setup.project, "up")
     assert printed == {**setup.printed[0], "started": False}
     assert "MLflow: healthy" in said
@@ -322,7 +313,7 @@ def test_down_lets_a_job_save_and_leaves_nothing(setup: Setup, tmp_path: Path) -
     """The last test on the shared setup: it ends it. The job traps SIGTERM, as a training does."""
     (tmp_path / "job.py").write_text(JOB)
     submit(setup, sys.executable, str(tmp_path / "job.py"), str(tmp_path))
-    assert waited((tmp_path / "works").exists)
+    wait_for("the work", (tmp_path / "works").exists)
     assert [one.name.split()[0] for one in work(setup.project.root)] == ["job"]
     printed, said = assay(setup.project, "down")
     assert printed["was_up"]
@@ -336,7 +327,7 @@ def test_down_lets_a_job_save_and_leaves_nothing(setup: Setup, tmp_path: Path) -
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     project, first = bare(tmp_path / "p"), free_block()
     with start(project, "up", "--ports", str(first)) as process:
-        assert waited(lambda: len(of_setup(project.root)) > 3)
+        wait_for("the services", lambda: len(of_setup(project.root)) > 3)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=100)
     assert process.returncode == 130
@@ -357,7 +348,7 @@ def test_a_killed_supervisor_and_a_stale_file_are_cleaned_up(tmp_path: Path) -> 
     """A supervisor killed while it starts things: what it leaves ends by itself or by `down`."""
     project, first = bare(tmp_path / "p"), free_block()
     with start(project, "up", "--ports", str(first)) as process:
-        assert waited(lambda: len(of_setup(project.root)) > 3)
+        wait_for("the services", lambda: len(of_setup(project.root)) > 3)
         supervisor = supervisor_of(project.root)
         assert supervisor is not None
         orphan = subprocess.Popen(["sleep", "300"], env={MARK: str(project.root)}, start_new_session=True)

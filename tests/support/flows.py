@@ -5,37 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SECONDS = 120.0
+from tests.support.servers import WAIT_SECONDS, free_port, wait_for
+
 AUTH = "assay:a-password-of-tests"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_for(what: str, ready: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """The first true answer."""
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        found = ready()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{what}: not within {seconds:g} s")
 
 
 @dataclass
@@ -116,7 +97,7 @@ class Site:
         found: dict[str, Any] = self.api("GET", f"/flow_runs/{flow_run}")
         return found
 
-    def wait_state(self, flow_run: str, *states: str, seconds: float = SECONDS) -> dict[str, Any]:
+    def wait_state(self, flow_run: str, *states: str, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
         """The run, once its state has one of these types or names."""
 
         def there() -> dict[str, Any] | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import psutil
 import requests
 
 from tests.conftest import BIN, REPOSITORY
+from tests.support.servers import free_port
 
 HOST = "127.0.0.1"
 PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "ray-client-server-port")
@@ -72,12 +72,6 @@ def ray_head(variables: Mapping[str, str] = os.environ) -> Iterator[Head]:
     finally:
         _end(process, folder)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as found:
-        found.bind((HOST, 0))
-        return int(found.getsockname()[1])
 
 
 def _wait(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tests.support.ray_head import HOST, free_port
+from tests.support.ray_head import HOST
+from tests.support.servers import free_port
 
 
 class Wire:

@@ -137,7 +137,7 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
 
 def _read_environment_again() -> None:
     """Ray reads how it authenticates when it is first imported, which another may have done before us."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STEPS, STOP
 from assay.train.mirror import Receiver, Sender, receiving, sending
 from assay.train.object_store import ObjectStore
 from assay.train.spool import Spool, read
+from tests.support.servers import wait_for
 
 
 def silent(_: str) -> None: ...
@@ -111,7 +110,7 @@ def test_a_torn_line_waits_for_its_end(bucket: str, tmp_path: Path) -> None:
 def test_a_wish_to_stop_reaches_the_worker(bucket: str, tmp_path: Path) -> None:
     with receiving(bucket, tmp_path / "driver", silent), sending(bucket, tmp_path / "node", silent):
         (tmp_path / "driver" / STOP).touch()
-        assert wait(lambda: (tmp_path / "node" / STOP).exists())
+        wait_for("the order to stop", (tmp_path / "node" / STOP).exists)
 
 
 def test_a_failure_is_told_by_whoever_has_it(bucket: str, tmp_path: Path) -> None:
@@ -143,7 +142,7 @@ def test_what_cannot_be_brought_at_the_end_is_an_error(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     sender.store = ObjectStore(bucket)
     record(tmp_path, 1)
-    assert wait(lambda: len(told) > 0)
+    wait_for("the word", lambda: told)
     with pytest.raises(Unavailable, match="does not answer"):
         sender.close()
     assert len(told) == 1
@@ -162,10 +161,3 @@ def test_marks_change_with_the_content_alone(bucket: str) -> None:
     assert found[:2] == (b"2", second)
     assert 0 <= found[2] < 60
     assert dataclasses.astuple(store.list()["a"])[1] == 1
-
-
-def wait(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    limit = time.monotonic() + seconds
-    while not condition() and time.monotonic() < limit:
-        time.sleep(0.05)
-    return condition()
