@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from assay.services.parts import services
 from assay.services.ports import Ports, addresses, chosen_ports, keep_ports, kept_ports, require_all_free
 from assay.services.processes import SAVE_SECONDS, end_work, of_setup, sweep
 from assay.services.running import STATUS, read_status, supervised
-from assay.services.server import Stop, new_log, stop_signals
+from assay.services.server import Service, Stop, new_log, stop_signals
 from assay.services.stores import without_password
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ SUPERVISOR = "assay.services.supervisor"
 WAIT_SECONDS = 120.0
 _END_SECONDS = SAVE_SECONDS + 45.0
 _POLL = 0.2
+_SILENT_SECONDS = 15.0
 
 
 def up(settings: Settings, first_port: int | None, say: Say) -> dict[str, Any] | None:
@@ -51,7 +52,9 @@ def up(settings: Settings, first_port: int | None, say: Say) -> dict[str, Any] |
             raise InputError(f"--ports {first_port}: the services run elsewhere; run `assay down` first")
         try:
             supervisor = _start(settings, ports, say) if started else None
-            healthy = _wait(state, supervisor, stop, say) and _answer(settings, ports, stop, credentials)
+            healthy = _wait(state, supervisor, services(settings, ports), stop, say)
+            if healthy:
+                require_login(addresses(ports)["mlflow"], credentials)
         except AssayError:
             if started:
                 _end(settings.root.resolve(), state, say)
@@ -136,9 +139,12 @@ def _start(settings: Settings, ports: Ports, say: Say) -> subprocess.Popen[bytes
         os.close(handle)
 
 
-def _wait(state: Path, supervisor: subprocess.Popen[bytes] | None, stop: Stop, say: Say) -> bool:
-    """Until every service is healthy; False if the user asked to stop first."""
+def _wait(
+    state: Path, supervisor: subprocess.Popen[bytes] | None, wanted: Sequence[Service], stop: Stop, say: Say
+) -> bool:
+    """Until the supervisor calls every service healthy, and each answers; False if the user asked to stop first."""
     began, told = time.monotonic(), dict[str, str]()
+    heard = began
     while not stop.asked:
         status = read_status(state)
         found: dict[str, str] = status.get("services", {})
@@ -147,7 +153,12 @@ def _wait(state: Path, supervisor: subprocess.Popen[bytes] | None, stop: Stop, s
                 say(f"{name}: {now} ({time.monotonic() - began:.0f} s)")
         told = found
         if status.get("ready") and set(found.values()) == {"healthy"}:
-            return True
+            silent = [service for service in wanted if not service.healthy(0.0)]
+            if not silent:
+                return True
+            _require_answers_soon(silent, heard)
+        else:
+            heard = time.monotonic()
         if supervisor.poll() is not None if supervisor else not supervised(state):
             raise WorkError(
                 read_status(state).get("failed") or f"the supervisor ended; see {state / 'logs/services.log'}"
@@ -161,19 +172,11 @@ def _wait(state: Path, supervisor: subprocess.Popen[bytes] | None, stop: Stop, s
     return False
 
 
-def _answer(settings: Settings, ports: Ports, stop: Stop, credentials: Credentials) -> bool:
-    """Whether all of them answer, asked directly; False if the user asked to stop first."""
-    waiting, limit = services(settings, ports), time.monotonic() + 15
-    while waiting and not stop.asked:
-        waiting = [service for service in waiting if not service.healthy(0.0)]
-        if waiting and time.monotonic() > limit:
-            names = ", ".join(service.name for service in waiting)
-            raise Unavailable(
-                f"{names}: runs, and does not answer; `assay down`, then `assay up`; see {waiting[0].log}"
-            )
-    if not stop.asked:
-        require_login(addresses(ports)["mlflow"], credentials)
-    return not stop.asked
+def _require_answers_soon(silent: Sequence[Service], heard: float) -> None:
+    """What has just died is started again by the supervisor; what runs and says nothing for long is not."""
+    if time.monotonic() - heard > _SILENT_SECONDS:
+        names = ", ".join(service.name for service in silent)
+        raise Unavailable(f"{names}: runs, and does not answer; `assay down`, then `assay up`; see {silent[0].log}")
 
 
 def _end(root: Path, state: Path, say: Say) -> int:
