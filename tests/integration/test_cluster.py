@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
+from benchmarks.common import set_value
 from tests.conftest import BIN, Project
 from tests.support.cluster_site import ClusterSite, cluster_site
 from tests.support.nodes import can_make_nodes
@@ -23,6 +26,15 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 TRAINING = ("train", "digits", "--set", "train.workers=2", "--set", "train.checkpoint_seconds=0.5", "--set")
+SEARCH = {
+    "few": {
+        "experiment": "digits",
+        "algorithm": "random",
+        "budget": {"trials": 6},
+        "set": {"train.workers": 0, "train.epochs": 2},
+        "space": {"optimizer.lr": {"loguniform": [1e-4, 3e-2]}},
+    }
+}
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +119,58 @@ def test_places_that_one_node_alone_can_reach_are_refused(site: ClusterSite, pla
 def test_more_workers_than_cores_are_refused_with_the_number_there_is(site: ClusterSite) -> None:
     _, said = site.submit("train", "digits", "--workers", "8", code=2)
     assert "8 workers need 8 CPU cores, and there are 2 CPU cores" in said
+
+
+def test_a_job_waits_for_a_node_where_told_to(site: ClusterSite) -> None:
+    values = [word for value in ("train.epochs=1", "train.batch_size=96") for word in ("--set", value)]
+    words = site.submission("train", "digits", "--workers", "3", *values, "--new")
+    command = [str(BIN / "assay"), words[0], "--wait", *words[1:]]
+    with subprocess.Popen(
+        command, cwd=site.root, env=site.environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as submitted:  # fmt: skip
+        assert submitted.stderr
+        said = [""]
+        while "waiting for the cluster to grow (train.workers: 3 workers need 3 CPU cores" not in said[-1]:
+            said.append(submitted.stderr.readline())
+            assert said[-1], said
+        site.cluster.add()
+        out, log = submitted.communicate(timeout=300)
+    assert submitted.returncode == 0, log
+    assert "starting 3 workers" in log
+    assert json.loads(out)["status"] == "FINISHED"
+
+
+def test_a_search_uses_all_nodes(site: ClusterSite) -> None:
+    set_value(site.root, "searches", SEARCH)
+    shared = site.root.parent / "shared"
+    driver = {**site.places, "ASSAY_RAY_ADDRESS": site.cluster.address}
+    _, said = site.assay("tune", "few", code=2, **driver)
+    assert "the trials of a search share a folder: set it to a folder that all nodes share" in said
+    found, said = site.assay("tune", "few", "--json", **{**driver, "ASSAY_STORAGE": str(shared)})
+    assert (found["finished"], found["failed"]) == (6, 0), said
+    store = MlflowClient(site.places["ASSAY_TRACKING_URI"])
+    experiment = store.get_experiment_by_name("digits")
+    times = [run.info for run in store.search_runs([experiment.experiment_id], "tags.`assay.kind` = 'trial'")]
+    assert len(times) == 6
+    together = [(a, b) for a in times for b in times if a.start_time < b.start_time < a.end_time]
+    assert together  # and no node has room for two
+
+
+def test_dvc_and_a_flow_use_the_cluster(site: ClusterSite) -> None:
+    set_value(site.root, "experiments.digits.train", {"epochs": 1, "workers": 2})
+    set_value(site.root, "experiments.digits.gate", {"min": {"test/accuracy": 0.1}})
+    dvc = [sys.executable, "-m", "dvc", "repro", "train@digits"]
+    flow = [sys.executable, "-m", "pipelines", "train-and-promote", "digits"]
+    there = {**site.environment, "ASSAY_CLUSTER": site.cluster.dashboard}
+    for command, epochs in ((dvc, 1), (flow, 2)):
+        set_value(site.root, "experiments.digits.train.epochs", epochs)
+        done = subprocess.run(command, cwd=site.root, env=there, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "job assay-train-digits-" in done.stderr
+        assert "starting 2 workers" in done.stderr
+        trained = json.loads((site.root / "results/digits/train.json").read_text())
+        assert trained["steps"] == 19 * epochs
+    model = json.loads((site.root / "results/digits/model.json").read_text())
+    assert (model["run_id"], model["alias"]) == (trained["run_id"], "champion")
+    assert (site.root / "results/digits/pictures").is_dir()
