@@ -107,7 +107,8 @@ class Cluster:
 
     def start_head(self, cpus: int = 0) -> None:
         command = ["--head", f"--port={self.port}", f"--dashboard-host={self.host}"]
-        command += [f"--dashboard-port={self.dashboard_port}", f"--ray-client-server-port={free_port(self.host)}"]
+        more = ("ray-client-server-port", "dashboard-agent-listen-port")  # else fixed, and another Ray may have them
+        command += [f"--dashboard-port={self.dashboard_port}", *(f"--{name}={free_port(self.host)}" for name in more)]
         command += ["--include-dashboard=true", f"--temp-dir={self.folder / 'r'}"]
         self._start("head", [], [*command, f"--node-ip-address={self.host}"], cpus, self.bridge)
         self.wait(lambda: self._answers(), "head")
