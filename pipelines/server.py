@@ -70,15 +70,30 @@ def own_server() -> Iterator[None]:
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 
-    from pipelines.workspace import watch
+    from pipelines.workspace import forget, watch
 
     password = f"assay:{secrets.token_urlsafe(32)}"
     with temporary_settings({PREFECT_API_AUTH_STRING: password, PREFECT_SERVER_API_AUTH_STRING: password}):
         server = SubprocessASGIServer()
         server.start()
         assert server.server_process is not None
-        watch("process", server.server_process.pid)
-        yield
+        pid = server.server_process.pid
+        watch("process", pid)
+        try:
+            yield
+        finally:
+            _send_what_waits()
+            server.stop()
+            forget("process", pid)
+
+
+def _send_what_waits() -> None:
+    """Events and log lines that Prefect sends in the background: to a server that is gone it would try for a minute."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=SECONDS, at_exit=False)
 
 
 def require_server() -> None:

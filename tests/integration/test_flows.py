@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -34,6 +35,26 @@ schedules:
   slow: {flow: train-and-promote, experiment: slow, cron: "0 3 * * *", timezone: Europe/Berlin}
   shapes: {flow: retrain, experiment: shapes, interval: 1 week}
   ask: {flow: promote, model: shapes, approval: true, interval: 1 week}
+"""
+
+
+OWN_SERVER = """
+import time
+
+from assay.settings import Settings
+from pipelines import workspace
+from pipelines.server import serving
+
+let_go = workspace._let_go
+workspace._let_go = lambda watchdog: (let_go(watchdog), time.sleep(1))  # what ends a server has done so
+with serving(Settings(), "a flow", print):
+    from prefect import flow, get_run_logger
+
+    @flow
+    def says():
+        get_run_logger().info("said to the server")
+
+    says()
 """
 
 
@@ -273,7 +294,6 @@ def test_of_late_runs_only_the_newest_is_run(here: Site) -> None:
 
 def with_database(here: Site, statement: str, ids: list[str]) -> None:
     """The API has no way to make a run look as if the scheduler had made it."""
-    import sqlite3
     import uuid
 
     with sqlite3.connect(here.root / ".prefect" / "prefect.db", timeout=30) as database:
@@ -315,6 +335,18 @@ def test_flows_of_their_own_take_turns_in_a_checkout(project: Project) -> None:
     assert sum("waiting for the workspace: retrain-digits" in err for (_, err), _ in ended) == 2
     assert sum("nothing new" in out for (out, _), _ in ended) == 2
     assert not any("locked" in err for (_, err), _ in ended)
+
+
+def test_a_server_of_its_own_hears_the_last_word(tmp_path: Path) -> None:
+    """It was ended too early: the last lines were lost, and the flow tried for a minute to send them."""
+    project = Project(tmp_path)
+    done = project.run(sys.executable, "-c", OWN_SERVER)
+    assert "Stopping temporary server" in done.stderr
+    assert "Error logging to API" not in done.stderr
+    with sqlite3.connect(tmp_path / ".prefect" / "prefect.db", timeout=30) as database:
+        told = {message for (message,) in database.execute("select message from log")}
+    assert "said to the server" in told
+    assert any(message.startswith("Finished in state Completed") for message in told)
 
 
 def test_a_schedule_without_a_server(project: Project) -> None:
