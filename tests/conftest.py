@@ -129,7 +129,10 @@ def shared_ray() -> Iterator[None]:
     """One Ray for all tests of the run that train on workers."""
     from assay.train.launch import ray_running
 
+    ours = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} - set(os.environ)
     with ray_running(Settings(project=REPOSITORY), lambda _: None):
+        for name in ours:  # of this Ray alone: other tests' clusters have their own
+            del os.environ[name]
         yield
 
 

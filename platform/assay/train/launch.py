@@ -106,14 +106,14 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
     """A Ray of our own on loopback, or the cluster at `settings.ray_address`."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if not settings.ray_address:  # without one of its own, Ray writes a token into the home folder
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():
         yield
         return
+    if not settings.ray_address:  # without one of its own, Ray writes a token into the home folder
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     _read_environment_again()
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if settings.ray_address:
@@ -136,7 +136,7 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
 
 
 def _read_environment_again() -> None:
-    """Ray reads how it authenticates when it is first imported, which another may have done before us."""
+    """Ray reads how it authenticates when it is first imported, and that was before it was said."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
