@@ -187,6 +187,7 @@ def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had
     here.end(here.server, signal.SIGKILL)
     here.start_server()
     here.start_worker()
+    assert training(here) is not None
     cancel(here, run, process)
     assert training(here) is None
     assert checkpoint(here) >= step

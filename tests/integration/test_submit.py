@@ -31,6 +31,7 @@ from tests.support.ray_head import HOST, Head, ray_head
 from tests.support.servers import free_port, wait_for
 from tests.support.wire import Wire
 
+SECONDS = 90.0
 LONG = ("--set", "train.epochs=400", "--set", "train.checkpoint_seconds=0", "--workers", "0")
 SAID = (
     "commit",
@@ -133,7 +134,7 @@ def test_workers_run_the_code_of_the_package(cluster: Cluster, head: Head, mine:
     path = os.pathsep.join((str(mine.root / "platform"), mine.environment["PYTHONPATH"]))
     environment = {**mine.environment, "PYTHONPATH": path}
     subprocess.run(["python", "-c", program, head.address], cwd=mine.root, env=environment, check=True)
-    wait_for("the end", lambda: not cluster.info("code").open)
+    wait_for("the end", lambda: not cluster.info("code").open, SECONDS)
     log = cluster.log("code")
     for where in ("driver", "worker"):
         assert f"{where}: of the checkout, of the project, script.py" in log
@@ -146,10 +147,10 @@ def test_a_cut_connection_loses_no_line_and_repeats_none(cluster: Cluster, head:
     follower = Follower(Cluster(f"http://{HOST}:{wire.port}"), "lines", shown.append, said.append)
     thread = threading.Thread(target=follower.to_the_end)
     thread.start()
-    wait_for("line 5", lambda: "line 5" in shown)
+    wait_for("line 5", lambda: "line 5" in shown, SECONDS)
     with wire.cut():
-        wait_for("the cut", lambda: any("trying again" in line for line in said))
-        wait_for("line 50", lambda: "line 50" in cluster.log("lines"))  # the job goes on
+        wait_for("the cut", lambda: any("trying again" in line for line in said), SECONDS)
+        wait_for("line 50", lambda: "line 50" in cluster.log("lines"), SECONDS)  # the job goes on
     thread.join(60)
     wire.listener.close()
     assert [line for line in shown if line.startswith("line")] == [f"line {n}" for n in range(60)]
@@ -169,7 +170,7 @@ def test_jobs_are_listed_read_and_stopped(cluster: Cluster, head: Head, mine: Pr
         "time.sleep(600)\n"
     )
     run_script(cluster, mine, saving, "works")
-    wait_for("the job", lambda: "working" in cluster.log("works"))
+    wait_for("the job", lambda: "working" in cluster.log("works"), SECONDS)
     at = ("--address", head.address)
     listed = mine.assay("jobs", "list", *at)["jobs"]
     assert (listed[0]["job_id"], listed[0]["status"], listed[0]["command"]) == ("works", "RUNNING", "train digits")
@@ -189,9 +190,11 @@ def test_the_command_here_stands_for_the_job(cluster: Cluster, head: Head, mine:
     path.write_text(path.read_text().replace("epochs: 20", "epochs: 60").replace("workers: 2", "workers: 0"))
     before = len(cluster.list())
     one = start(mine, head)
-    wait_for(
-        "the training", lambda: len(cluster.list()) > before and "train/loss" in cluster.log(cluster.list()[0].job_id)
-    )
+
+    def trains() -> bool:
+        return len(cluster.list()) > before and "train/loss" in cluster.log(cluster.list()[0].job_id)
+
+    wait_for("the training", trains, SECONDS)
     job = cluster.list()[0].job_id
     one.kill()
     one.communicate()

@@ -313,7 +313,7 @@ def test_down_lets_a_job_save_and_leaves_nothing(setup: Setup, tmp_path: Path) -
     """The last test on the shared setup: it ends it. The job traps SIGTERM, as a training does."""
     (tmp_path / "job.py").write_text(JOB)
     submit(setup, sys.executable, str(tmp_path / "job.py"), str(tmp_path))
-    wait_for("the work", (tmp_path / "works").exists)
+    wait_for("the work", (tmp_path / "works").exists, 60)
     assert [one.name.split()[0] for one in work(setup.project.root)] == ["job"]
     printed, said = assay(setup.project, "down")
     assert printed["was_up"]
@@ -327,7 +327,7 @@ def test_down_lets_a_job_save_and_leaves_nothing(setup: Setup, tmp_path: Path) -
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     project, first = bare(tmp_path / "p"), free_block()
     with start(project, "up", "--ports", str(first)) as process:
-        wait_for("the services", lambda: len(of_setup(project.root)) > 3)
+        wait_for("the services", lambda: len(of_setup(project.root)) > 3, 60)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=100)
     assert process.returncode == 130
@@ -348,7 +348,7 @@ def test_a_killed_supervisor_and_a_stale_file_are_cleaned_up(tmp_path: Path) -> 
     """A supervisor killed while it starts things: what it leaves ends by itself or by `down`."""
     project, first = bare(tmp_path / "p"), free_block()
     with start(project, "up", "--ports", str(first)) as process:
-        wait_for("the services", lambda: len(of_setup(project.root)) > 3)
+        wait_for("the services", lambda: len(of_setup(project.root)) > 3, 60)
         supervisor = supervisor_of(project.root)
         assert supervisor is not None
         orphan = subprocess.Popen(["sleep", "300"], env={MARK: str(project.root)}, start_new_session=True)

@@ -110,7 +110,7 @@ def test_a_torn_line_waits_for_its_end(bucket: str, tmp_path: Path) -> None:
 def test_a_wish_to_stop_reaches_the_worker(bucket: str, tmp_path: Path) -> None:
     with receiving(bucket, tmp_path / "driver", silent), sending(bucket, tmp_path / "node", silent):
         (tmp_path / "driver" / STOP).touch()
-        wait_for("the order to stop", (tmp_path / "node" / STOP).exists)
+        wait_for("the order to stop", (tmp_path / "node" / STOP).exists, 20)
 
 
 def test_a_failure_is_told_by_whoever_has_it(bucket: str, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_what_cannot_be_brought_at_the_end_is_an_error(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     sender.store = ObjectStore(bucket)
     record(tmp_path, 1)
-    wait_for("the word", lambda: told)
+    wait_for("the word", lambda: told, 20)
     with pytest.raises(Unavailable, match="does not answer"):
         sender.close()
     assert len(told) == 1
