@@ -97,7 +97,7 @@ def trained(
     clone: Path, experiment: str, *assignments: str, preset: str | None = None
 ) -> tuple[dict[str, float], float]:
     """Train and evaluate: (test metrics, seconds of training, starting the workers included)."""
-    from assay.config import load_params
+    from assay.config.params import load_params
 
     run(clone, "dvc", "repro", "-q", f"data@{load_params(clone / 'params.yaml').experiment(experiment).data}")
     chosen = ["--preset", preset] if preset else []

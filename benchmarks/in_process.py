@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
-from assay.config import ExperimentConfig, Params
+from assay.config.experiment import ExperimentConfig
+from assay.config.params import Params
+from assay.config.plugin import load_task
 from assay.data.dataset import Dataset, prepare
-from assay.task import Source, Task, load_task
+from assay.task import Source, Task
 from assay.train.context import LocalContext
 from assay.train.loop import evaluate, train
 from assay.train.randomness import key

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines import schedule
+from pipelines.runtime import schedule
 
 if TYPE_CHECKING:
-    from assay.config import Params
+    from assay.config.params import Params
     from assay.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -38,13 +38,13 @@ def _flows() -> None:
 @app.command("train-and-promote")
 def train_and_promote(experiments: list[str]) -> None:
     """Data, training, evaluation and registration of experiments, one after the other; what is unchanged is skipped."""
-    from pipelines.show import show_training
+    from pipelines.runtime.show import show_training
 
     settings, params = _project()
     for name in experiments:
         params.experiment(name)
     with _running(settings, f"train-and-promote-{experiments[0]}"):
-        from pipelines.train_and_promote import train_and_promote as flow
+        from pipelines.flows.train_and_promote import train_and_promote as flow
 
         for name in experiments:
             started = time.monotonic()
@@ -54,12 +54,12 @@ def train_and_promote(experiments: list[str]) -> None:
 @app.command("retrain")
 def retrain(experiment: Experiment) -> None:
     """The same, after a look for new data at their source; nothing, where nothing is new."""
-    from pipelines.show import show_training
+    from pipelines.runtime.show import show_training
 
     settings, params = _project()
     params.experiment(experiment)
     with _running(settings, f"retrain-{experiment}"):
-        from pipelines.retrain import retrain as flow
+        from pipelines.flows.retrain import retrain as flow
 
         started = time.monotonic()
         state = flow(experiment, return_state=True)
@@ -79,7 +79,7 @@ def nightly_search(
     settings, params = _project()
     params.search(search)
     with _running(settings, f"nightly-search-{search}"):
-        from pipelines.nightly_search import nightly_search as flow
+        from pipelines.flows.nightly_search import nightly_search as flow
 
         record = flow(search, minutes)
     best = record["best"]
@@ -96,14 +96,14 @@ def promote(
 ) -> None:
     """Hold a version against its gate; if it passes, it is champion. Exit code 1 where it does not."""
     from assay.errors import Unavailable
-    from pipelines.server import NO_SERVER, named, prepare
+    from pipelines.runtime.server import NO_SERVER, named, prepare
 
     settings, _ = _project()
     prepare(settings)
     if approval and not named():
         raise Unavailable(f"--approval: nobody could answer: {NO_SERVER}")
     with _running(settings, f"promote-{model}"):
-        from pipelines.promote import promote as flow
+        from pipelines.flows.promote import promote as flow
 
         state = flow(model, version, approval, return_state=True)
         result = state.result()
@@ -115,13 +115,13 @@ def promote(
 @app.command("worker")
 def worker() -> None:
     """Run what schedules and people ask of the Prefect server, one at a time, until SIGTERM. `assay up` starts it."""
-    from pipelines.server import prepare
+    from pipelines.runtime.server import prepare
 
     settings, _ = _project()
     for name, value in WORKER.items():
         os.environ.setdefault(name, value)
     prepare(settings)
-    from pipelines.worker import work
+    from pipelines.runtime.worker import work
 
     work(settings, _say)
 
@@ -130,14 +130,14 @@ def worker() -> None:
 def engine() -> None:
     """Become one flow run of the worker's; not for people."""
     from assay.settings import Settings
-    from pipelines.engine import run_engine
+    from pipelines.runtime.engine import run_engine
 
     run_engine(Settings())
 
 
 def _project() -> tuple[Settings, Params]:
     """The settings and the checked params.yaml, before anything slow is imported."""
-    from assay.config import load_params
+    from assay.config.params import load_params
     from assay.settings import Settings
 
     settings = Settings()
@@ -147,10 +147,10 @@ def _project() -> tuple[Settings, Params]:
 @contextmanager
 def _running(settings: Settings, who: str) -> Iterator[None]:
     """A server to tell of flows that run in this process, and no record of them left at the end."""
-    from pipelines.server import serving
+    from pipelines.runtime.server import serving
 
     with serving(settings, who, _say):
-        from pipelines import records
+        from pipelines.runtime import records
 
         try:
             yield
@@ -167,7 +167,7 @@ def _say(line: str, *_: Any, **__: Any) -> None:
 def main() -> None:
     """One line and an exit code for each error, as the `assay` program does."""
     from assay.errors import AssayError
-    from pipelines.errors import StageFailed
+    from pipelines.runtime.errors import StageFailed
 
     try:
         app()

@@ -16,9 +16,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-from assay.jobs.progress import Progress
-from assay.jobs.train import Request, train
 from assay.settings import Settings, quiet
+from assay.usecases.helpers.progress import Progress
+from assay.usecases.train import Request, train
 from tests.support.s3 import BUCKET, ObjectStorage, running_s3
 
 hypothesis.settings.register_profile("assay", deadline=None)  # a busy machine is no failure
@@ -127,7 +127,7 @@ def project(template: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def shared_ray() -> Iterator[None]:
     """One Ray for all tests of the run that train on workers."""
-    from assay.train.launch import ray_running
+    from assay.workers.ray_session import ray_running
 
     ours = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} - set(os.environ)
     with ray_running(Settings(project=REPOSITORY), lambda _: None):

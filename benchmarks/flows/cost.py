@@ -23,7 +23,7 @@ LINE = re.compile(r"^(\d\d:\d\d:\d\d\.\d{3}) .*?(Task run '([^']+)' - (.+)|Flow 
 TASKS = """
 import time
 from prefect import flow, task
-from pipelines.stages import RETRIED
+from pipelines.runtime.stages import RETRIED
 
 @task(**RETRIED)
 def nothing(i): pass

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import torch
 
-from assay.config import ExperimentConfig, load_params, override
+from assay.config.experiment import ExperimentConfig, override
+from assay.config.params import load_params
 from assay.data.dataset import Dataset
 from benchmarks.common import REPOSITORY, figure, spread
 from benchmarks.in_process import built, context_in, learnt, packed

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from assay.config import ExperimentConfig, load_params, replaced
+from assay.config.experiment import ExperimentConfig, replaced
+from assay.config.params import load_params
 from assay.data.dataset import Dataset
 from assay.tasks.style_transfer.data import CONTENT, Images
 from assay.train.context import LocalContext

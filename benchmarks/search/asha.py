@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from assay.config import load_params
+from assay.config.params import load_params
+from assay.config.search import SearchConfig
 from assay.data.dataset import Dataset, read_card
-from assay.search_config import SearchConfig
 from assay.train.loop import Training, evaluate
 from assay.tune.search import Search
 from assay.tune.space import bound

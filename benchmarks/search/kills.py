@@ -91,10 +91,10 @@ def killed(clone: Path, name: str, trials: int) -> dict[str, Any]:
 
 def story(clone: Path, search_id: str, name: str) -> tuple[list[Any], list[Any], int]:
     """What was asked in order, the next ten suggestions, and how many trials were trained again after their end."""
-    from assay.jobs.search_context import SearchContext
     from assay.settings import Settings
     from assay.tune.journal import Journal
     from assay.tune.search import Search
+    from assay.usecases.helpers.search_context import SearchContext
 
     context = SearchContext.of(name, Settings(project=clone))
     journal = Journal(clone / ".assay/runs" / search_id / "journal.jsonl")

@@ -15,7 +15,7 @@ POINTS = 50
 
 def record(clone: str, number: int, trials: int, results: Any) -> None:
     """One search's record of `trials`, each with its spool, as the search's own process writes it."""
-    from assay.config import load_params
+    from assay.config.params import load_params
     from assay.data.dataset import open_dataset
     from assay.settings import Settings, quiet
     from assay.tracking.provenance import collect

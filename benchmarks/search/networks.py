@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from assay.config import ExperimentConfig, load_params, parse_experiment, replaced
+from assay.config.experiment import ExperimentConfig, parse_experiment, replaced
+from assay.config.params import load_params
+from assay.config.schema import resolved
 from assay.data.dataset import Dataset, read_card
-from assay.schema import resolved
 from assay.task import Task
 from assay.tasks.classification.data import Images
 from assay.train.context import LocalContext
@@ -92,9 +93,9 @@ def finalists(record: dict[str, Any], clone: Path) -> list[ExperimentConfig]:
     with (clone / "results/searches/digits-third/trials.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "finished"]
     best = sorted(rows, key=lambda row: float(row["val/loss"]))[:FINALISTS]
-    from assay.jobs.search_context import SearchContext
     from assay.settings import Settings
     from assay.tune.journal import read
+    from assay.usecases.helpers.search_context import SearchContext
 
     context = SearchContext.of("digits-third", Settings(project=clone))
     events, _ = read(clone / ".assay/runs" / record["search_id"] / "journal.jsonl")

@@ -37,11 +37,11 @@ def main(trials: str = "110") -> None:
 
 def searched(clone: Path) -> tuple[list[float], int, int, float]:
     """(seconds for each stopped trial, how many, placement groups left, CPUs that are free at the end)."""
-    from assay.jobs.search_progress import SearchProgress
-    from assay.jobs.tune import TuneRequest, tune
     from assay.settings import Settings
-    from assay.train.launch import ray_running
     from assay.tune.journal import read
+    from assay.usecases.helpers.search_progress import SearchProgress
+    from assay.usecases.tune import TuneRequest, tune
+    from assay.workers.ray_session import ray_running
 
     settings = Settings(project=clone)
     with ray_running(settings, lambda _: None):

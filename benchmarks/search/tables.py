@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from assay.config import load_params
-from assay.search_config import ParameterConfig, SearchConfig
+from assay.config.params import load_params
+from assay.config.search import ParameterConfig, SearchConfig
 from assay.tune.search import Search
 from assay.tune.space import Space, Values
 from benchmarks.common import REPOSITORY, figure, spread

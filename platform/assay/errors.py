@@ -1,4 +1,4 @@
-"""The two kinds of failure that a user sees, and nothing else.
+"""The kinds of failure that a user sees, and nothing else.
 
 Everything else that escapes is a defect of Assay and keeps its traceback.
 """
@@ -24,8 +24,20 @@ class WorkError(AssayError):
     exit_code = 1
 
 
+class Interrupted(AssayError):
+    """Stopped by a signal, saved, and to be continued by the same command. Exit code 130."""
+
+    exit_code = 130
+
+
 class Unavailable(WorkError):
     """Something that may be there again later does not answer: a server, a cluster, a remote. Trying again can help."""
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of what an error says: of a library's long story, usually the cause."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1].strip()[:200]
 
 
 def known(kind: str, name: str, names: list[str]) -> str:

@@ -11,18 +11,15 @@ Its name is its folder and its import path, so there is no list to add it to. A 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from assay.config import ExperimentConfig, TaskConfig
-from assay.errors import InputError, known
+from assay.config.experiment import ExperimentConfig
+from assay.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,35 +224,3 @@ class Task(ABC):
     def train(self, mode: bool) -> None:
         for module in self.modules.values():
             module.train(mode)
-
-
-def task_names() -> list[str]:
-    """The tasks that ship with Assay: the folders of `assay/tasks`."""
-    import assay.tasks
-
-    return sorted(entry.name for entry in pkgutil.iter_modules(assay.tasks.__path__) if entry.ispkg)
-
-
-def load_config(name: str) -> type[TaskConfig]:
-    """The config class of a task, without importing torch."""
-    config: type[TaskConfig] = _import(name, "config").Config
-    return config
-
-
-def load_task(name: str) -> tuple[type[Task], Any]:
-    """The task's class and its `source(config, dataset, split)`."""
-    module = _import(name, "task")
-    return module.Task, module.source
-
-
-def _import(name: str, part: str) -> ModuleType:
-    package = name if "." in name else f"assay.tasks.{name}"
-    path = f"{package}.{part}"
-    if not all(path.split(".")):  # an empty step would make it a relative import
-        raise InputError(known("task", name, task_names()))
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{path}.".startswith(f"{error.name}."):
-            raise InputError(known("task", name, task_names())) from None
-        raise  # the task is there, and something that it imports is not

@@ -218,7 +218,7 @@ def test_versions_are_those_of_the_constraints() -> None:
 def test_the_image_is_built_from_the_constraints_and_runs_as_nobody_special() -> None:
     from packaging.specifiers import SpecifierSet
 
-    from assay.doctor import PYTHONS
+    from assay.usecases.doctor import PYTHONS
 
     (python,) = set(re.findall(r"^ARG PYTHON=(\d+\.\d+\.\d+)-slim-\w+$", DOCKERFILE, re.M))
     assert SpecifierSet(str(PYTHONS)).contains(python)

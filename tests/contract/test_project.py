@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from assay.config import load_params
+from assay.config.params import load_params
 
 REPOSITORY = Path(__file__).parents[2]
 

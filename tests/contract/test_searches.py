@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.config import load_params
+from assay.config.params import load_params
 from assay.tune import objectives
 from assay.tune.search import Search
 from assay.tune.space import bound

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
+from assay.config.plugin import load_config, load_task, task_names
 from assay.data.dataset import prepare
 from assay.errors import WorkError
-from assay.task import Task, load_config, load_task, task_names
+from assay.task import Task
 from assay.train import checkpoint, loop
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext

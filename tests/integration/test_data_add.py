@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from assay.config import load_params
-from assay.data import add as add_module
+from assay.config.params import load_params
 from assay.data.dataset import open_dataset
+from assay.usecases import add_data as add_module
 from tests.support.bad_images import coco_folder, make_folder, style_folder
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ import yaml
 
 from assay.data.dataset import open_dataset
 from assay.errors import InputError
-from assay.jobs.evaluate import evaluate
-from assay.jobs.predict import Request, predict
-from assay.jobs.promote import register
 from assay.tracking.tracker import Tracker
+from assay.usecases.evaluate import evaluate
+from assay.usecases.predict import Request, predict
+from assay.usecases.promote import register
 from tests.conftest import REPOSITORY, Project
 from tests.support.families import PARAMS
 

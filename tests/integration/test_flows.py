@@ -43,7 +43,7 @@ import time
 
 from assay.settings import Settings
 from pipelines import workspace
-from pipelines.server import serving
+from pipelines.runtime.server import serving
 
 let_go = workspace._let_go
 workspace._let_go = lambda watchdog: (let_go(watchdog), time.sleep(1))  # what ends a server has done so

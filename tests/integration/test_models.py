@@ -18,10 +18,10 @@ from PIL import Image
 from assay.data.dataset import open_dataset
 from assay.data.images import decode
 from assay.errors import InputError
-from assay.jobs.evaluate import evaluate
-from assay.jobs.predict import Request, predict
-from assay.jobs.promote import promote, register, rollback
 from assay.tracking.tracker import Tracker
+from assay.usecases.evaluate import evaluate
+from assay.usecases.predict import Request, predict
+from assay.usecases.promote import promote, register, rollback
 from tests.conftest import QUICK, Project
 
 

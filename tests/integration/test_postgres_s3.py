@@ -20,14 +20,14 @@ import yaml
 
 from assay.data.dataset import open_dataset
 from assay.errors import InputError, Unavailable
-from assay.jobs.evaluate import evaluate
-from assay.jobs.predict import Request, predict
-from assay.jobs.promote import promote, register
 from assay.services.net import http_status
 from assay.settings import Settings
 from assay.tracking.provenance import missing
 from assay.tracking.tracker import Tracker
 from assay.train.spool import read
+from assay.usecases.evaluate import evaluate
+from assay.usecases.predict import Request, predict
+from assay.usecases.promote import promote, register
 from tests.conftest import BIN, REPOSITORY, Project
 from tests.integration.test_train import killed_while_training, wait_for_status
 from tests.support.postgres import Postgres, binaries, running_postgres

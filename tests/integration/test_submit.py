@@ -14,16 +14,18 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from assay.cli import jobs
-from assay.cli.jobs import parsed
-from assay.cluster.follow import Follower, result_of
-from assay.cluster.jobs import Cluster, NewJob
-from assay.cluster.package import pack
-from assay.cluster.submit import submit
-from assay.config import load_params, override
+from assay.cli.main import app
+from assay.config.experiment import override
+from assay.config.params import load_params
 from assay.data.dataset import open_dataset
 from assay.errors import AssayError, InputError, Unavailable, WorkError
+from assay.submit.follow import Follower, result_of
+from assay.submit.package import pack
+from assay.submit.ray_jobs import Cluster, NewJob
+from assay.submit.submit import Command, submit
 from assay.tracking.provenance import collect
 from assay.tracking.tracker import Tracker
 from tests.conftest import BIN, Project
@@ -43,6 +45,10 @@ SAID = (
     "fingerprint",
     "dataset_hash",
 )
+
+
+def parsed(*words: str) -> Command:
+    return jobs.parsed(get_command(app), list(words))
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +253,7 @@ def test_a_failed_job_ends_as_the_command_would(cluster: Cluster, head: Head, mi
 def test_a_wrong_command_starts_nothing(cluster: Cluster, mine: Project, line: str, says: str) -> None:
     before = cluster.list()
     with pytest.raises(InputError) as told:
-        submit(parsed(line.split()), mine.settings, cluster, lambda _: None)
+        submit(parsed(*line.split()), mine.settings, cluster, lambda _: None)
     assert says in str(told.value)
     assert "\n" not in str(told.value)
     assert "abcdefgh" not in str(told.value)
@@ -261,7 +267,7 @@ def test_a_project_that_cannot_be_sent_starts_nothing(
 
     def refused() -> str:
         with pytest.raises(InputError) as told:
-            submit(parsed(["train", "digits"]), mine.settings, cluster, lambda _: None)
+            submit(parsed("train", "digits"), mine.settings, cluster, lambda _: None)
         assert cluster.list() == before
         return str(told.value)
 
@@ -285,7 +291,7 @@ def test_a_cluster_that_is_not_right_is_named(
 ) -> None:
     def told(address: str, kind: type[AssayError] = InputError) -> str:
         with pytest.raises(kind) as error:
-            submit(parsed(["train", "digits"]), mine.settings, Cluster(address, "--address"), lambda _: None)
+            submit(parsed("train", "digits"), mine.settings, Cluster(address, "--address"), lambda _: None)
         assert "\n" not in str(error.value)
         return str(error.value)
 

@@ -17,15 +17,16 @@ from typing import Any
 
 import pytest
 
-from assay.config import load_params, parse_experiment
+from assay.config.experiment import parse_experiment
+from assay.config.params import load_params
+from assay.config.schema import resolved
 from assay.errors import InputError, WorkError
-from assay.jobs.apply import apply
-from assay.jobs.evaluate import evaluate
-from assay.jobs.search_progress import SearchProgress
-from assay.jobs.tune import TuneRequest, tune
-from assay.schema import resolved
 from assay.tracking.tracker import Tracker, flatten
 from assay.tune.journal import read
+from assay.usecases.apply import apply
+from assay.usecases.evaluate import evaluate
+from assay.usecases.helpers.search_progress import SearchProgress
+from assay.usecases.tune import TuneRequest, tune
 from tests.conftest import BIN, Project
 
 EXPERIMENT = """

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from assay.config import ExperimentConfig, load_params
+from assay.config.experiment import ExperimentConfig
+from assay.config.params import load_params
+from assay.config.plugin import load_task
 from assay.data.dataset import Dataset, read_card
-from assay.task import Batch, Source, Task, load_task
+from assay.task import Batch, Source, Task
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
 from assay.train.loader import Loader

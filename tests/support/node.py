@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from assay.data.version import folder_hash
-from assay.train import node_cache
-from assay.train.node_data import dataset_folder
+from assay.storage import dataset_cache as node_cache
+from assay.storage.dataset_fetch import dataset_folder
 
 FILES = {"dataset.json": b"{}", "train-00000.arrow": b"t" * 900, "sub/test-00000.arrow": b"e" * 98}
 CHILD = """
 import sys
 from pathlib import Path
-from assay.train.node_data import dataset_folder
+from assay.storage.dataset_fetch import dataset_folder
 root, version, cache, limit = sys.argv[1:]
 say = lambda line: print(line, flush=True)
 folder = dataset_folder(Path(root), "pets", version, Path(root, "data/pets"), Path(cache), int(limit), say)

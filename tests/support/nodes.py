@@ -198,7 +198,7 @@ class Cluster:
             )
 
     def _env(self, name: str) -> dict[str, str]:
-        from assay.services.ray import RAY_ENVIRONMENT
+        from assay.workers.ray_environment import RAY_ENVIRONMENT
 
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ASSAY_", "MLFLOW_", "RAY_", "AWS_"))}
         own = {"TMPDIR": str(self.folder / "t"), "ASSAY_DATA_CACHE": str(self.folder / "t" / f"data-{name}")}

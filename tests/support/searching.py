@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from assay.config import ExperimentConfig, load_params
-from assay.search_config import ParameterConfig, SearchConfig
+from assay.config.experiment import ExperimentConfig
+from assay.config.params import load_params
+from assay.config.search import ParameterConfig, SearchConfig
 from assay.tune.journal import Journal
 from assay.tune.search import Search, Trial
 from assay.tune.space import Space

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.config import ExperimentConfig, Headline, TaskConfig
+from assay.config.experiment import ExperimentConfig
+from assay.config.plugin import Headline, TaskConfig
 from assay.task import Answer, Context, Engine, Export, Metrics
 from assay.task import Task as Contract
 from assay.train.engine import make_optimizer

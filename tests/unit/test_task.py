@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from assay.config import Headline
+from assay.config.plugin import Headline, load_config, load_task, task_names
 from assay.errors import InputError
-from assay.task import Task, load_config, load_task, task_names
+from assay.task import Task
 
 CONFIG = "from assay.config import TaskConfig\nclass Config(TaskConfig):\n    name: str\n    width: int = 3\n"
 Write = Callable[[str, dict[str, str]], str]

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from assay.config import Decay, Headline, TaskConfig
+from assay.config.experiment import Decay
+from assay.config.plugin import Headline, TaskConfig
 
 
 class Config(TaskConfig):

@@ -20,7 +20,7 @@ _SHOWN = 20
 @app.command(epilog="Example: assay data prepare digits")
 def prepare(name: Name, as_json: AsJson = False) -> None:
     """Pack the raw data of a dataset into data/NAME. `dvc repro data@NAME` calls this and records the version."""
-    from assay.config import load_params
+    from assay.config.params import load_params
     from assay.data.dataset import prepare as prepare_dataset
     from assay.data.version import folder_hash
     from assay.settings import Settings
@@ -44,8 +44,8 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Check and pack a folder of images, record the version with DVC, and add it and an experiment to params.yaml."""
-    from assay.data.add import add_folder
     from assay.settings import Settings
+    from assay.usecases.add_data import add_folder
 
     root = Settings().root
     with progress_bar(name) as progress:
@@ -66,7 +66,7 @@ def add(
 @app.command("list", epilog="Example: assay data list --json")
 def list_(as_json: AsJson = False) -> None:
     """All datasets of params.yaml, with the version that dvc.lock records and what is in it."""
-    from assay.config import load_params
+    from assay.config.params import load_params
     from assay.settings import Settings
 
     settings = Settings()
@@ -78,9 +78,9 @@ def list_(as_json: AsJson = False) -> None:
 @app.command(epilog="Example: assay data check digits")
 def check(name: Name, as_json: AsJson = False) -> None:
     """Read everything again: the files against dvc.lock, each packed image, and whether the raw data changed."""
-    from assay.config import load_params
-    from assay.data.verify import check_dataset
+    from assay.config.params import load_params
     from assay.settings import Settings
+    from assay.usecases.check_data import check_dataset
 
     settings = Settings()
     config = load_params(settings.params_file).dataset(name)

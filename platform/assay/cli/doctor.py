@@ -17,7 +17,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: assay doctor --json
     """
-    from assay.doctor import diagnose
+    from assay.usecases.doctor import diagnose
 
     result = diagnose()
     try:

@@ -44,7 +44,7 @@ class Discreet(io.TextIOBase):
 
 
 def main() -> None:
-    from assay.cluster.follow import END
+    from assay.submit.follow import END
 
     for stream in (sys.stdout, sys.stderr):  # the cluster gives out logs that are UTF-8, or none
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]

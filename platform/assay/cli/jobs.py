@@ -12,8 +12,8 @@ from assay.cli import models, train, tune
 from assay.cli.output import AsJson, present, say, table
 
 if TYPE_CHECKING:
-    from assay.cluster.jobs import Cluster, JobInfo
-    from assay.cluster.submit import Command
+    from assay.submit.ray_jobs import Cluster, JobInfo
+    from assay.submit.submit import Command
 
 app = typer.Typer(help="Jobs on a cluster: list, read, follow, stop.", no_args_is_help=True)
 
@@ -33,6 +33,7 @@ WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # th
 
 
 def submit(
+    context: typer.Context,
     words: Annotated[list[str], typer.Argument(metavar="-- VERB ...", help="What to run: train pets --workers 8.")],
     address: Address = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait where the cluster has too few slots.")] = False,
@@ -43,10 +44,14 @@ def submit(
 
     Ctrl-C leaves the job running. Example: assay submit -- train pets --workers 8
     """
-    from assay.cluster.submit import submit
     from assay.settings import Settings
+    from assay.submit.submit import submit
 
-    command, cluster, as_json = parsed(words), _cluster(address), as_json or "--json" in words
+    command, cluster, as_json = (
+        parsed(context.find_root().command, words),
+        _cluster(address),
+        as_json or "--json" in words,
+    )
     job_id = submit(command, Settings(), cluster, say, wait)
     if follow:
         say(f"its log follows; later: assay jobs attach {job_id}")
@@ -65,7 +70,7 @@ def list_(address: Address = None, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: assay jobs logs assay-train-pets-1a2b3c4-d5e6f7")
 def logs(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
     """What a job has written so far, without waiting for more."""
-    from assay.cluster.follow import Log
+    from assay.submit.follow import Log
 
     cluster = _cluster(address)
     info, log = cluster.info(job), Log()
@@ -84,7 +89,7 @@ def attach(job: JobId, address: Address = None, as_json: AsJson = False) -> None
 @app.command(epilog="Example: assay jobs stop assay-train-pets-1a2b3c4-d5e6f7")
 def stop(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
     """Let a job save and end, and wait for it. The command that it ran goes on from there when given again."""
-    from assay.cluster.follow import stop
+    from assay.submit.follow import stop
 
     cluster = _cluster(address)
     was = cluster.info(job)
@@ -94,16 +99,13 @@ def stop(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
     present(_row(info), as_json, table)
 
 
-def parsed(words: list[str]) -> Command:
+def parsed(group: Any, words: list[str]) -> Command:
     """A line of the command line, read as `assay` itself would read it, without running it."""
     from typer.core import TyperGroup
-    from typer.main import get_command
 
-    from assay.cli.main import app as program
-    from assay.cluster.submit import Command
     from assay.errors import InputError, known
+    from assay.submit.submit import Command
 
-    group = get_command(program)
     assert isinstance(group, TyperGroup)
     words = [word for word in words if word != "--json"]
     if not words or words[0] not in group.commands:
@@ -117,9 +119,9 @@ def parsed(words: list[str]) -> Command:
 
 
 def _cluster(address: str | None) -> Cluster:
-    from assay.cluster.jobs import Cluster
     from assay.errors import InputError
     from assay.settings import Settings
+    from assay.submit.ray_jobs import Cluster
 
     if address is not None:
         return Cluster(address, "--address")
@@ -130,7 +132,7 @@ def _cluster(address: str | None) -> Cluster:
 
 
 def _follow(cluster: Cluster, job_id: str, as_json: bool) -> None:
-    from assay.cluster.follow import Follower, detaching, result_of
+    from assay.submit.follow import Follower, detaching, result_of
 
     with detaching(cluster, job_id, say):
         ended = Follower(cluster, job_id, say, say).to_the_end()

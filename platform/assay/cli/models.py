@@ -20,8 +20,8 @@ def register(
 
     Example: assay register digits
     """
-    from assay.jobs.promote import register
     from assay.settings import Settings
+    from assay.usecases.promote import register
 
     present(register(run, Settings()), as_json, decision_table)
 
@@ -35,8 +35,8 @@ def promote(
 
     Example: assay promote digits --version 3
     """
-    from assay.jobs.promote import promote
     from assay.settings import Settings
+    from assay.usecases.promote import promote
 
     result = promote(model, version, Settings())
     present(result, as_json, decision_table)
@@ -49,8 +49,8 @@ def rollback(model: Annotated[str, typer.Argument(help="A registered model.")], 
 
     Example: assay rollback digits
     """
-    from assay.jobs.promote import rollback
     from assay.settings import Settings
+    from assay.usecases.promote import rollback
 
     present(rollback(model, Settings()), as_json, decision_table)
 
@@ -67,8 +67,8 @@ def predict(
 
     Example: assay predict models:/digits@champion photo.png folder/
     """
-    from assay.jobs.predict import Request, predict
     from assay.settings import Settings
+    from assay.usecases.predict import Request, predict
 
     with progress_bar("predicting") as progress:
         result = predict(Request(model, paths or [], count, seed, out), Settings(), progress)

@@ -20,8 +20,8 @@ def runs(
 
     Example: assay runs --kind search
     """
-    from assay.jobs.runs import runs as listed
     from assay.settings import Settings
+    from assay.usecases.runs import runs as listed
 
     present(listed(kind, experiment, limit, Settings()), as_json, _table)
 

@@ -49,7 +49,7 @@ def _pipelines(words: list[str], as_json: bool) -> None:
     import subprocess
     import sys
 
-    from assay.config import load_params
+    from assay.config.params import load_params
     from assay.settings import Settings
 
     settings = Settings()

@@ -22,13 +22,13 @@ def train(
 
     Example: assay train digits --set optimizer.lr=0.01
     """
-    from assay.jobs.progress import Progress
-    from assay.jobs.train import Request, train
     from assay.settings import Settings
+    from assay.usecases.helpers.progress import Progress
+    from assay.usecases.train import Request, train
 
     request, settings = Request(experiment, assignments(assign, workers), resume, new, preset), Settings()
     if settings.cluster:
-        from assay.cluster.delegate import train_there
+        from assay.submit.delegate import train_there
 
         record = train_there(request, settings, say)
     else:
@@ -45,8 +45,8 @@ def evaluate(
 
     Example: assay evaluate digits
     """
-    from assay.jobs.evaluate import evaluate
     from assay.settings import Settings
+    from assay.usecases.evaluate import evaluate
 
     present(evaluate(run, split, Settings(), say), as_json, evaluation_table)
 

@@ -51,8 +51,8 @@ def search(
     Example: assay search digits-networks --candidates 10
     """
     if candidates:
-        from assay.jobs.candidates import candidates as show
         from assay.settings import Settings
+        from assay.usecases.candidates import candidates as show
 
         present(show(search, candidates, Settings(), say), as_json, _candidates)
         return
@@ -61,21 +61,21 @@ def search(
 
 def _run(verb: str, options: tuple[Any, ...], apply: bool, trial: int | None, as_json: bool) -> None:
     from assay.errors import InputError
-    from assay.jobs.search_progress import SearchProgress
-    from assay.jobs.tune import TuneRequest, tune
     from assay.settings import Settings
+    from assay.usecases.helpers.search_progress import SearchProgress
+    from assay.usecases.tune import TuneRequest, tune
 
     if trial is not None and not apply:
         raise InputError("--trial says which trial --apply takes: give --apply too")
     settings, request = Settings(), TuneRequest(*options)
     if settings.cluster:
-        from assay.cluster.delegate import tune_there
+        from assay.submit.delegate import tune_there
 
         record = tune_there(verb, request, settings, say)
     else:
         record = tune(request, settings, SearchProgress(say))
     if apply:
-        from assay.jobs.apply import apply as apply_trial
+        from assay.usecases.apply import apply as apply_trial
 
         record = {**record, "applied": apply_trial(record, trial, settings)}
     present(record, as_json, search_report)

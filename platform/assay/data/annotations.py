@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
-from assay.data.importers import Sample
+from assay.data.samples import Sample
 
-Annotation = Literal["class", "labels", "boxes", "style"]
 STYLE_CLASSES = ["content", "style"]
 
 

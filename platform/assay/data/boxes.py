@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from assay.data.images import ImageFacts, Rejected
-from assay.data.importers import Box, Sample, Scan
 from assay.data.raw import File, converted_lines, copies_warning, sample
+from assay.data.samples import Box, Sample, Scan
 from assay.errors import InputError
 
 TOLERANCE = 0.01

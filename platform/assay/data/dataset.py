@@ -18,79 +18,21 @@ from typing import Any, cast
 import numpy as np
 from pydantic import ValidationError
 
-from assay.config import DatasetConfig, SplitConfig
-from assay.data.annotations import KINDS, Annotation, class_counts
+from assay.config.card import Annotation, Card
+from assay.config.dataset import DatasetConfig
+from assay.config.plugin import load_importer
+from assay.data.annotations import KINDS, class_counts
 from assay.data.images import Rejected, canonical, decode
-from assay.data.importers import Progress, Sample, Scan, SourceChanged, load_importer
 from assay.data.pack import Packed, Packer
+from assay.data.samples import Progress, Sample, Scan, SourceChanged
 from assay.data.split import SPLITS, Division, split_samples
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, known
 from assay.files import new_folder, swapped, write_atomic
-from assay.schema import Frozen
 
 CARD = "dataset.json"
 _CHUNK = 32
 """Images that are in memory at once while packing."""
-
-
-class Card(Frozen):
-    """What a dataset version is. Nothing in it depends on the machine or the time.
-
-    Attributes:
-        annotation: what is known of each image.
-        channels: 3 where any sample has colour, else 1; `mean` and `std` have as many values.
-        samples: how many images each split has.
-        counts: by split and class, how many images show the class; of boxes, how many there are, ignored ones left out.
-        min_size, max_size, median_size: [height, width] in pixels, each side by itself.
-        short_side: the median of the shorter sides, in pixels.
-        mean, std: of all pixels of the train split, in 0..1; `std` is that of the population.
-        source: the digest of the raw data.
-        files: md5 of each packed file, so that damage can be named without DVC's cache.
-    """
-
-    name: str
-    kind: str
-    annotation: Annotation = "class"
-    classes: list[str]
-    channels: int
-    samples: dict[str, int]
-    counts: dict[str, dict[str, int]]
-    min_size: list[int]
-    max_size: list[int]
-    median_size: list[int]
-    short_side: int
-    mean: list[float]
-    std: list[float]
-    source: str
-    split: SplitConfig
-    seed: int
-    rejected: list[dict[str, str]]
-    converted: list[dict[str, str]]
-    warnings: list[str]
-    files: dict[str, str]
-
-    @property
-    def boxes(self) -> int | None:
-        """How many boxes there are, ignored ones left out; None where the annotation is another one."""
-        if self.annotation != "boxes":
-            return None
-        return sum(count for counts in self.counts.values() for count in counts.values())
-
-    def summary(self, version: str | None) -> dict[str, Any]:
-        """What the `data` verbs say of it; `version` is its hash."""
-        return {
-            "name": self.name,
-            "hash": version,
-            "annotation": self.annotation,
-            "boxes": self.boxes,
-            "samples": sum(self.samples.values()),
-            "splits": self.samples,
-            "classes": self.classes,
-            "rejected": self.rejected,
-            "converted": self.converted,
-            "warnings": self.warnings,
-        }
 
 
 @dataclass

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from assay.config.plugin import FolderSource
 from assay.data.images import ImageFacts, Rejected, inspect
-from assay.data.importers import Box, FolderSource, Progress, Sample, SourceChanged
+from assay.data.samples import Box, Progress, Sample, SourceChanged
 from assay.errors import InputError
 
 MAX_BYTES = 512 * 2**20

@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from assay.config import SplitConfig
+from assay.config.card import SplitConfig
 from assay.data.annotations import KINDS
-from assay.data.importers import Sample, Scan
+from assay.data.samples import Sample, Scan
 from assay.errors import InputError
 
 SPLITS = ("train", "val", "test")

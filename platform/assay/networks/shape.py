@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from assay.schema import Frozen, NestedError
+from assay.config.schema import Frozen, NestedError
 
 CONVNET = "convnet"
 STAGES = 4

@@ -5,20 +5,18 @@ Ray has no setting to leave out its client server, which needs a port of its own
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+
+from assay.workers.ray_private import start_head_without_client_server
 
 SESSIONS = 3  # of which Ray's logs are kept
 
 
 def main() -> None:
     forget_sessions(Path(sys.argv[sys.argv.index("--temp-dir") + 1]))
-    scripts: Any = importlib.import_module("ray.scripts.scripts")
-    scripts.get_ray_client_dependency_error = lambda: ImportError("not offered")
-    scripts.main()
+    start_head_without_client_server()
 
 
 def forget_sessions(folder: Path) -> None:

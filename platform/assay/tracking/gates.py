@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from assay.config import GateConfig, Headline
+from assay.config.experiment import GateConfig
+from assay.config.plugin import Headline
 
 
 @dataclass(frozen=True)

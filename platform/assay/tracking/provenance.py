@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
+from assay.config.schema import digest, resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.redaction import redact
-from assay.schema import digest, resolved
+from assay.tracking.code_hash import code_sha256, libraries
 
 PREFIX = "assay."
 REQUIRED = (
@@ -36,6 +37,8 @@ REQUIRED = (
     "world_size",
     "threads",
     "device",
+    "libraries",
+    "inputs_sha256",
     "fingerprint",
 )
 """The tags without which a run cannot be registered."""
@@ -82,6 +85,7 @@ def collect(
     plain = resolved(config)
     state, packages = code_state(root), installed()
     code, files = code_sha256(config.task.name), file_hashes(root, config)
+    inputs = inputs_sha256(config, dataset.hash, code, files)
     tags = {
         "experiment": experiment,
         "commit": state.commit,
@@ -98,19 +102,36 @@ def collect(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "files_sha256": digest(files),
-        "fingerprint": fingerprint(config, dataset.hash, code, files),
+        "libraries": json.dumps(libraries()),
+        "inputs_sha256": inputs,
+        "fingerprint": fingerprint(inputs, libraries()),
         **machine,
     }
     return Provenance(tags, plain, state.diff, packages)
 
 
-def fingerprint(config: ExperimentConfig, dataset_hash: str, code: str, files: Mapping[str, str]) -> str:
-    """One hash of all that the weights follow from: config (the gate has no say in them), data, training code and
-    the files that the config names.
+def inputs_sha256(config: ExperimentConfig, dataset_hash: str, code: str, files: Mapping[str, str]) -> str:
+    """One hash of what the user gave: config (the gate has no say in the weights), data, training code and the files
+    that the config names.
     """
     plain = resolved(config)
     plain.pop("gate")
     return digest({"config": plain, "dataset": dataset_hash, "code": code, "files": dict(files)})
+
+
+def fingerprint(inputs: str, versions: Mapping[str, str]) -> str:
+    """One hash of all that the weights follow from: the inputs, and the libraries that do the arithmetic."""
+    return digest({"inputs": inputs, "libraries": dict(versions)})
+
+
+def other_libraries(tags: Mapping[str, str]) -> list[str]:
+    """How the libraries of a recorded run differ from those here, such as `torch 2.13.0, here 2.14.1`."""
+    then, here = json.loads(tags.get(f"{PREFIX}libraries", "{}")), libraries()
+    return [
+        f"{name} {then.get(name, 'not there')}, here {here.get(name, 'not there')}"
+        for name in sorted(then | here)
+        if then.get(name) != here.get(name)
+    ]
 
 
 def file_hashes(root: Path, config: ExperimentConfig) -> dict[str, str]:
@@ -209,20 +230,3 @@ def _git(root: Path, *arguments: str) -> str | None:
 def installed() -> dict[str, str]:
     """Every installed package and its version."""
     return dict(sorted((d.metadata["Name"].lower(), d.version) for d in importlib.metadata.distributions()))
-
-
-def code_sha256(task: str) -> str:
-    """The hash of the code that weights follow from: contract, decoding, networks, training, the task's folder."""
-    import importlib.util
-
-    package = Path(__file__).parents[1]
-    files = [package / name for name in ("task.py", "data/images.py", "data/pack.py")]
-    files += sorted((package / "train").rglob("*.py")) + sorted((package / "networks").rglob("*.py"))
-    found = importlib.util.find_spec(task if "." in task else f"assay.tasks.{task}")
-    assert found is not None
-    for folder in found.submodule_search_locations or ():
-        files += sorted(Path(folder).rglob("*.py"))
-    total = hashlib.sha256()
-    for path in files:
-        total.update(path.name.encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()

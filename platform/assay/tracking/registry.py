@@ -11,15 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.config.schema import resolved
 from assay.errors import InputError, WorkError
-from assay.schema import resolved
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.pyfunc import PyFuncModel
 
-    from assay.config import ExperimentConfig
+    from assay.config.experiment import ExperimentConfig
     from assay.data.dataset import Dataset
     from assay.task import Task
 
@@ -53,6 +54,40 @@ class Registry:
         if number not in versions:
             raise InputError(f"model {model!r} has no version {number}. Known: {', '.join(sorted(versions, key=int))}.")
         return versions[number]
+
+    def named(self, address: str) -> ModelVersion:
+        """The version that an address means: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a NAME, its champion.
+
+        Raises:
+            InputError: it is not there; names what is.
+        """
+        from mlflow.exceptions import MlflowException
+
+        name = address.removeprefix("models:/")
+        if "/" in name:
+            name, _, number = name.partition("/")
+            return self.get(name, number)
+        name, _, alias = name.partition("@")
+        self.get(name, None)
+        try:
+            return self.client.get_model_version_by_alias(name, alias or CHAMPION)
+        except MlflowException:
+            mend = f"promote a version, or name one as models:/{name}/1"
+            raise InputError(f"model {name!r} has no {alias or CHAMPION!r}: {mend}") from None
+
+    def load(self, version: ModelVersion, folder: Path) -> tuple[PyFuncModel, Mapping[str, Any]]:
+        """A version, fetched into `folder` and ready to answer, and what Assay said of it when it was registered.
+
+        Raises:
+            InputError: Assay did not register it.
+        """
+        import mlflow.pyfunc
+
+        loaded = mlflow.pyfunc.load_model(str(self.tracker.fetch(run_of(version), "model", folder)))
+        facts = (loaded.metadata.metadata or {}).get("assay")
+        if facts is None:
+            raise InputError(f"models:/{version.name}/{version.version}: this model was not registered by Assay")
+        return loaded, facts
 
     def champion(self, model: str) -> ModelVersion | None:
         from mlflow.exceptions import MlflowException

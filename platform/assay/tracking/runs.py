@@ -12,16 +12,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from assay.errors import InputError
+from assay.errors import InputError, Interrupted, Unavailable
 from assay.settings import Settings
-from assay.tracking.lease import NAME as LEASE
-from assay.tracking.lease import Lease, is_dead
+from assay.storage.lease import NAME as LEASE
+from assay.storage.lease import Lease, is_dead
+from assay.storage.object_store import ObjectStore
+from assay.storage.run_mirror import pull_metrics
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.recorder import ship
 from assay.tracking.tracker import Tracker
 from assay.train.folder import LOCK, STOP
-from assay.train.mirror import pull_metrics
-from assay.train.object_store import ObjectStore
 
 CLAIMS = ".claims.lock"
 
@@ -96,6 +96,18 @@ def _leased(settings: Settings, run_id: str, folder: Path) -> Iterator[None]:
         yield
     finally:
         lease.release()
+
+
+@contextmanager
+def status_as_earned(run_id: str, tracker: Tracker) -> Iterator[None]:
+    """Leave a run FAILED or KILLED, with the reason, where the block fails or is interrupted."""
+    try:
+        yield
+    except BaseException as error:
+        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
+        with suppress(Unavailable):  # the next command marks it, and goes on with it
+            tracker.set_status(run_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__)
+        raise
 
 
 def reap(settings: Settings, tracker: Tracker) -> list[str]:

@@ -14,22 +14,14 @@ class Served(PythonModel):
     """One array in, one array out, as with a traced network."""
 
     def load_context(self, context: Any) -> None:
-        import torch
-        from safetensors.torch import load_file
-
-        from assay.config import parse_experiment
+        from assay.config.experiment import parse_experiment
         from assay.data.dataset import Dataset, read_card
-        from assay.task import load_task
-        from assay.train.context import LocalContext
+        from assay.train.prepare import rebuild
 
         folder = Path(context.artifacts["trained"])
         config = parse_experiment(json.loads((folder / "config.json").read_text()), "the model's config")
-        here = LocalContext(folder, torch.device("cpu"), torch.get_num_threads())
-        here.fresh = False
         dataset = Dataset(folder, read_card(folder, config.data), "")
-        task = load_task(config.task.name)[0].build(config, dataset, here)
-        task.load_state_dict(load_file(folder / "model.safetensors"))
-        self.module = task.export().module.eval()
+        self.module = rebuild(config, dataset, folder, folder / "model.safetensors").export().module.eval()
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002
         """No type hints here: MLflow would take them for a schema."""

@@ -131,13 +131,20 @@ class Tracker:
         found = self.client.get_experiment_by_name(experiment)
         if found is None:
             return None
-        runs = self.client.search_runs(
-            [found.experiment_id],
-            f"tags.`{PREFIX}fingerprint` = '{fingerprint}' and tags.`{PREFIX}kind` = '{kind}'",
-            order_by=["attributes.start_time DESC"],
-        )
+        runs = self._of_kind(found.experiment_id, "fingerprint", fingerprint, kind)
         finished = [run for run in runs if run.info.status == "FINISHED"]
         return next(iter(finished or runs), None)
+
+    def find_inputs(self, experiment: str, inputs: str) -> Run | None:
+        """The newest finished run of these inputs, whatever the libraries that did its arithmetic."""
+        found = self.client.get_experiment_by_name(experiment)
+        runs = [] if found is None else self._of_kind(found.experiment_id, "inputs_sha256", inputs, "run")
+        return next((run for run in runs if run.info.status == "FINISHED"), None)
+
+    def _of_kind(self, experiment_id: str, tag: str, value: str, kind: str) -> list[Run]:
+        """The runs of a kind that have a tag, newest first."""
+        chosen = f"tags.`{PREFIX}{tag}` = '{value}' and tags.`{PREFIX}kind` = '{kind}'"
+        return list(self.client.search_runs([experiment_id], chosen, order_by=["attributes.start_time DESC"]))
 
     def get(self, run_id: str) -> Run:
         from mlflow.exceptions import MlflowException

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assay.config import OptimizerConfig, TrainConfig
+from assay.config.experiment import OptimizerConfig, TrainConfig
 from assay.errors import WorkError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

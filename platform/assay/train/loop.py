@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.errors import WorkError
 from assay.task import Picture, Source, Task
 from assay.train.checkpoint import Weights, weights_sha256

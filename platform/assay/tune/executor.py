@@ -10,19 +10,15 @@ import logging
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from assay.errors import WorkError
 from assay.settings import Settings
 from assay.train.folder import STOP
-from assay.train.launch import ray_alive, ray_running, run_watched
-from assay.tune.plan import TrialPlan
-from assay.tune.search import Search, Trial
-from assay.tune.trial import TrialJob, trial_folder
+from assay.tune.work import TUNE, Work
+from assay.workers.launch import run_watched
+from assay.workers.ray_private import ray_alive
+from assay.workers.ray_session import ray_running
 
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -32,42 +28,9 @@ TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
-TUNE = "tune"  # Ray Tune's own files, below the search's folder
+
 END_SECONDS = 30.0  # that a Tune without Ray has to notice
 RAYS = 3  # of our own that may die before we give up
-
-
-class Listener(Protocol):
-    """Hears of every trial: the record of the search. It must return at once."""
-
-    def started(self, trial: Trial) -> None: ...
-
-    def ended(self, trial: Trial) -> None: ...
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the executor needs of a search: its state, how a trial becomes a job, and who listens.
-
-    Attributes:
-        folder: of the search; trials have theirs below it.
-        deadline: of `time.monotonic`, after which running trials are saved and stopped; None: never.
-    """
-
-    search: Search
-    job: Callable[[Trial], TrialJob]
-    listener: Listener
-    folder: Path
-    plan: TrialPlan
-    deadline: float | None = None
-
-    def trial_folder(self, trial: Trial) -> Path:
-        return trial_folder(self.folder, trial.number)
-
-    @property
-    def stopping(self) -> bool:
-        late = self.deadline is not None and time.monotonic() > self.deadline
-        return late or (self.folder / STOP).exists()
 
 
 def execute(work: Work, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
+from assay.config.search import SearchConfig
 from assay.errors import InputError, known
-from assay.search_config import SearchConfig
 from assay.tune.space import Space
 
 FIXED = ("data", "seed", "gate", "task.name", "train.workers", "train.device", "train.checkpoint_seconds")

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from assay.config import TrainConfig
+from assay.config.experiment import TrainConfig
 from assay.errors import InputError
-from assay.train.plan import Slots, plan
+from assay.workers.plan import Slots, plan
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from assay.errors import InputError
-from assay.train.launch import forget_end, ray_alive
-from assay.tune.executor import TUNE, Work
 from assay.tune.search import Search, Trial
 from assay.tune.trial import Runner, begin
+from assay.tune.work import TUNE, Work
+from assay.workers.launch import forget_end
+from assay.workers.ray_private import ray_alive
 
 
 def run_trials(work: Work, over: threading.Event) -> None:

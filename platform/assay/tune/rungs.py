@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.search_config import SearchConfig
+from assay.config.search import SearchConfig
 from assay.tune.algorithms import Scores
 from assay.tune.fronts import order
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from assay.config import ExperimentConfig, value_at
+from assay.config.experiment import ExperimentConfig, value_at
+from assay.config.search import SearchConfig
 from assay.errors import InputError
-from assay.search_config import SearchConfig
 from assay.train.randomness import key
 from assay.tune.algorithms import Proposal, Scores, Setting, make
 from assay.tune.journal import Event, Journal

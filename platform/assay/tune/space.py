@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from assay.config import ExperimentConfig, replaced
+from assay.config.experiment import ExperimentConfig, replaced
+from assay.config.search import ParameterConfig, SearchConfig
 from assay.errors import InputError, known
-from assay.search_config import ParameterConfig, SearchConfig
 
 Values = Mapping[str, Any]
 MOST_COUNTED = 1_000_000  # points up to which a space is counted and listed

@@ -22,11 +22,14 @@ from assay.files import write_json
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STEPS, STOP, TOLD
-from assay.train.launch import raise_told, train_on_ray
 from assay.train.loop import Training
-from assay.train.plan import Plan
+from assay.train.prepare import prepare
 from assay.train.spool import read
-from assay.train.worker import Job, failure_of, prepare
+from assay.workers.arrive import arrive
+from assay.workers.job import Job
+from assay.workers.launch import raise_told, train_on_ray
+from assay.workers.plan import Plan
+from assay.workers.worker import failure_of
 
 WEIGHTS = "model.safetensors"
 POLL_SECONDS = 0.05
@@ -135,7 +138,8 @@ class Here:
         self.context = LocalContext(Path(job.folder), device, job.threads, compiled=job.compiled)
         if self.trial.parent is not None:
             self.context.checkpoints.inherit(Path(self.trial.parent) / CHECKPOINTS)
-        training = prepare(job, self.context)
+        here = arrive(job, self.context.tell)
+        training = prepare(here.config, here.dataset, self.context)
         if self.trial.parent is not None:
             self.inherited = weights_sha256(training.task.state_dict())
         return training
@@ -165,7 +169,7 @@ class OnRayTrain:
     """Trains on several workers: a Ray Train job of its own, whose epochs are read from the spool as they end."""
 
     def __init__(self, trial: TrialJob) -> None:
-        from assay.config import parse_experiment
+        from assay.config.experiment import parse_experiment
 
         self.trial = trial
         looks = tuple(epoch for epoch in trial.milestones if epoch < 1)
@@ -183,7 +187,8 @@ class OnRayTrain:
         if self.costs:
             self.costs = False
             context = LocalContext(self.folder, torch.device("cpu"), self.job.threads)
-            return {"epoch": 0, "metrics": costs_of(prepare(self.job, context))}
+            here = arrive(self.job, context.tell)
+            return {"epoch": 0, "metrics": costs_of(prepare(here.config, here.dataset, context))}
         if self.thread is None:
             self._start()
         assert self.thread is not None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.task import Answer, Context, Engine, Export, Metrics
 from assay.task import Task as Contract
 from assay.train.engine import make_optimizer

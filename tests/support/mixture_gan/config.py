@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from assay.config import Headline, TaskConfig
+from assay.config.plugin import Headline, TaskConfig
 
 
 class Config(TaskConfig):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.task import Answer, Context, Engine, Export, Metrics
 from assay.task import Task as Contract

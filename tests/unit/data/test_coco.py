@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from assay.data.importers import Scan, detect
+from assay.data.importers import detect
 from assay.data.importers.coco import Source, scan
+from assay.data.samples import Scan
 from assay.errors import InputError
 from tests.support.bad_images import CLASSES, coco, coco_folder, picture
 

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assay.config import DatasetConfig, SplitConfig
-from assay.data.dataset import Card, open_dataset, prepare
+from assay.config.card import Card, SplitConfig
+from assay.config.dataset import DatasetConfig
+from assay.data.dataset import open_dataset, prepare
 from assay.data.images import ImageFacts, decode
-from assay.data.importers import Sample, Scan
 from assay.data.pack import Packed
 from assay.data.raw import folder_digest
+from assay.data.samples import Sample, Scan
 from assay.data.split import split_samples
-from assay.data.verify import check_dataset
 from assay.data.version import folder_hash
 from assay.errors import InputError
+from assay.usecases.check_data import check_dataset
 from tests.support.bad_images import CLASSES, make_folder
 
 

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from assay.data.importers import Scan, detect, folder_kinds, kinds, labels_csv, load_source
+from assay.config.plugin import load_source
+from assay.config.plugin import source_kinds as kinds
+from assay.data.importers import detect, folder_kinds, labels_csv
 from assay.data.importers import style_folder as style
 from assay.data.raw import inner_path, settled_splits
+from assay.data.samples import Scan
 from assay.errors import InputError
 from tests.support.bad_images import coco_folder, encoded, make_folder, picture, style_folder
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assay.data.importers import Scan, SourceChanged, digits
+from assay.data.importers import digits
 from assay.data.importers.image_folder import Source, scan
 from assay.data.raw import folder_digest
+from assay.data.samples import Scan, SourceChanged
 from assay.errors import InputError
 from tests.support.bad_images import CLASSES, encoded, make_folder, noise
 

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assay.config import DatasetConfig
-from assay.data.dataset import Card, prepare
-from assay.data.importers import Box, Scan, digit_scenes, faces
+from assay.config.card import Card
+from assay.config.dataset import DatasetConfig
+from assay.data.dataset import prepare
+from assay.data.importers import digit_scenes, faces
 from assay.data.pack import Packed
+from assay.data.samples import Box, Scan
 from assay.data.shipped import PHOTOGRAPHS, shipped_file, shipped_image
-from assay.data.verify import _check_rows
 from assay.errors import InputError
+from assay.usecases.check_data import _check_rows
 
 
 @pytest.fixture(autouse=True)

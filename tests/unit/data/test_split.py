@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.config import SplitConfig
+from assay.config.card import SplitConfig
 from assay.data.annotations import KINDS, class_counts
 from assay.data.images import ImageFacts
-from assay.data.importers import Box, Sample, Scan
+from assay.data.samples import Box, Sample, Scan
 from assay.data.split import SPLITS, Division, split_samples
 from assay.errors import InputError
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from assay.data.importers import Scan, detect
+from assay.data.importers import detect
 from assay.data.importers.voc import Source, scan
+from assay.data.samples import Scan
 from assay.errors import InputError
 from tests.support.bad_images import picture
 

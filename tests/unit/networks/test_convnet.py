@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
+from assay.config.schema import validate
 from assay.errors import InputError
 from assay.networks.convnet import Maps, body
 from assay.networks.shape import NetworkConfig, StageConfig
-from assay.schema import validate
 
 blocks = st.sampled_from(["plain", "residual", "inception"])
 

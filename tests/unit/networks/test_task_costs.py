@@ -11,11 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
+from assay.config.search import SearchConfig
 from assay.data.dataset import Dataset, prepare
 from assay.errors import InputError
 from assay.networks.costs import task_costs
-from assay.search_config import SearchConfig
 from assay.task import Task
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine

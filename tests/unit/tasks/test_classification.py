@@ -16,7 +16,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from assay.config import DatasetConfig, ExperimentConfig
+from assay.config.dataset import DatasetConfig
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset, prepare
 from assay.data.raw import folder_digest
 from assay.errors import InputError

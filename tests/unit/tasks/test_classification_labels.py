@@ -13,8 +13,10 @@ import torch
 from sklearn.metrics import f1_score
 from torchmetrics.functional.classification import multilabel_average_precision
 
-from assay.config import DatasetConfig, ExperimentConfig
-from assay.data.dataset import Card, Dataset, prepare
+from assay.config.card import Card
+from assay.config.dataset import DatasetConfig
+from assay.config.experiment import ExperimentConfig
+from assay.data.dataset import Dataset, prepare
 from assay.errors import InputError
 from assay.tasks.classification.config import LITE, Config
 from assay.tasks.classification.scores import best_thresholds, calibration_error, mean_average_precision

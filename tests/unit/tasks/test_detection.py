@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.config import DatasetConfig, ExperimentConfig
+from assay.config.dataset import DatasetConfig
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset, prepare
 from assay.data.images import decode
 from assay.errors import InputError

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from assay.config import DatasetConfig, ExperimentConfig
+from assay.config.dataset import DatasetConfig
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset, prepare
 from assay.errors import InputError
 from assay.tasks.gan.config import Config

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from assay.config import DatasetConfig, ExperimentConfig
+from assay.config.dataset import DatasetConfig
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset, prepare
 from assay.errors import InputError
 from assay.tasks.style_transfer.config import Config

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.config import GateConfig, Headline
+from assay.config.experiment import GateConfig
+from assay.config.plugin import Headline
 from assay.tracking.gates import Decision, decide
 
 ACCURACY, LOSS = Headline("accuracy"), Headline("loss", maximize=False)

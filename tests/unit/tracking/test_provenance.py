@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.errors import InputError
 from assay.tracking import provenance
+from assay.tracking.code_hash import code_sha256
 from assay.tracking.provenance import (
     PREFIX,
     REQUIRED,
-    code_sha256,
     collect,
     fingerprint,
     git_state,
+    inputs_sha256,
     missing,
     redact,
 )
@@ -146,22 +147,29 @@ def config(**changes: Any) -> ExperimentConfig:
     return ExperimentConfig.model_validate({"task": Config(), "data": "points", **changes})
 
 
-def test_the_fingerprint_changes_with_everything_but_the_gate() -> None:
-    base = fingerprint(config(), "d1", "c1", {})
-    assert fingerprint(config(gate={"min": {"test/loss": 0.1}, "tolerance": 0.5}), "d1", "c1", {}) == base
-    assert fingerprint(config(seed=0), "d1", "c1", {}) == base
+def test_the_inputs_change_with_everything_but_the_gate() -> None:
+    base = inputs_sha256(config(), "d1", "c1", {})
+    assert inputs_sha256(config(gate={"min": {"test/loss": 0.1}, "tolerance": 0.5}), "d1", "c1", {}) == base
+    assert inputs_sha256(config(seed=0), "d1", "c1", {}) == base
     others = [
-        fingerprint(config(), "d2", "c1", {}),
-        fingerprint(config(), "d1", "c2", {}),
-        fingerprint(config(), "d1", "c1", {"weights.safetensors": "ab"}),
-        fingerprint(config(seed=1), "d1", "c1", {}),
-        fingerprint(config(data="other"), "d1", "c1", {}),
-        fingerprint(config(task=Config(dropout=0.2)), "d1", "c1", {}),
-        fingerprint(config(optimizer={"lr": 0.5}), "d1", "c1", {}),
-        fingerprint(config(train={"workers": 2}), "d1", "c1", {}),
-        fingerprint(config(train={"precision": "bf16"}), "d1", "c1", {}),
+        inputs_sha256(config(), "d2", "c1", {}),
+        inputs_sha256(config(), "d1", "c2", {}),
+        inputs_sha256(config(), "d1", "c1", {"weights.safetensors": "ab"}),
+        inputs_sha256(config(seed=1), "d1", "c1", {}),
+        inputs_sha256(config(data="other"), "d1", "c1", {}),
+        inputs_sha256(config(task=Config(dropout=0.2)), "d1", "c1", {}),
+        inputs_sha256(config(optimizer={"lr": 0.5}), "d1", "c1", {}),
+        inputs_sha256(config(train={"workers": 2}), "d1", "c1", {}),
+        inputs_sha256(config(train={"precision": "bf16"}), "d1", "c1", {}),
     ]
     assert len({base, *others}) == len(others) + 1
+
+
+def test_the_fingerprint_counts_the_libraries_too() -> None:
+    base = fingerprint("inputs", {"torch": "2.14.1", "numpy": "2.4.6"})
+    assert fingerprint("inputs", {"numpy": "2.4.6", "torch": "2.14.1"}) == base
+    assert fingerprint("inputs", {"torch": "2.14.2", "numpy": "2.4.6"}) != base
+    assert fingerprint("other", {"torch": "2.14.1", "numpy": "2.4.6"}) != base
 
 
 def test_the_code_of_a_task_is_all_files_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

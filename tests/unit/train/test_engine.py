@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from assay.config import OptimizerConfig, TrainConfig
+from assay.config.experiment import OptimizerConfig, TrainConfig
 from assay.train.checkpoint import Checkpoints, weights_sha256
 from assay.train.engine import StepEngine, make_optimizer, schedule
 

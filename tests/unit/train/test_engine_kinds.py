@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from assay.config import OptimizerConfig, TrainConfig
+from assay.config.experiment import OptimizerConfig, TrainConfig
 from assay.errors import InputError, WorkError
 from assay.train.checkpoint import Checkpoints
 from assay.train.engine import StepEngine, make_optimizer
-from assay.train.plan import Slots, plan
+from assay.workers.plan import Slots, plan
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.train.context import LocalContext
 from assay.train.folder import SPOOL, STOP
 from assay.train.loop import Outcome, Training

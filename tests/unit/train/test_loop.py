@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.errors import WorkError
 from assay.task import Picture
 from assay.train import checkpoint, loop

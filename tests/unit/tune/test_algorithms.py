@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assay.config.search import SAMPLERS
 from assay.errors import InputError
-from assay.search_config import SAMPLERS
 from assay.tune.algorithms import Setting, population
 from assay.tune.coding import Coding
 from assay.tune.fronts import crowding, order

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assay.config.search import SearchConfig
 from assay.errors import InputError
-from assay.search_config import SearchConfig
 from assay.tune.coding import Coding, names
 from assay.tune.space import bound, identity
 from tests.support.searching import COUNTED, EXPERIMENT, MIXED, TABLE, space

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from assay.config import TrainConfig
+from assay.config.experiment import TrainConfig
 from assay.errors import InputError
-from assay.train.plan import Slots
 from assay.tune.plan import TrialPlan, trial_plan
+from assay.workers.plan import Slots
 
 
 def shares(plan: TrialPlan) -> tuple[int, int, float, float]:

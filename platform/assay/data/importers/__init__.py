@@ -8,118 +8,15 @@ have `def recognizes(folder) -> bool`, which looks at the layout alone.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
-from assay.config import SourceConfig
-from assay.errors import InputError, known
-
-if TYPE_CHECKING:
-    from assay.data.images import ImageFacts
-
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what) while something long runs."""
-
-
-class SourceChanged(InputError):
-    """The raw data are not those that the config names. `folder` is where they lie."""
-
-    def __init__(self, folder: str, recorded: str, found: str):
-        super().__init__(f"the folder {folder} changed since it was added ({recorded[:8]}, now {found[:8]})")
-        self.folder = folder
-
-
-class FolderSource(SourceConfig):
-    """A folder of the user's: `path` is relative to the project or absolute, `sha256` is its `raw.folder_digest`."""
-
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Box:
-    """A thing in an image: corners in pixels of the upright image (`x2 > x1`, `y2 > y1`), and its class.
-
-    `ignored` boxes (crowds, difficult ones) are neither learnt nor counted, found or missed.
-    """
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    label: int
-    ignored: bool = False
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One good image: what it is called, what it shows, and how to get its bytes.
-
-    Attributes:
-        labels: indices into the classes of the scan that the image shows; exactly one for the annotation `class`.
-        sha256: of the raw content; samples of the same content never part in a split.
-        facts: what `images.inspect` said of the content.
-        read: gives the raw content again; raises `InputError` where it is no longer the one that was checked.
-        boxes: for the annotation `boxes`.
-        split: where the source itself says it: `train`, `val`, `test`, or `trainval`, of which a part becomes `val`.
-    """
-
-    name: str
-    labels: tuple[int, ...]
-    sha256: str
-    facts: ImageFacts
-    read: Callable[[], bytes]
-    boxes: tuple[Box, ...] = ()
-    split: str | None = None
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What an importer found. `rejected` is [{file, reason}], `converted` is [{file, change}]; all in a fixed order.
-
-    `digest` identifies the raw data: equal digests, equal data. `annotation` says what is known of each image: its
-    `class`, its `labels`, its `boxes`, or whether it is content or `style`.
-    """
-
-    samples: list[Sample]
-    classes: list[str]
-    rejected: list[dict[str, str]]
-    converted: list[dict[str, str]]
-    warnings: list[str]
-    digest: str
-    annotation: str = "class"
-
-
-def held(
-    name: str, labels: tuple[int, ...], content: bytes, boxes: tuple[Box, ...] = (), split: str | None = None
-) -> Sample:
-    """A sample of content that is small enough to stay in memory. Raises `images.Rejected` where it is unfit."""
-    from assay.data.images import inspect
-
-    return Sample(name, labels, sha256(content).hexdigest(), inspect(content), _Held(content), boxes, split)
-
-
-class _Held:
-    def __init__(self, content: bytes):
-        self.content = content
-
-    def __call__(self) -> bytes:
-        return self.content
-
-
-def kinds() -> list[str]:
-    return sorted(entry.name for entry in pkgutil.iter_modules(__path__))
+from assay.config.plugin import FolderSource, load_importer, load_source, source_kinds
+from assay.errors import InputError
 
 
 def folder_kinds() -> list[str]:
     """The kinds that `assay data add` can take."""
-    return [kind for kind in kinds() if issubclass(load_source(kind), FolderSource)]
+    return [kind for kind in source_kinds() if issubclass(load_source(kind), FolderSource)]
 
 
 def detect(folder: Path) -> str:
@@ -132,14 +29,3 @@ def detect(folder: Path) -> str:
     if len(found) > 1:
         raise InputError(f"{folder}: looks like {' and like '.join(found)}: say which with --kind")
     return found[0] if found else "image_folder"
-
-
-def load_importer(kind: str) -> ModuleType:
-    if kind not in kinds():
-        raise InputError(known("kind of source", kind, kinds()))
-    return importlib.import_module(f"{__name__}.{kind}")
-
-
-def load_source(kind: str) -> type[SourceConfig]:
-    source: type[SourceConfig] = load_importer(kind).Source
-    return source

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay.data.importers import FolderSource, Progress, Scan
+from assay.config.plugin import FolderSource
+from assay.data.samples import Progress, Scan
 from assay.errors import InputError
 
 if TYPE_CHECKING:

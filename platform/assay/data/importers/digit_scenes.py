@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from assay.config import SourceConfig
-from assay.data.importers import Box, Progress, Scan, held
+from assay.config.plugin import SourceConfig
+from assay.data.samples import Box, Progress, Scan, held
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from assay.config import SourceConfig
-from assay.data.importers import Progress, Scan
+from assay.config.plugin import SourceConfig
+from assay.data.samples import Progress, Scan
 
 
 class Source(SourceConfig):
@@ -22,7 +22,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG00
     from sklearn.datasets import load_digits
 
     from assay.data.images import encode_png
-    from assay.data.importers import held
+    from assay.data.samples import held
 
     digits = load_digits()
     pixels = np.round(digits.images * 255 / 16).astype(np.uint8)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from assay.config import SourceConfig
-from assay.data.importers import Progress, Scan
+from assay.config.plugin import SourceConfig
+from assay.data.samples import Progress, Scan
 
 FACES = 100
 """How many of the images, the first ones, show a face."""
@@ -24,7 +24,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG00
     from PIL import Image
 
     from assay.data.images import encode_png
-    from assay.data.importers import held
+    from assay.data.samples import held
     from assay.data.shipped import shipped_file
 
     pixels = np.round(np.load(shipped_file("skimage/lfw_subset.npy"), allow_pickle=False) * 255).astype(np.uint8)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from assay.data.importers import FolderSource, Progress, Scan
+from assay.config.plugin import FolderSource
+from assay.data.samples import Progress, Scan
 from assay.errors import InputError
 
 if TYPE_CHECKING:

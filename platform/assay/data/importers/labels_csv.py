@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from assay.data.importers import FolderSource, Progress, Scan
+from assay.config.plugin import FolderSource
+from assay.data.samples import Progress, Scan
 from assay.errors import InputError
 
 if TYPE_CHECKING:

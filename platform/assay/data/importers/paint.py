@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from assay.config import SourceConfig
-from assay.data.importers import Progress, Scan
+from assay.config.plugin import SourceConfig
+from assay.data.samples import Progress, Scan
 
 Texture = Literal["brick", "grass", "gravel", "hubble", "ihc", "moon", "retina"]
 
@@ -33,7 +33,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG00
 
     from assay.data.annotations import STYLE_CLASSES
     from assay.data.images import encode_png
-    from assay.data.importers import held
+    from assay.data.samples import held
     from assay.data.shipped import PHOTOGRAPHS, shipped_image
 
     wanted = [(0, name) for name in PHOTOGRAPHS] + [(1, name) for name in sorted(source.styles)]

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay.data.importers import FolderSource, Progress, Scan
+from assay.config.plugin import FolderSource
+from assay.data.samples import Progress, Scan
 from assay.errors import InputError
 
 if TYPE_CHECKING:

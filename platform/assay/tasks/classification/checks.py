@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.tasks.classification.config import OWN, Config

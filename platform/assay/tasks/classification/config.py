@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from assay.config import Headline, TaskConfig
+from assay.config.plugin import Headline, TaskConfig
+from assay.config.schema import Frozen
 from assay.networks.names import WeightsName, check_architecture, weight_files
 from assay.networks.shape import CONVNET, NetworkConfig, shapes
-from assay.schema import Frozen
 
 if TYPE_CHECKING:
-    from assay.data.dataset import Card
+    from assay.config.card import Card
 
 SMALL = "small_cnn"
 OWN = (SMALL, CONVNET)

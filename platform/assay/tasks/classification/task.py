@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.data.images import Rejected, decode
 from assay.errors import InputError

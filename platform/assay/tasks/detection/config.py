@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from assay.config import Headline, TaskConfig
+from assay.config.plugin import Headline, TaskConfig
+from assay.config.schema import Frozen
 from assay.networks.names import WeightsName, check_architecture, weight_files
 from assay.networks.shape import CONVNET, NetworkConfig, StageConfig, shapes
-from assay.schema import Frozen
 
 if TYPE_CHECKING:
-    from assay.data.dataset import Card
+    from assay.config.card import Card
 
 DETECTORS = (
     "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn",

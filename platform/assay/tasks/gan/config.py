@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from assay.config import Decay, Headline, TaskConfig
-from assay.schema import Frozen
+from assay.config.experiment import Decay
+from assay.config.plugin import Headline, TaskConfig
+from assay.config.schema import Frozen
 
 
 class AugmentConfig(Frozen):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.errors import InputError, known
 from assay.task import Answer, Context, Engine, Export, Metrics, Picture, Source

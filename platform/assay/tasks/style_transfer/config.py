@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from assay.config import Headline, TaskConfig
+from assay.config.plugin import Headline, TaskConfig
+from assay.config.schema import Frozen
 from assay.networks.names import ArchitectureName, WeightsName, weight_files
-from assay.schema import Frozen
 
 if TYPE_CHECKING:
-    from assay.data.dataset import Card
+    from assay.config.card import Card
 
 STYLE_LAYERS = ("bn1", "blocks.1.1.bn1", "blocks.2.1.bn1")
 """EfficientNet-Lite0: the stem and widened maps in front of depthwise convolutions; one each at stride 2, 4 and 8."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assay.config import ExperimentConfig
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.data.images import Rejected, decode
 from assay.errors import InputError

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from assay.search_config import SearchConfig
+from assay.config.search import SearchConfig
 from assay.tune.space import Space, Values
 
 Scores = tuple[float, ...]

@@ -1,0 +1,31 @@
+"""The process of one flow run of the worker's. It imports little, so that its record is there at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pipelines.runtime import records
+
+if TYPE_CHECKING:
+    from assay.settings import Settings
+
+LOGS = "logs/flows"
+
+
+def run_engine(settings: Settings) -> None:
+    """Become the process of the flow run that the worker names: a session, a log and a record of its own.
+
+    So nothing of it depends on the worker that started it.
+    """
+    flow_run = os.environ["PREFECT__FLOW_RUN_ID"]
+    log = settings.state / LOGS / f"{flow_run}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    os.setsid()
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    records.write(settings.root, flow_run)
+    os.chdir(settings.root)
+    os.execv(sys.executable, [sys.executable, "-m", "prefect.engine"])  # noqa: S606

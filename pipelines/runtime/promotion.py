@@ -1,0 +1,35 @@
+"""What follows when a model was held against its gate: artifacts, and the webhook where there is a new champion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import runtime
+from prefect.context import FlowRunContext
+
+from assay.settings import Settings
+from pipelines.runtime.common import tell
+from pipelines.runtime.story import publish, read_results, verdict
+
+
+def champion_of(root: Path, experiment: str) -> str | None:
+    """The version that was champion when the experiment was last registered."""
+    file = root / "results" / experiment / "model.json"
+    model = json.loads(file.read_text()) if file.exists() else {}
+    return model["version"] if model.get("alias") else None
+
+
+def announce(root: Path, experiment: str, before: str | None) -> dict[str, Any]:
+    """Leave the artifacts, and tell of a champion that is not the one from before; what `results/` says."""
+    summary = read_results(root, experiment)
+    publish(root, experiment, summary)
+    tell_of_champion(summary["model"], before)
+    return summary
+
+
+def tell_of_champion(model: dict[str, Any], before: str | None) -> None:
+    context = FlowRunContext.get()
+    if model["alias"] and model["version"] != before and context is not None:
+        tell(Settings(), "promoted", runtime.flow_run.flow_name, context.flow_run, verdict(model), model["run_id"])

@@ -1,0 +1,140 @@
+"""Which Prefect server this process talks to: a named one that answers, or one of its own for as long as it runs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from assay.errors import InputError, Unavailable
+from assay.services.stores import without_password
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    from assay.settings import Settings
+
+SECONDS = 10.0
+NO_SERVER = "no Prefect server: run `assay up`"
+
+
+def prepare(settings: Settings) -> None:
+    """Let Prefect keep its state in the project, and serve itself where no server is named.
+
+    To be called before Prefect is imported, which reads the environment then.
+    """
+    from assay.settings import quiet
+
+    quiet()
+    home = settings.state / "prefect"
+    home.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
+    defaults = {
+        "ASSAY_PROJECT": str(settings.root),
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def serving(settings: Settings, who: str, say: Callable[[str], None]) -> Iterator[None]:
+    """A server for flows of this process: the named one, which must answer, else an own one until the end of the block.
+
+    Flows with a server of their own take turns from before its start: two such servers would share one SQLite file.
+    """
+    from pipelines.runtime.workspace import workspace
+
+    prepare(settings)
+    if named():
+        require_server()
+        yield
+        return
+    with workspace(settings.root, who, say), own_server():
+        yield
+
+
+def named() -> bool:
+    """Whether a server is named, in the environment or in Prefect's profile."""
+    from prefect.settings import PREFECT_API_URL
+
+    return bool(PREFECT_API_URL.value())
+
+
+@contextmanager
+def own_server() -> Iterator[None]:
+    """A server behind a password of its own, that ends with this process, also if that is killed."""
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_SERVER_API_AUTH_STRING, temporary_settings
+
+    from pipelines.runtime.workspace import forget, watch
+
+    password = f"assay:{secrets.token_urlsafe(32)}"
+    with temporary_settings({PREFECT_API_AUTH_STRING: password, PREFECT_SERVER_API_AUTH_STRING: password}):
+        server = SubprocessASGIServer()
+        server.start()
+        assert server.server_process is not None
+        pid = server.server_process.pid
+        watch("process", pid)
+        try:
+            yield
+        finally:
+            _send_what_waits()
+            server.stop()
+            forget("process", pid)
+
+
+def _send_what_waits() -> None:
+    """Events and log lines that Prefect sends in the background: to a server that is gone it would try for a minute."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=SECONDS, at_exit=False)
+
+
+def require_server() -> None:
+    """The named server must answer, know the password and be of this version of Prefect.
+
+    Raises:
+        Unavailable: nothing is named, or nothing answers.
+        InputError: the password is wrong, or the server is of another version.
+    """
+    import httpx
+    import prefect
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+
+    address = PREFECT_API_URL.value()
+    if not address:
+        raise Unavailable(NO_SERVER)
+    user, _, password = (PREFECT_API_AUTH_STRING.value() or "").partition(":")
+    shown = without_password(address)
+    try:
+        found = httpx.get(f"{address.rstrip('/')}/admin/version", auth=(user, password), timeout=SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        why = type(error).__name__
+        raise Unavailable(f"no Prefect server answers at {shown} ({why}): run `assay up`") from None
+    if found.status_code == 401:
+        raise InputError(f"PREFECT_API_AUTH_STRING: the Prefect server at {shown} refuses it; it is user:password")
+    try:
+        version = str(found.json())
+    except ValueError:
+        raise InputError(f"PREFECT_API_URL: what answers at {shown} is no Prefect server; it ends in /api") from None
+    if found.status_code != 200:
+        raise InputError(f"PREFECT_API_URL: {shown} answers {found.status_code}; it ends in /api")
+    if version.split(".")[:2] != prefect.__version__.split(".")[:2]:
+        here = prefect.__version__
+        raise InputError(f"the Prefect server at {shown} is version {version}, here is {here}: install the same")
+
+
+@contextmanager
+def connected() -> Iterator[SyncPrefectClient]:
+    """A client of the named server."""
+    from prefect.client.orchestration import get_client
+
+    require_server()
+    with get_client(sync_client=True) as client:
+        yield client

@@ -1,0 +1,136 @@
+"""`python -m pipelines worker`: Prefect's process worker on the pool `assay`, with the reaper beside it.
+
+A worker that is asked to end (SIGTERM) asks its flows to save and end first. One that is killed leaves them running:
+they are processes of their own with logs of their own, and the next worker's reaper finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.workers.process import ProcessWorker
+
+from assay.services.prefect import POOL
+from pipelines.runtime import records
+from pipelines.runtime.reaper import Reaper
+from pipelines.runtime.server import require_server
+from pipelines.runtime.zombies import ensure_automation
+
+if TYPE_CHECKING:
+    from assay.settings import Settings
+
+REAP_SECONDS = 2.0
+END_SECONDS = 35.0
+"""How long running flows may take to save and end when the worker ends: a little more than their stages may take."""
+
+
+def work(settings: Settings, say: Callable[[str], None]) -> None:
+    """Serve the pool until SIGTERM or SIGINT.
+
+    Raises:
+        Unavailable: there is no server.
+    """
+    require_server()
+    asyncio.run(_serve(settings, say))
+
+
+async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
+    await ensure_pool()
+    await ensure_automation()
+    worker = ProcessWorker(work_pool_name=POOL, name=f"{POOL}-{socket.gethostname()}", create_pool_if_not_found=False)
+    serve = asyncio.ensure_future(_gated(worker, say))
+    reaping = threading.Event()
+    reaper = threading.Thread(target=_reap, args=(settings, reaping, say), name="reaper", daemon=True)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_unless_cancelled)
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    reaper.start()
+    ending = asyncio.ensure_future(asked.wait())
+    await asyncio.wait({serve, ending}, return_when=asyncio.FIRST_COMPLETED)
+    if not serve.done():
+        await _end_flows(settings, worker, say)
+        serve.cancel()
+    ending.cancel()
+    reaping.set()
+    try:
+        await serve
+    except asyncio.CancelledError:
+        say("the worker has ended")
+
+
+def _unless_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Prefect's watchers are cancelled when their flow ends, and one of them takes that for an error."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
+
+
+async def _gated(worker: ProcessWorker, say: Callable[[str], None]) -> None:
+    """The worker's own loop, which takes no new run once `worker.ending` is set."""
+    worker.ending = False  # type: ignore[attr-defined]
+    take = worker.get_and_submit_flow_runs
+
+    async def gated() -> list[Any]:
+        return [] if worker.ending else await take()  # type: ignore[attr-defined]
+
+    worker.get_and_submit_flow_runs = gated  # type: ignore[method-assign]
+    await worker.start(printer=say)
+
+
+async def _end_flows(settings: Settings, worker: ProcessWorker, say: Callable[[str], None]) -> None:
+    """Ask the flows that this worker started to save and end, and wait for them."""
+    import psutil
+
+    worker.ending = True  # type: ignore[attr-defined]
+    here = os.getpid()
+    mine = [r for r in records.read_all(settings.root) if r.alive and psutil.Process(r.pid).ppid() == here]
+    if mine:
+        say(f"stopping {len(mine)} running flow{'s' if len(mine) > 1 else ''}: they save, and go on when run again")
+    for record in mine:
+        os.kill(record.pid, signal.SIGTERM)
+    limit = asyncio.get_running_loop().time() + END_SECONDS
+    while any(record.alive for record in mine) and asyncio.get_running_loop().time() < limit:
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(0.5 if mine else 0)  # the worker reports how they ended
+
+
+def _reap(settings: Settings, over: threading.Event, say: Callable[[str], None]) -> None:
+    """Look again and again; a server that does not answer is told of once, and waited for."""
+    told = False
+    impatient = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})  # the next look is the next try
+    with impatient, get_client(sync_client=True) as client:
+        reaper = Reaper(settings, client, say)
+        while not over.is_set():
+            try:
+                reaper.cycle()
+                told = False
+            except Exception as error:  # whatever the client raises while the server is away
+                if not told:
+                    say(f"the Prefect server does not answer ({type(error).__name__}); trying again")
+                told = True
+            over.wait(REAP_SECONDS)
+
+
+async def ensure_pool() -> None:
+    """The pool, with room for one run at a time; one that is there stays as its users set it."""
+    async with get_client() as client:
+        try:
+            await client.read_work_pool(POOL)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=1)
+            try:
+                await client.create_work_pool(pool)
+            except ObjectAlreadyExists:  # another worker was first
+                return

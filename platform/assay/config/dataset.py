@@ -1,0 +1,24 @@
+"""One block of `datasets:`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, SerializeAsAny, field_validator
+
+from assay.config.card import SplitConfig
+from assay.config.plugin import SourceConfig, load_source
+from assay.config.schema import Frozen, typed
+
+
+class DatasetConfig(Frozen):
+    """One block of `datasets:`."""
+
+    source: SerializeAsAny[SourceConfig]
+    split: SplitConfig = SplitConfig()
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _typed_source(cls, value: Any) -> Any:
+        return typed(value, "kind", load_source)

@@ -1,0 +1,131 @@
+"""What a task and a source bring to the config, and how both are found by name. Imports no torch by itself.
+
+A name is a folder or module and an import path, so there is no list to add it to: `gan` is `assay/tasks/gan/`, `coco`
+is `assay/data/importers/coco.py`. A task's name with a dot (`acme.vision.segmentation`) is the import path of a task
+that lives outside Assay.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from assay.config.card import Card
+from assay.config.schema import Frozen
+from assay.errors import InputError, known
+
+if TYPE_CHECKING:
+    from assay.task import Task
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The one metric by which checkpoints are chosen, trials compared and gates held, on `val/` and on `test/`."""
+
+    metric: str
+    maximize: bool = True
+
+    def better(self, value: float, than: float | None) -> bool:
+        """True where `value` is at least as good: of equals, the later is taken."""
+        if than is None:
+            return True
+        return value >= than if self.maximize else value <= than
+
+
+class TaskConfig(Frozen):
+    """What a task lets the user choose. Each task's `config.py` extends it as `Config`."""
+
+    name: str
+
+    @property
+    def headline(self) -> Headline:
+        """Which of the task's metrics decides. It may follow from the choices."""
+        raise NotImplementedError
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names that an evaluation reports, by which a search may choose; the headline is one of them."""
+        return (self.headline.metric,)
+
+    @classmethod
+    def networks(cls) -> dict[str, dict[str, Any]]:
+        """The space of this task's networks that `networks: true` searches: keys below `task`, as `space:` has them.
+
+        Empty: this task has none. Every point of it must be a network that can be built.
+        """
+        return {}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files beside the dataset that the weights follow from, such as pretrained weights: hashed for the record."""
+        return ()
+
+    @classmethod
+    def starter(cls, card: Card) -> dict[str, Any] | None:  # noqa: ARG003
+        """A first experiment for a dataset that was just added: its block without `data`. None: not for such data."""
+        return None
+
+
+class SourceConfig(Frozen):
+    """Where raw data comes from. Each importer extends it as `Source`."""
+
+    kind: str
+
+
+class FolderSource(SourceConfig):
+    """A folder of the user's: `path` is relative to the project or absolute, `sha256` is its `raw.folder_digest`."""
+
+    path: str
+    sha256: str
+
+
+def task_names() -> list[str]:
+    """The tasks that ship with Assay: the folders of `assay/tasks`."""
+    return sorted(entry.name for entry in pkgutil.iter_modules([str(PACKAGE / "tasks")]) if entry.ispkg)
+
+
+def load_config(name: str) -> type[TaskConfig]:
+    """The config class of a task, without importing torch."""
+    config: type[TaskConfig] = _task_module(name, "config").Config
+    return config
+
+
+def load_task(name: str) -> tuple[type[Task], Any]:
+    """The task's class and its `source(config, dataset, split)`."""
+    module = _task_module(name, "task")
+    return module.Task, module.source
+
+
+def _task_module(name: str, part: str) -> ModuleType:
+    package = name if "." in name else f"assay.tasks.{name}"
+    path = f"{package}.{part}"
+    if not all(path.split(".")):  # an empty step would make it a relative import
+        raise InputError(known("task", name, task_names()))
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{path}.".startswith(f"{error.name}."):
+            raise InputError(known("task", name, task_names())) from None
+        raise  # the task is there, and something that it imports is not
+
+
+def source_kinds() -> list[str]:
+    """The kinds of source: the modules of `assay/data/importers`."""
+    return sorted(entry.name for entry in pkgutil.iter_modules([str(PACKAGE / "data" / "importers")]))
+
+
+def load_importer(kind: str) -> ModuleType:
+    if kind not in source_kinds():
+        raise InputError(known("kind of source", kind, source_kinds()))
+    return importlib.import_module(f"assay.data.importers.{kind}")
+
+
+def load_source(kind: str) -> type[SourceConfig]:
+    source: type[SourceConfig] = load_importer(kind).Source
+    return source

@@ -1,0 +1,91 @@
+"""What an importer hands over: checked samples, and all that was found beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from assay.data.images import ImageFacts, inspect
+from assay.errors import InputError
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what) while something long runs."""
+
+
+class SourceChanged(InputError):
+    """The raw data are not those that the config names. `folder` is where they lie."""
+
+    def __init__(self, folder: str, recorded: str, found: str):
+        super().__init__(f"the folder {folder} changed since it was added ({recorded[:8]}, now {found[:8]})")
+        self.folder = folder
+
+
+@dataclass(frozen=True)
+class Box:
+    """A thing in an image: corners in pixels of the upright image (`x2 > x1`, `y2 > y1`), and its class.
+
+    `ignored` boxes (crowds, difficult ones) are neither learnt nor counted, found or missed.
+    """
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    label: int
+    ignored: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One good image: what it is called, what it shows, and how to get its bytes.
+
+    Attributes:
+        labels: indices into the classes of the scan that the image shows; exactly one for the annotation `class`.
+        sha256: of the raw content; samples of the same content never part in a split.
+        facts: what `images.inspect` said of the content.
+        read: gives the raw content again; raises `InputError` where it is no longer the one that was checked.
+        boxes: for the annotation `boxes`.
+        split: where the source itself says it: `train`, `val`, `test`, or `trainval`, of which a part becomes `val`.
+    """
+
+    name: str
+    labels: tuple[int, ...]
+    sha256: str
+    facts: ImageFacts
+    read: Callable[[], bytes]
+    boxes: tuple[Box, ...] = ()
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What an importer found. `rejected` is [{file, reason}], `converted` is [{file, change}]; all in a fixed order.
+
+    `digest` identifies the raw data: equal digests, equal data. `annotation` says what is known of each image: its
+    `class`, its `labels`, its `boxes`, or whether it is content or `style`.
+    """
+
+    samples: list[Sample]
+    classes: list[str]
+    rejected: list[dict[str, str]]
+    converted: list[dict[str, str]]
+    warnings: list[str]
+    digest: str
+    annotation: str = "class"
+
+
+def held(
+    name: str, labels: tuple[int, ...], content: bytes, boxes: tuple[Box, ...] = (), split: str | None = None
+) -> Sample:
+    """A sample of content that is small enough to stay in memory. Raises `images.Rejected` where it is unfit."""
+
+    return Sample(name, labels, sha256(content).hexdigest(), inspect(content), _Held(content), boxes, split)
+
+
+class _Held:
+    def __init__(self, content: bytes):
+        self.content = content
+
+    def __call__(self) -> bytes:
+        return self.content

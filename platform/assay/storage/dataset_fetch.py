@@ -1,0 +1,199 @@
+"""Data on the nodes of a cluster: the version that `dvc.lock` records, once per node, from the DVC remote, by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from assay.data.version import folder_hash, recorded_hash, remember
+from assay.errors import InputError, WorkError
+from assay.files import sync
+from assay.settings import Settings
+from assay.storage.dataset_cache import Place, amount
+from assay.storage.dvc_remote import Damaged, Remote, check_version, open_remote
+
+BLOCK = 4 * 2**20
+SAY_SECONDS = 2.0
+
+
+def dataset_folder(
+    root: Path, name: str, version: str, local: Path, cache: Path, limit_bytes: int, say: Callable[[str], None]
+) -> Path:
+    """The folder of a dataset version: `local` if it holds exactly that one, else in the cache, fetched if need be.
+
+    Nobody removes it from the cache as long as this process lives.
+
+    Raises:
+        InputError: it cannot be fetched as the project or this node is set up.
+        WorkError: the remote lacks it or has damaged files of it, or the disk is full.
+        Unavailable: the remote does not answer, or versions in use fill the cache.
+    """
+    check_version(version)
+    if local.is_dir() and folder_hash(local, root / ".assay" / "hashes.json")[0] == version:
+        return local
+    place = Place(name, version, cache.absolute(), limit_bytes, say)
+    with place.plain_errors():
+        place.use()
+        if place.found()[0] != version:
+            with place.fetching():
+                if place.found()[0] != version:  # nobody else fetched it while this process waited
+                    _fetch(place, open_remote(root))
+    return place.folder
+
+
+def fetch_dataset(settings: Settings, name: str, version: str, say: Callable[[str], None]) -> Path:
+    """`dataset_folder` of a project on this node, with this node's cache."""
+    local, limit = settings.dataset_folder(name), int(settings.data_cache_gb * 1e9)
+    return dataset_folder(settings.root, name, version, local, settings.data_cache_folder, limit, say)
+
+
+def missing_in_remote(root: Path, name: str) -> list[str]:
+    """What the default DVC remote lacks of the recorded version of a dataset; empty: all is there.
+
+    What is named here, `dvc push data@NAME` sends.
+
+    Raises:
+        InputError: the dataset has no recorded version, or the project no remote that nodes can use.
+        WorkError: the remote has the version damaged or in part, or refuses the credentials.
+        Unavailable: the remote does not answer.
+    """
+    version = recorded_hash(root, name)
+    if version is None:
+        raise InputError(f"dataset {name!r} has no recorded version: run `dvc repro data@{name}`")
+    check_version(version)
+    remote = open_remote(root, shipped=True)
+    files = _listing(remote, name, version)
+    if files is None:
+        return [remote.shown(version)]
+    _sizes(remote, name, version, files)
+    return []
+
+
+def _fetch(place: Place, remote: Remote) -> None:
+    """Fetch what the cache lacks of a version. A folder that is there is mended under the eyes of its users."""
+    files = _listing(remote, place.name, place.version)
+    if files is None:
+        raise WorkError(_never_pushed(place, remote))
+    sizes = _sizes(remote, place.name, place.version, files)
+    place.size = sum(sizes.values())
+    if place.size > place.limit:
+        raise InputError(
+            f"ASSAY_DATA_CACHE_GB={place.limit / 1e9:g}: dataset {place.name!r} takes {amount(place.size)}: "
+            "set it higher on every node"
+        )
+    here = place.found()[1]
+    wanted = {path: md5 for path, md5 in files.items() if here.get(path) != md5}
+    if here:
+        place.say(f"dataset {place.name}: {place.folder} was changed; {len(wanted)} files are fetched again")
+    place.reserve({path: sizes[path] for path in wanted})
+    progress = _Progress(place, sum(sizes[path] for path in wanted))
+    for path, md5 in wanted.items():
+        remote.tried(partial(_copy, place, remote, md5, path, progress))
+        progress.before += sizes[path]
+    if here:
+        _mend(place, here.keys() - files.keys(), wanted)
+    else:
+        shutil.rmtree(place.folder, ignore_errors=True)  # no file is in it
+        place.part.rename(place.folder)
+    sync(place.cache)
+    remember(place.folder, place.hidden("hashes.json"), wanted)
+    if place.found()[0] != place.version:
+        raise WorkError(f"dataset {place.name!r}: {place.folder} changes while it is fetched: find who writes there")
+    progress.end()
+
+
+def _copy(place: Place, remote: Remote, md5: str, path: str, progress: _Progress) -> None:
+    """Copy a file of a version from the remote, and compare what came with its hash."""
+    digest, copied = hashlib.md5(usedforsecurity=False), 0
+    with place.plain_errors():
+        target = (place.part / path).open("r+b", buffering=0)  # so that a full disk shows at once
+    with target, remote.opened(md5) as source:
+        while block := source.read(BLOCK):
+            digest.update(block)
+            copied += len(block)
+            with place.plain_errors():
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[target.write(rest) :]
+            progress.show(copied)
+        with place.plain_errors():
+            target.truncate()
+            os.fsync(target)
+    if digest.hexdigest() != md5:
+        raise WorkError(
+            f"dataset {place.name!r}: {path} is damaged in the DVC remote {remote.name!r}: "
+            f"{_mend_remote(remote, place.name, place.version, md5)}"
+        )
+
+
+def _mend(place: Place, strange: set[str], wanted: Mapping[str, str]) -> None:
+    """Put good files in the place of bad ones, each at once: who has a bad one open keeps that one."""
+    for path in strange:
+        (place.folder / path).unlink()
+    for path in wanted:
+        (place.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (place.part / path).replace(place.folder / path)
+
+
+def _listing(remote: Remote, name: str, version: str) -> dict[str, str] | None:
+    """The files of a version with their md5, None where it was never pushed. Raises `WorkError` where it is damaged."""
+    try:
+        return remote.listing(version)
+    except Damaged as error:
+        raise WorkError(f"dataset {name!r}: {error}: {_mend_remote(remote, name, version)}") from None
+
+
+def _sizes(remote: Remote, name: str, version: str, files: Mapping[str, str]) -> dict[str, int]:
+    """The bytes of each file. Raises `WorkError` where the remote lacks one."""
+    found = {md5: remote.size(md5) for md5 in dict.fromkeys(files.values())}
+    sizes = {path: size for path, md5 in files.items() if (size := found[md5]) is not None}
+    if lost := sorted(files.keys() - sizes.keys()):
+        raise WorkError(
+            f"dataset {name!r}: the DVC remote {remote.name!r} lacks {len(lost)} of {len(files)} files ({lost[0]} …): "
+            f"{_mend_remote(remote, name, version)}"
+        )
+    return sizes
+
+
+def _never_pushed(place: Place, remote: Remote) -> str:
+    mount = "; a folder must be mounted at the same path on every node" if remote.local else ""
+    return (
+        f"dataset {place.name!r}: the DVC remote {remote.name!r} has no {remote.shown(place.version)}: "
+        f"run `dvc push data@{place.name}` on a machine that has the dataset{mount}"
+    )
+
+
+def _mend_remote(remote: Remote, name: str, version: str, *damaged: str) -> str:
+    """How to put a version right. `dvc push` trusts a listing: while it is there, no file of it is sent again."""
+    objects = " and ".join(remote.shown(md5) for md5 in (*damaged, version))
+    return f"delete {objects}, and run `dvc push data@{name}` on a machine that has the dataset"
+
+
+class _Progress:
+    """Tells every two seconds how far a fetch is. `before` is what the files before this one took."""
+
+    def __init__(self, place: Place, total: int) -> None:
+        self._place, self._total = place, total
+        self.before = 0
+        self._began = self._said = time.monotonic()
+
+    def show(self, copied: int) -> None:
+        now = time.monotonic()
+        if now - self._said < SAY_SECONDS:
+            return
+        self._said, done = now, self.before + copied
+        rate = done / (now - self._began)
+        left = f"{(self._total - done) / rate:.0f} s left"
+        self._say(f"{amount(done)} of {amount(self._total)}, {rate / 1e6:.0f} MB/s, {left}")
+
+    def end(self) -> None:
+        seconds = time.monotonic() - self._began
+        self._say(f"{amount(self._total)} fetched in {seconds:.0f} s, kept in {self._place.folder}")
+
+    def _say(self, what: str) -> None:
+        self._place.say(f"dataset {self._place.name}: {what}")

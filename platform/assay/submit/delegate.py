@@ -1,0 +1,142 @@
+"""`assay train`, `tune` and `search` with ASSAY_CLUSTER set: the work is done there, the outputs are written here.
+
+The command stands for the work: stopped by a signal, it stops the job, which saves; given again, it goes on. Where it
+died without a word, the job went on, and the same command follows it again.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from assay.errors import InputError, Interrupted, Unavailable
+from assay.services.stores import sqlite_file
+from assay.settings import Settings
+from assay.submit.follow import Follower, Halted, JobFailed, result_of, stop
+from assay.submit.package import pack
+from assay.submit.ray_jobs import Cluster
+from assay.submit.submit import Command, Work, checked, command_of, key_of, start
+from assay.tracking.tracker import Tracker
+from assay.usecases.helpers import search_outputs
+from assay.usecases.train import Request, written
+from assay.usecases.tune import TuneRequest
+
+Say = Callable[[str], None]
+LOOPBACK = ("127.", "localhost", "[::1]")
+
+
+def train_there(request: Request, settings: Settings, say: Say) -> dict[str, Any]:
+    """Train, continue or find the run of an experiment on the cluster; its record, and its outputs here."""
+    assert settings.cluster
+    cluster, tracker, command = Cluster(settings.cluster), Tracker(settings), command_of(request)
+    _require_shared_tracking(settings, cluster)
+    work = checked(command, settings)
+    found = tracker.find(request.experiment, work.fingerprint) if work.fingerprint and not request.new else None
+    if found is not None and found.info.status == "FINISHED":
+        say(f"nothing to train: run {found.info.run_id} has these very inputs")
+        record = {**tracker.record(found.info.run_id), "trained_steps": 0}
+    else:
+        record = _done_there(command, work, cluster, settings, say)
+        _require_run(record["run_id"], tracker)
+    return written(request, record, settings, tracker)
+
+
+def tune_there(verb: str, request: TuneRequest, settings: Settings, say: Say) -> dict[str, Any]:
+    """Run, continue or find a search on the cluster; its record, and its outputs here."""
+    words = [verb, request.search]
+    for name in ("resume", "minutes", "parallel"):
+        value = getattr(request, name)
+        words += [f"--{name}", str(value)] if value is not None else []
+    words += ["--new"] if request.new else []
+    command = Command(verb, {"search": request.search, "new": request.new}, tuple(words))
+    assert settings.cluster
+    cluster, tracker = Cluster(settings.cluster), Tracker(settings)
+    _require_shared_tracking(settings, cluster)
+    record = _done_there(command, checked(command, settings), cluster, settings, say)
+    _require_run(record["search_id"], tracker)
+    search_outputs.write(settings.search_folder(request.search), record, tracker)
+    return record
+
+
+def _done_there(command: Command, work: Work, cluster: Cluster, settings: Settings, say: Say) -> dict[str, Any]:
+    """The result of a command on the cluster: of the job that is at it already, else of a new one.
+
+    A signal stops the job first. Raises `Interrupted` where it was stopped, here or by somebody else.
+    """
+    with _halting() as halt:
+        job_id = _job(command, work, cluster, settings, say, halt)
+        follower = Follower(cluster, job_id, say, say, halt)
+        try:
+            ended = follower.to_the_end()
+        except Halted:
+            _stop(cluster, job_id, say)
+            ended = follower.to_the_end()
+    try:
+        return result_of(ended)
+    except JobFailed as error:
+        if error.exit_code == 130:
+            raise Interrupted(str(error)) from None
+        raise
+
+
+def _job(command: Command, work: Work, cluster: Cluster, settings: Settings, say: Say, halt: threading.Event) -> str:
+    """The job that does a command's work: a running one, else a new one."""
+    cluster.check()
+    package = pack(settings.root, work.config.task.files if work.config else ())
+    key = key_of(command, work, package)
+    job_id = next((job.job_id for job in cluster.list() if job.open and job.key == key), None)
+    if job_id is not None:
+        say(f"job {job_id} is at this very work; following it")
+        return job_id
+    if halt.is_set():
+        raise Interrupted("stopped before a job was submitted")
+    for name in package.keys:
+        say(f"left out of the package, since it looks like a key: {name}")
+    return start(command, work, package, cluster, say, wait=False)
+
+
+def _stop(cluster: Cluster, job_id: str, say: Say) -> None:
+    try:
+        stop(cluster, job_id, say)
+    except Unavailable as error:
+        raise Unavailable(f"{error} Job {job_id} may go on: `assay jobs stop {job_id}`") from None
+
+
+@contextmanager
+def _halting() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets, whatever is being done then; the second leaves at once."""
+    halt = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield halt
+        return
+
+    def handle(_number: int, _frame: object) -> None:
+        if halt.is_set():
+            raise KeyboardInterrupt
+        halt.set()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield halt
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _require_shared_tracking(settings: Settings, cluster: Cluster) -> None:
+    """Refuse a tracking store that no other machine can write to, before hours of training end in another one."""
+    if sqlite_file(settings.tracking) is not None and not cluster.host.startswith(LOOPBACK):
+        raise InputError(
+            "ASSAY_TRACKING_URI: a file on this machine, or not set, while the work is done on a cluster: set it to "
+            "the address of the tracking store that the cluster's nodes use"
+        )
+
+
+def _require_run(run_id: str, tracker: Tracker) -> None:
+    try:
+        tracker.get(run_id)
+    except InputError as error:
+        raise InputError(f"ASSAY_TRACKING_URI: {error}: set it to the tracking store of the cluster's nodes") from None

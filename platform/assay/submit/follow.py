@@ -1,0 +1,210 @@
+"""Following a job to its end: its log line by line, its result and its exit code, through lost connections."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from assay.errors import AssayError, InputError, Unavailable, WorkError
+from assay.submit.ray_jobs import STOP_SECONDS, Cluster, JobInfo, UnknownJob
+
+END = "::assay-job-ended:: "
+"""Begins the last line that a job writes; JSON follows: what the verb printed, its exit code, and why it failed."""
+
+ERROR = "error: "
+"""Begins the line in which `assay` says why it ends."""
+
+POLL_SECONDS = 1.0
+BYTES_PER_SECOND = 200_000
+"""The log comes whole each time: a long one is asked for less often."""
+
+LONGEST_PAUSE = 30.0
+UNREADABLE = 5
+"""An ended job whose log the cluster fails to give so often ends without it."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended. `result` is the JSON object that its verb printed."""
+
+    info: JobInfo
+    exit_code: int
+    result: dict[str, Any] | None
+    error: dict[str, Any] = field(default_factory=dict)
+
+
+class JobFailed(WorkError):
+    """The job came to its end without its work being done; its exit code is this command's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Halted(Exception):
+    """Somebody wants to follow no longer."""
+
+
+class Log:
+    """The lines of a job's log, each given out once, however often the log is read."""
+
+    def __init__(self) -> None:
+        self._given = 0  # characters
+        self._end: str | None = None
+        self._error = ""
+
+    def new(self, text: str, last: bool = False) -> Iterator[str]:
+        """The whole lines of `text`, the log so far, that were not given out before; what follows them, if it is the
+        last.
+        """
+        upto = len(text) if last else text.rfind("\n") + 1
+        lines, self._given = text[self._given : upto].splitlines(), max(self._given, upto)
+        for line in lines:
+            if line.startswith(END):
+                self._end = line.removeprefix(END)
+            else:
+                self._error = line.removeprefix(ERROR) if line.startswith(ERROR) else ""
+                yield line
+
+    def ended(self) -> dict[str, Any]:
+        """What the last line told; empty where the job did not come to write it."""
+        try:
+            told = json.loads(self._end or "{}")
+        except ValueError:
+            return {}
+        if not isinstance(told, dict):
+            return {}
+        return {**told, "error": told.get("error") or ({"message": self._error} if self._error else {})}
+
+
+class Follower:
+    """Shows a job's log from its beginning, and waits for its end. Used again, it goes on where it was."""
+
+    def __init__(self, cluster: Cluster, job_id: str, show: Say, say: Say, halt: threading.Event | None = None) -> None:
+        self.cluster, self.job_id, self.show, self.say = cluster, job_id, show, say
+        self._halt = halt or threading.Event()
+        self._halted = False
+        self._log = Log()
+        self._failures = self._unreadable = 0
+
+    def to_the_end(self) -> Ended:
+        """Follow the job until it has ended. Raises `Halted`, once, where `halt` is set before.
+
+        A lost connection is told once and mended for as long as it takes; no line is lost or shown twice.
+        """
+        while True:
+            try:
+                info = self.cluster.info(self.job_id)
+                text = self._text(info)
+            except Unavailable as error:
+                self._wait(error)
+                continue
+            except UnknownJob:
+                raise Unavailable(
+                    f"{self.cluster.address} has forgotten job {self.job_id}: its head was started anew: "
+                    "the same command goes on from the last checkpoint"
+                ) from None
+            if self._failures >= 2:
+                self.say("connected again")
+            self._failures = 0
+            for line in self._log.new(text, last=not info.open):
+                self.show(line)
+            if not info.open:
+                return _ended(info, self._log.ended())
+            self._pause(max(POLL_SECONDS, len(text) / BYTES_PER_SECOND))
+
+    def _text(self, info: JobInfo) -> str:
+        """The log so far; nothing if the job has ended and the cluster cannot give its log."""
+        try:
+            return self.cluster.log(self.job_id)
+        except Unavailable as error:
+            self._unreadable += not info.open
+            if self._unreadable < UNREADABLE:
+                raise
+            self.say(f"the rest of the log cannot be had: {error}")
+            return ""
+
+    def _wait(self, error: Unavailable) -> None:
+        """Before the next try; twice in a row is a lost connection."""
+        self._failures += 1
+        if self._failures == 2:
+            self.say(f"{error}")
+            self.say(f"the job goes on; trying again. `assay jobs attach {self.job_id}` shows all of it later, too")
+        self._pause(min(2.0 ** (self._failures - 1), LONGEST_PAUSE))
+
+    def _pause(self, seconds: float) -> None:
+        if self._halted:
+            time.sleep(seconds)
+        elif self._halt.wait(seconds):
+            self._halted = True
+            raise Halted
+
+
+def _ended(info: JobInfo, told: dict[str, Any]) -> Ended:
+    code = told.get("exit_code", info.exit_code)
+    if code is None:
+        code = {"SUCCEEDED": 0, "STOPPED": 130}.get(info.status, 1)
+    return Ended(info, code, told.get("result"), told.get("error") or {})
+
+
+def result_of(ended: Ended) -> dict[str, Any]:
+    """What the verb of a job printed. Raises the error with which it would have ended here."""
+    job_id = ended.info.job_id
+    if ended.exit_code == 0 and ended.result is not None:
+        return ended.result
+    if ended.info.status == "STOPPED" or ended.exit_code == 130:
+        raise JobFailed(f"job {job_id} was stopped; the same command goes on from what it saved", 130)
+    if ended.error:
+        kinds: dict[int, type[AssayError]] = {2: InputError, 1: Unavailable if ended.error.get("retry") else WorkError}
+        raise kinds.get(ended.exit_code, WorkError)(f"job {job_id}: {ended.error['message']}")
+    if ended.exit_code == 0:
+        raise WorkError(f"job {job_id} did its work, but its result is not in its log: `assay runs` has the run")
+    raise JobFailed(f"job {job_id} failed: {_why(ended)}; its log: `assay jobs logs {job_id}`", ended.exit_code)
+
+
+def _why(ended: Ended) -> str:
+    """One line for a job that could not say itself why it ended."""
+    if ended.info.exit_code is not None:
+        code = ended.info.exit_code
+        return f"its process was killed by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
+    lines = [line.strip() for line in ended.info.message.splitlines() if line.strip()]
+    return " ".join(lines[:1] + lines[-1:] if len(lines) > 1 else lines)[:300] or "the cluster does not say why"
+
+
+def stop(cluster: Cluster, job_id: str, say: Say) -> JobInfo:
+    """Ask a job to save and end, and wait until it has."""
+    info = cluster.info(job_id)
+    if not info.open:
+        return info
+    cluster.ask_to_stop(job_id)
+    say(f"asked job {job_id} to save and end; it is killed if that takes longer than {STOP_SECONDS} s")
+    deadline = time.monotonic() + STOP_SECONDS + 30
+    while time.monotonic() < deadline:
+        try:
+            info = cluster.info(job_id)
+        except Unavailable:
+            pass
+        else:
+            if not info.open:
+                return info
+        time.sleep(0.5)
+    raise Unavailable(f"job {job_id} was asked to stop and still says {info.status}: `assay jobs list` shows its end")
+
+
+@contextmanager
+def detaching(cluster: Cluster, job_id: str, say: Say) -> Iterator[None]:
+    """Ctrl-C leaves the job as it is, and says how to come back to it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"job {job_id} goes on at {cluster.address}")
+        say(f"see it:  assay jobs attach {job_id}")
+        say(f"stop it: assay jobs stop {job_id}")
+        raise JobFailed("detached", 130) from None

@@ -1,0 +1,258 @@
+"""Ray's job API, over HTTP: only the dashboard of the head must be reachable.
+
+Ray's own client waits without limit on a connection that was cut, and takes the address of another cluster from the
+environment; the requests are few, so they are made here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from assay.errors import InputError, Unavailable, WorkError, known
+from assay.submit.package import Archive
+
+SECONDS = 20.0
+"""The longest wait for an answer."""
+
+READY_SECONDS = 60.0
+"""How long a head that answers may take until it can begin jobs."""
+
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+STOP_SECONDS = 60
+"""How long a job that is stopped may take to save, before Ray kills it."""
+
+NAME = "assay.command"
+KEY = "assay.key"
+
+
+class UnknownJob(InputError):
+    """The cluster has no job of that id."""
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """A job as the cluster tells of it. `key` is the same for commands that would do the same work."""
+
+    job_id: str
+    command: str
+    status: str
+    started: float
+    ended: float | None
+    key: str
+    message: str
+    exit_code: int | None
+
+    @property
+    def open(self) -> bool:
+        return self.status not in ENDED
+
+    @property
+    def seconds(self) -> float:
+        return (time.time() if self.ended is None else self.ended) - self.started
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What is submitted."""
+
+    job_id: str
+    entrypoint: str
+    command: str
+    key: str
+    working_dir: str
+    modules: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Cluster:
+    """The jobs of one cluster.
+
+    Every call raises `Unavailable` where nothing answers, and `InputError` where what answers is not right.
+    """
+
+    def __init__(self, address: str, origin: str = "ASSAY_CLUSTER") -> None:
+        self.address, self.origin = checked_address(address, origin), origin
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.address).netloc
+
+    def check(self) -> None:
+        """Refuse what is no Ray dashboard, and a Ray of another version."""
+        try:
+            there = str(self._json("GET", "/api/version")["ray_version"])
+        except (ValueError, KeyError, TypeError, _Refused):
+            raise InputError(
+                f"{self.origin} {self.address}: no Ray dashboard there: give the address of the head's, http://HEAD:8265"
+            ) from None
+        here = importlib.metadata.version("ray")
+        if there != here:
+            raise InputError(
+                f"{self.origin} {self.address}: the cluster runs Ray {there}, here is Ray {here}: "
+                f"run `pip install ray=={there}` here, or install {here} on the cluster"
+            )
+
+    def upload(self, archive: Archive) -> bool:
+        """Hand an archive to the cluster; False where it has it already."""
+        path = f"/api/packages/gcs/{archive.name}"
+        if self._ask("GET", path).status_code == 200:
+            return False
+        answer = self._ask("PUT", path, data=archive.content)
+        if answer.status_code != 200:
+            raise WorkError(f"the cluster did not take the package: {_last_line(answer.text)}")
+        return True
+
+    def submit(self, job: NewJob) -> None:
+        runtime = {"working_dir": job.working_dir, "py_modules": [job.modules], "env_vars": dict(job.environment)}
+        body = {
+            "entrypoint": job.entrypoint,
+            "submission_id": job.job_id,
+            "runtime_env": runtime,
+            "metadata": {NAME: job.command, KEY: job.key},
+        }
+        limit = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                self._json("POST", "/api/jobs/", json=body)
+                return
+            except _Refused as error:
+                raise WorkError(f"the cluster did not take the job: {error}") from None
+            except Unavailable as error:
+                if "No available agent" not in str(error) or time.monotonic() > limit:
+                    raise
+            time.sleep(1)  # the head has just started
+
+    def list(self) -> list[JobInfo]:
+        """The jobs that were submitted by Assay, newest first."""
+        told = [
+            _info(job)
+            for job in self._json("GET", "/api/jobs/")
+            if job["type"] == "SUBMISSION" and NAME in (job.get("metadata") or {})
+        ]
+        return sorted(told, key=lambda job: job.started, reverse=True)
+
+    def info(self, job_id: str) -> JobInfo:
+        try:
+            return _info(self._json("GET", f"/api/jobs/{job_id}"))
+        except _Refused as error:
+            if error.status != 404:
+                raise
+        raise UnknownJob(known("job", job_id, [job.job_id for job in self.list()]))
+
+    def log(self, job_id: str) -> str:
+        """All that the job has written, to standard output and standard error."""
+        return str(self._json("GET", f"/api/jobs/{job_id}/logs")["logs"])
+
+    def ask_to_stop(self, job_id: str) -> None:
+        """Let the job save and end: its process gets SIGTERM, and is killed when it takes longer than a minute."""
+        self._json("POST", f"/api/jobs/{job_id}/stop")
+
+    def _json(self, method: str, path: str, **more: Any) -> Any:
+        answer = self._ask(method, path, **more)
+        if answer.status_code != 200:
+            raise _Refused(answer.status_code, _last_line(answer.text))
+        return answer.json()
+
+    def _ask(self, method: str, path: str, **more: Any) -> Any:
+        import requests
+
+        try:
+            answer = requests.request(
+                method, self.address + path, headers=_token_header(), timeout=SECONDS, allow_redirects=False, **more
+            )
+        except requests.RequestException as error:
+            raise Unavailable(f"{self.origin} {self.address}: no answer ({_reason(error)}): {_MEND}") from None
+        if answer.status_code == 401:
+            raise InputError(
+                f"{self.origin} {self.address}: the cluster asks for a token: set RAY_AUTH_MODE=token, and "
+                "RAY_AUTH_TOKEN_PATH to the file with its token"
+            )
+        if answer.status_code == 403:
+            raise InputError(
+                f"{self.origin} {self.address}: the token is not this cluster's: mend RAY_AUTH_TOKEN or the file of "
+                "RAY_AUTH_TOKEN_PATH"
+            )
+        if answer.status_code >= 500:
+            raise Unavailable(f"{self.origin} {self.address}: {_last_line(answer.text)}")
+        return answer
+
+
+_MEND = "is the cluster up, and its dashboard's port reachable from here?"
+
+
+class _Refused(WorkError):
+    """An answer that says no."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"HTTP {status}: {text}")
+        self.status = status
+
+
+def checked_address(address: str, origin: str) -> str:
+    """The address of a dashboard. Raises `InputError` where it cannot be one."""
+    try:
+        parts = urlsplit(address)
+        secret, fits = parts.username or parts.password, parts.scheme in ("http", "https") and bool(parts.hostname)
+        assert parts.port != 0
+    except (ValueError, AssertionError):
+        secret, fits = None, False
+    if secret:
+        raise InputError(f"{origin}: leave out user and password: the token is given by RAY_AUTH_TOKEN_PATH")
+    if not fits or parts.path.strip("/") or parts.query or parts.fragment:
+        raise InputError(f"{origin} {address}: write it as http://HEAD:8265, the address of the cluster's dashboard")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _token_header() -> dict[str, str]:
+    """The cluster's token, from where Ray itself takes it."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if not token:
+        named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+        try:
+            token = path.read_text().strip()
+        except OSError as error:
+            if named:
+                raise InputError(f"RAY_AUTH_TOKEN_PATH {named}: cannot be read ({error.strerror})") from None
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _info(told: Mapping[str, Any]) -> JobInfo:
+    metadata = told.get("metadata") or {}
+    end = told.get("end_time")
+    return JobInfo(
+        job_id=told["submission_id"] or told["job_id"],
+        command=metadata.get(NAME, told["entrypoint"]),
+        status=told["status"],
+        started=(told.get("start_time") or 0) / 1000,
+        ended=end / 1000 if end else None,
+        key=metadata.get(KEY, ""),
+        message=told.get("message") or "",
+        exit_code=told.get("driver_exit_code"),
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
+    return lines[-1].strip()[:300]
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause, in a few words."""
+    text = str(error)
+    for words in ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable"):
+        if words in text:
+            return words
+    if "timed out" in text.lower():
+        return "it takes too long"
+    cut = "Connection aborted" in text or "reset" in text
+    return "the connection was cut" if cut else type(error).__name__

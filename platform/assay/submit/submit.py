@@ -1,0 +1,192 @@
+"""From a line of the command line to a job on the cluster: all that can be wrong is found before the upload."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.config.experiment import ExperimentConfig, override
+from assay.config.params import Params, load_params
+from assay.config.schema import digest
+from assay.data.version import recorded_hash
+from assay.errors import InputError
+from assay.redaction import redact
+from assay.settings import SILENCE, Settings
+from assay.storage.dataset_fetch import missing_in_remote
+from assay.submit.package import Package, pack
+from assay.submit.ray_jobs import STOP_SECONDS, Cluster, NewJob
+from assay.tracking.code_hash import code_sha256, libraries
+from assay.tracking.provenance import file_hashes, fingerprint, inputs_sha256
+from assay.tune import objectives
+from assay.tune.space import bound
+from assay.usecases.helpers.places import require_repository
+from assay.usecases.train import Request
+from assay.workers.ray_environment import RAY_ENVIRONMENT
+
+VERBS = ("train", "tune", "search", "evaluate", "register")
+"""What a job can do: what reads the project and the tracking store, and leaves its results in the latter."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line of the command line: its words, and the values that the verb would get."""
+
+    verb: str
+    options: Mapping[str, Any]
+    words: tuple[str, ...]
+
+    @property
+    def subject(self) -> str:
+        """What it is about: an experiment, a search or a run."""
+        return str(self.options.get("experiment") or self.options.get("search") or self.options.get("run"))
+
+    @property
+    def line(self) -> str:
+        return shlex.join(self.words)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a command comes to. `same` stands for it where another command with it would do the same work.
+
+    `fingerprint` is that of the run that a training makes or finds.
+    """
+
+    config: ExperimentConfig | None = None
+    same: str | None = None
+    fingerprint: str | None = None
+
+
+def submit(command: Command, settings: Settings, cluster: Cluster, say: Say, wait: bool = False) -> str:
+    """Check a command, pack the project, hand both to the cluster; returns the job's id. The job starts by itself.
+
+    Raises:
+        InputError: the command, the project, its data or the cluster is not as it must be; nothing was started.
+    """
+    work = checked(command, settings)
+    cluster.check()
+    package = pack(settings.root, work.config.task.files if work.config else ())
+    for name in package.keys:
+        say(f"left out of the package, since it looks like a key: {name}")
+    return start(command, work, package, cluster, say, wait)
+
+
+def start(command: Command, work: Work, package: Package, cluster: Cluster, say: Say, wait: bool) -> str:
+    """Upload what the cluster does not have yet, and begin the job; its id."""
+    sent = [cluster.upload(archive) for archive in (package.project, package.code)]
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", command.subject)[:40]
+    job_id = f"assay-{command.verb}-{name}-{package.commit[:7]}-{secrets.token_hex(3)}"
+    job = NewJob(
+        job_id=job_id,
+        entrypoint=f"exec python -m assay.cli.in_job {command.line}",
+        command=command.line,
+        key=key_of(command, work, package),
+        working_dir=package.project.uri,
+        modules=package.code.uri,
+        environment={**environment(), **({"ASSAY_WAIT": "1"} if wait else {})},
+    )
+    cluster.submit(job)
+    what = f"commit {package.commit[:12]}" + (" with changes" if package.dirty else "")
+    size = f"{package.size / 1e6:.1f} MB" if any(sent) else "already there"
+    say(f"job {job_id}: {what}, package {size}")
+    return job_id
+
+
+def environment() -> dict[str, str]:
+    """The settings that a job's processes get, on every node. None is a secret: anybody who sees the cluster sees them.
+
+    What Ray starts the nodes with cannot be set by a job; the nodes' own environment has addresses and secrets.
+    """
+    for_jobs = {
+        name: value for name, value in RAY_ENVIRONMENT.items() if not name.startswith(("RAY_worker", "RAY_enable"))
+    }
+    return {**SILENCE, **for_jobs, "ASSAY_RAY_ADDRESS": "auto", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+
+
+def key_of(command: Command, work: Work, package: Package) -> str:
+    """Equal for commands that would do the same work: the same inputs, else the same words on the same package."""
+    if command.options.get("new"):
+        return secrets.token_hex(16)
+    return digest({"same": work.same} if work.same else {"words": list(command.words), "package": package.sha256})
+
+
+def checked(command: Command, settings: Settings) -> Work:
+    """What a command comes to. Raises `InputError` for all that can be known to be wrong here."""
+    if command.verb not in VERBS:
+        raise InputError(f"`assay {command.verb}` runs here, not on a cluster; jobs can be: {', '.join(VERBS)}")
+    require_no_secret(command)
+    require_repository(settings.root)
+    if command.verb == "train":
+        return _training(command, settings)
+    if command.verb in ("tune", "search"):
+        return _search(command, settings)
+    return Work()
+
+
+def _training(command: Command, settings: Settings) -> Work:
+    root, params, name = settings.root, load_params(settings.params_file), command.subject
+    config = params.experiment(name)
+    if command.options.get("preset"):
+        config = params.preset(name, command.options["preset"])
+    config = override(config, list(command.options["assignments"]))
+    version = _require_data(root, config.data)
+    if resumed := command.options.get("resume"):
+        return Work(config, digest({"resume": resumed}))
+    inputs = inputs_sha256(config, version, code_sha256(config.task.name), file_hashes(root, config))
+    same = fingerprint(inputs, libraries())
+    return Work(config, digest({"experiment": name, "fingerprint": same}), same)
+
+
+def _search(command: Command, settings: Settings) -> Work:
+    if command.options.get("apply") or command.options.get("candidates"):
+        raise InputError("--apply and --candidates work on this machine's params.yaml: leave them out of a job")
+    params: Params = load_params(settings.params_file)
+    config = params.search(command.subject)
+    space, experiment = bound(command.subject, config, params.experiment(config.experiment))
+    objectives.check(command.subject, config, space, experiment)
+    _require_data(settings.root, experiment.data)
+    return Work(experiment)
+
+
+def _require_data(root: Path, name: str) -> str:
+    """The recorded version of a dataset, which must be where the cluster's nodes can fetch it."""
+    version = recorded_hash(root, name)
+    if version is None:
+        raise InputError(f"dataset {name!r} has no recorded version: run `dvc repro data@{name}`")
+    missing = missing_in_remote(root, name)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"dataset {name!r}: the cluster cannot fetch it, since {missing[0]}{more} is not in the DVC remote: "
+            f"run `dvc push data@{name}`"
+        )
+    return version
+
+
+def require_no_secret(command: Command) -> None:
+    """Refuse a command that holds a secret: everybody who may see the cluster sees the commands of its jobs."""
+    for word in command.words:
+        if redact(word) != word:
+            shown = word.partition("=")[0] if "=" in word else "a word of the command"
+            raise InputError(
+                f"{shown}: looks like a password or a token, and a job's command is seen by all who see the cluster: "
+                "give it to the cluster's nodes in their environment"
+            )
+
+
+def command_of(request: Request) -> Command:
+    """The command line of a training."""
+    words = ["train", request.experiment]
+    words += [word for assignment in request.assignments for word in ("--set", assignment)]
+    words += ["--preset", request.preset] if request.preset else []
+    words += ["--resume", request.resume] if request.resume else []
+    words += ["--new"] if request.new else []
+    options = {"experiment": request.experiment, "assignments": request.assignments, "preset": request.preset}
+    return Command("train", {**options, "resume": request.resume, "new": request.new}, tuple(words))

@@ -1,0 +1,53 @@
+"""From a config and an opened dataset to a `Training`; from stored weights back to a task. The same bits anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from assay.config.experiment import ExperimentConfig
+from assay.config.plugin import load_task
+from assay.data.dataset import Dataset
+from assay.task import Task
+from assay.train.context import LocalContext
+from assay.train.loop import Training
+from assay.train.randomness import key
+
+
+def prepare(config: ExperimentConfig, dataset: Dataset, context: LocalContext) -> Training:
+    """The training of an experiment, from its newest checkpoint if there is one. It looks at nothing but its arguments.
+
+    Raises:
+        WorkError: every checkpoint that is there is damaged.
+    """
+    be_deterministic(context.threads)
+    task_class, source = load_task(config.task.name)
+    torch.manual_seed(key(config.seed, "init"))
+    sources = {split: source(config.task, dataset, split) for split in ("train", "val")}
+    return Training(task_class.build(config, dataset, context), sources, config, context)
+
+
+def be_deterministic(threads: int) -> None:
+    """Let torch compute the same bits each time, with this many threads."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a check that costs a write of every output
+    torch.backends.cudnn.benchmark = False
+
+
+def rebuild(config: ExperimentConfig, dataset: Dataset, folder: Path, weights: Path | None = None) -> Task:
+    """The task of an experiment on the CPU, with stored weights.
+
+    Args:
+        dataset: gives the shapes (classes, channels); its samples are not read.
+        folder: for what the context may write.
+        weights: a safetensors file; None leaves weights without meaning, for what does not depend on them.
+    """
+    context = LocalContext(folder, torch.device("cpu"), torch.get_num_threads())
+    context.fresh = False
+    task = load_task(config.task.name)[0].build(config, dataset, context)
+    if weights is not None:
+        task.load_state_dict(load_file(weights))
+    return task

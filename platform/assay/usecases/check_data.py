@@ -1,0 +1,103 @@
+"""Looking at everything again: is a dataset version what was recorded, and can all of it be read?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from assay.config.card import Card
+from assay.config.dataset import DatasetConfig
+from assay.data.annotations import KINDS
+from assay.data.dataset import difference, open_dataset, read_card
+from assay.data.images import Rejected, decode
+from assay.data.pack import Packed
+from assay.data.samples import Progress
+from assay.data.version import folder_hash, recorded_hash
+from assay.errors import InputError
+
+
+def check_dataset(root: Path, name: str, config: DatasetConfig, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Compare all files with `dvc.lock`, decode all images, and look whether the raw data are still the same.
+
+    Returns `ok`, `problems` (the version is damaged), `warnings` (it is sound, but cannot be made anew as it is) and
+    what the card says. Raises `InputError` where there is no readable version at all.
+    """
+    if not folder.is_dir():
+        open_dataset(root, name, folder)  # says what is missing and how to mend it
+    card = read_card(folder, name)
+    recorded = recorded_hash(root, name)
+    found, md5s = folder_hash(folder, None)
+    problems = []
+    if recorded is None:
+        problems.append(f"dataset {name!r} has no recorded version: run `dvc repro data@{name}`")
+    elif found != recorded:
+        problems.append(difference(name, card, md5s))
+    problems += _check_rows(folder, card, progress)
+    return {
+        "name": name,
+        "hash": found,
+        "recorded": recorded,
+        "samples": sum(card.samples.values()),
+        "annotation": card.annotation,
+        "boxes": card.boxes,
+        "classes": card.classes,
+        "rejected": card.rejected,
+        "ok": not problems,
+        "problems": problems,
+        "warnings": [*card.warnings, *_check_raw(root, name, config)],
+    }
+
+
+def _check_rows(folder: Path, card: Card, progress: Progress) -> list[str]:
+    problems = []
+    total = sum(card.samples.values())
+    done = 0
+    for split, count in card.samples.items():
+        try:
+            packed = Packed(folder, split)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        with packed:
+            if len(packed) != count:
+                problems.append(f"{split}: {len(packed)} samples instead of {count}")
+            if not packed.fits(KINDS[card.annotation].schema):
+                problems.append(f"{split}: the columns are not those of the annotation {card.annotation!r}")
+                continue
+            for index in range(len(packed)):
+                problem = _check_row(packed, index, card)
+                if problem is not None:
+                    problems.append(f"{split}: sample {index}: {problem}")
+                done += 1
+                progress(min(done, total), total, "checked")
+    return problems
+
+
+def _check_row(packed: Packed, index: int, card: Card) -> str | None:
+    """What is wrong with one sample; damaged files can make Arrow itself fail."""
+    try:
+        row = packed.row(index)
+        pixels = decode(bytes(packed.image(index)), card.channels)
+    except Rejected as error:
+        return str(error)
+    except Exception as error:
+        return f"not readable: {' '.join(str(error).split())}"
+    size = (row["height"], row["width"])
+    if pixels.shape[1:] != size:
+        return f"{row['name']}: height and width {pixels.shape[1:]} instead of {size}"
+    problem = KINDS[card.annotation].problem(row, len(card.classes))
+    return None if problem is None else f"{row['name']}: {problem}"
+
+
+def _check_raw(root: Path, name: str, config: DatasetConfig) -> list[str]:
+    path, recorded = getattr(config.source, "path", None), getattr(config.source, "sha256", None)
+    if path is None:
+        return []
+    from assay.data.raw import folder_digest
+
+    raw = (root / path).resolve()
+    if not raw.is_dir():
+        return [f"the folder {path} is missing: the packed version stays usable, but cannot be made anew"]
+    if folder_digest(raw) != recorded:
+        return [f"the folder {path} changed since it was added: run `assay data add {name} {path}` to take it"]
+    return []

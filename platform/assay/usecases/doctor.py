@@ -1,0 +1,329 @@
+"""What may keep a project from working on this machine, each with its mend.
+
+Only the standard library and `packaging` are imported at the top, so that the doctor can name whatever else is
+missing. The rules are pure functions of what was found; the probes find it. A check that is fine but has a `fix`
+is a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from assay.errors import AssayError
+from assay.installed import direct_requirements, extra_parts, installed_versions, module_found, read_constraints
+
+if TYPE_CHECKING:
+    from assay.settings import Settings
+
+PYTHONS = SpecifierSet(">=3.11,<3.13")
+UI_PORT = 5000
+GB = 2**30
+NET_SECONDS = 3.0
+_INSTALL = "pip install -c constraints.txt"
+_INSTALL_ALL = f"{_INSTALL} -e ."
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `fix` is the mend of a failure or, where `ok`, what would be better."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class KnownBad:
+    """Versions that do not work together: what happens, and the mend."""
+
+    versions: Mapping[str, str]
+    symptom: str
+    fix: str
+
+
+KNOWN_BAD = (
+    KnownBad(
+        {"prefect": "==3.8.8", "fastapi": ">0.150.0"},
+        "flows fail with \"Body() got an unexpected keyword argument 'min_items'\"",
+        f"{_INSTALL} fastapi",
+    ),
+    KnownBad({"prefect": "==3.8.8", "sqlalchemy": ">=2.1"}, "no schedule ever runs", f"{_INSTALL} sqlalchemy"),
+    KnownBad(
+        {"torchvision": "==0.29.1", "torch": "!=2.14.1"},
+        "importing torchvision fails on `torchvision::nms`",
+        f"{_INSTALL} torch torchvision",
+    ),
+)
+
+
+def diagnose(port: int = UI_PORT) -> dict[str, Any]:
+    """Run every check on this machine and the project here: `{ok, checks}`."""
+    checks = list(_all_checks(port))
+    return {"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}
+
+
+def _all_checks(port: int) -> Iterator[Check]:
+    yield check_python(sys.version.split()[0])
+    settings, root, project = find_project()
+    yield project
+    versions, constraints = installed_versions(), read_constraints(root)
+    yield from check_packages(direct_requirements(), versions, constraints, module_found)
+    yield from check_combinations(versions)
+    yield check_git(root)
+    yield check_dvc(root)
+    yield check_program(shutil.which("assay"), Path(sys.executable).parent)
+    if project.ok or (root / "params.yaml").exists():
+        yield _guarded("params.yaml", lambda: check_params(root / "params.yaml"))
+    state = settings.state if settings else root / ".assay"
+    yield check_folder("state folder", state)
+    if settings is not None and settings.storage:
+        yield check_folder("run storage", settings.runs)
+    yield check_shared_memory(*shared_memory())
+    yield Check("hardware", True, hardware())
+    tracking = settings.tracking if settings else f"sqlite:///{state / 'mlflow.db'}"
+    yield _guarded("tracking store", lambda: check_tracking(tracking))
+    yield _guarded("services", lambda: check_services(state, port))
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    """A check that may need a package which is not there."""
+    try:
+        return check()
+    except ImportError as error:
+        return Check(name, False, f"not checked: {error}", _INSTALL_ALL)
+
+
+def check_python(version: str) -> Check:
+    if PYTHONS.contains(version, prereleases=True):
+        return Check("python", True, version)
+    return Check("python", False, f"{version}; Assay is known to work on {PYTHONS}", "make an environment with 3.11")
+
+
+def check_packages(
+    requirements: Sequence[Requirement],
+    versions: Mapping[str, str],
+    constraints: Mapping[str, str],
+    found: Callable[[str], bool],
+) -> Iterator[Check]:
+    """Each direct dependency: there, with its extras, importable, and of the version known to work.
+
+    `versions` and `constraints` map canonical names to versions; `found` says whether a package's module is there.
+    """
+    if not requirements:
+        yield Check("package assay", False, "not installed as a package", _INSTALL_ALL)
+    if not constraints:
+        yield Check("constraints.txt", True, "not found: versions are not compared", "run this in Assay's checkout")
+    for requirement in requirements:
+        yield _check_package(requirement, versions, constraints, found)
+
+
+def _check_package(
+    requirement: Requirement, versions: Mapping[str, str], constraints: Mapping[str, str], found: Callable[[str], bool]
+) -> Check:
+    name, key, spelt = f"package {requirement.name}", canonicalize_name(requirement.name), str(requirement)
+    fix = f"{_INSTALL} '{spelt}'"
+    if key not in versions:
+        return Check(name, False, "not installed", fix)
+    version, known = versions[key], constraints.get(key, "")
+    if not found(key):
+        return Check(name, False, f"{version} is recorded, but its module is missing", f"{fix} --force-reinstall")
+    missing = [part for part in extra_parts(requirement) if part not in versions]
+    if missing:
+        return Check(name, False, f"{spelt} is incomplete: {', '.join(missing)} missing", fix)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Check(name, False, f"{version}; needed is {requirement.specifier}", fix)
+    if known and not _same(version, known):
+        return Check(name, True, f"{version}, not {known} of constraints.txt: not known to work", fix)
+    return Check(name, True, version)
+
+
+def check_combinations(versions: Mapping[str, str], table: Sequence[KnownBad] = KNOWN_BAD) -> Iterator[Check]:
+    """One failed check for each known-bad set of versions; one good one if there is none."""
+    found = [bad for bad in table if all(_fits(versions.get(name), spec) for name, spec in bad.versions.items())]
+    for bad in found:
+        together = " with ".join(f"{name} {versions[name]}" for name in bad.versions)
+        yield Check("combination " + "+".join(bad.versions), False, f"{together}: {bad.symptom}", bad.fix)
+    torch, vision = versions.get("torch", ""), versions.get("torchvision", "")
+    builds = [version.partition("+")[2] for version in (torch, vision)]
+    if torch and vision and builds[0] != builds[1]:
+        detail = f"torch {torch} with torchvision {vision}: not of the same build; importing torchvision fails"
+        yield Check("combination torch builds", False, detail, "install both from the same index")
+    elif not found:
+        yield Check("combinations", True, "no versions that are known to break each other")
+
+
+def _fits(version: str | None, specifier: str) -> bool:
+    return version is not None and SpecifierSet(specifier).contains(version, prereleases=True)
+
+
+def _same(version: str, known: str) -> bool:
+    """Equal as versions; the build (`+cpu`) does not count."""
+    try:
+        return Version(version).public == Version(known).public
+    except InvalidVersion:
+        return version == known
+
+
+def find_project() -> tuple[Settings | None, Path, Check]:
+    """The settings and the project's folder; without a project, the current folder stands in."""
+    try:
+        from assay.settings import Settings
+
+        settings = Settings()
+        root = settings.root
+    except ImportError as error:
+        here = Path(os.environ.get("ASSAY_PROJECT") or Path.cwd())
+        return None, here, Check("project", False, f"settings not readable: {error}", _INSTALL_ALL)
+    except (AssayError, ValueError) as error:  # no project here, or a setting that does not fit
+        line = " ".join(str(error).split())
+        return None, Path.cwd(), Check("project", False, line, "cd into the project, or set ASSAY_PROJECT")
+    return settings, root, Check("project", True, str(root))
+
+
+def check_params(file: Path) -> Check:
+    """`params.yaml`: every line that is wrong."""
+    from assay.config.params import load_params
+
+    try:
+        params = load_params(file)
+    except AssayError as error:
+        return Check("params.yaml", False, str(error), "correct these lines")
+    return Check("params.yaml", True, f"{len(params.datasets)} datasets, {len(params.experiments)} experiments")
+
+
+def check_git(root: Path) -> Check:
+    start = 'git init && git add -A && git commit -m "Start"'
+    if shutil.which("git") is None:
+        return Check("git", False, "the program git is not on PATH", "install git")
+    code, _ = _output(["git", "-C", str(root), "rev-parse", "--git-dir"])
+    if code:
+        return Check("git", False, f"{root} is in no git repository: runs could not name their code", start)
+    code, commit = _output(["git", "-C", str(root), "rev-parse", "--verify", "--short", "HEAD"])
+    if code:
+        return Check("git", False, "the repository has no commit: runs could not name their code", start)
+    return Check("git", True, f"commit {commit.strip()}")
+
+
+def check_dvc(root: Path) -> Check:
+    """A DVC repository here or above, whose settings do not phone home."""
+    import configparser
+
+    home = next((folder / ".dvc" for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), None)
+    if home is None or not (home / "config").is_file():
+        detail = f"{root} is no DVC repository" if home is None else f"{home} has no config"
+        return Check("dvc", False, detail, "dvc init && dvc config core.analytics false")
+    config = configparser.ConfigParser(interpolation=None)
+    try:
+        config.read(home / "config", encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        return Check("dvc", False, f"{home / 'config'}: {' '.join(str(error).split())}", "correct the file")
+    if config.get("core", "analytics", fallback="true").lower() != "false":
+        return Check("dvc", True, f"{home}; it reports usage to its makers", "dvc config core.analytics false")
+    return Check("dvc", True, str(home))
+
+
+def check_program(found: str | None, environment: Path) -> Check:
+    """`dvc repro` runs the stages by the name `assay`; it must be the one of this environment."""
+    activate = f'export PATH="{environment}:$PATH"'
+    if found is None:
+        return Check("assay on PATH", False, "not found: `dvc repro` starts its stages by that name", activate)
+    if Path(found).parent.resolve() != environment.resolve():
+        return Check("assay on PATH", True, f"{found} belongs to another environment", activate)
+    return Check("assay on PATH", True, found)
+
+
+def check_folder(name: str, folder: Path) -> Check:
+    """A folder that can be written, or made, on a disk with room. Nothing is left behind."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Check(name, False, f"{folder}: not writable: {error.strerror}", f"make {there} a writable folder")
+    return check_space(name, folder, free)
+
+
+def check_space(name: str, folder: Path, free: int) -> Check:
+    detail = f"{folder}, {free / GB:.1f} GB free"
+    fix = f"free space on the disk of {folder}" if free < 5 * GB else ""
+    return Check(name, free >= GB, detail, fix)
+
+
+def shared_memory() -> tuple[int | None, int]:
+    """(free bytes of /dev/shm, bytes of memory)."""
+    memory = 0
+    with suppress(ValueError, OSError, AttributeError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return shutil.disk_usage("/dev/shm").free, memory  # noqa: S108 - the system's own folder
+    except OSError:
+        return None, memory
+
+
+def check_shared_memory(free: int | None, memory: int) -> Check:
+    """Ray keeps objects there, up to 30 % of memory."""
+    if free is None:
+        return Check("shared memory", True, "this system has no such folder")
+    wanted = 0.3 * memory
+    if free >= wanted:
+        return Check("shared memory", True, f"{free / GB:.1f} GB free")
+    detail = f"{free / GB:.1f} GB free; Ray wants {wanted / GB:.1f} GB, else it uses the slower disk"
+    return Check("shared memory", True, detail, f"give the container --shm-size={max(wanted / GB, 1):.0f}g")
+
+
+def hardware() -> str:
+    """Usable cores and the GPUs that the driver names."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    code, text = _output(["nvidia-smi", "-L"])
+    gpus = [re.sub(r" \(UUID.*", "", line) for line in text.splitlines() if line.startswith("GPU")] * (code == 0)
+    return f"{cores} CPU cores, {', '.join(gpus) or 'no GPU'}"
+
+
+def _output(command: list[str]) -> tuple[int, str]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout
+
+
+def check_tracking(uri: str) -> Check:
+    """The store of the runs: a database that can be written, or a server that answers within 3 seconds."""
+    from assay.services.stores import sqlite_file, store_error, without_password
+
+    shown = str(sqlite_file(uri) or without_password(uri))
+    error = store_error(uri, NET_SECONDS)
+    if error:
+        return Check("tracking store", False, f"{shown}: {error}", "mend or start it, or correct ASSAY_TRACKING_URI")
+    return Check("tracking store", True, shown)
+
+
+def check_services(state: Path, port: int) -> Check:
+    """What `assay up` has started; without it, the port of `assay ui`. A taken one is no failure: there are others."""
+    from assay.services.net import port_owner
+    from assay.services.running import described
+
+    what, better = described(state)
+    if what:
+        return Check("services", True, what, better)
+    owner = port_owner(port)
+    if owner is None:
+        return Check("services", True, f"not running; port {port} is free for `assay ui`")
+    return Check("services", True, f"not running; port {port} is taken by {owner}", f"assay ui --port {port + 1}")

@@ -1,0 +1,185 @@
+"""All of a search that is known before it starts: its block, space, data and machine; and what a trial is made of."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from assay.config.experiment import ExperimentConfig, located
+from assay.config.params import load_params
+from assay.config.plugin import load_task
+from assay.config.schema import digest, resolved
+from assay.config.search import SearchConfig
+from assay.data.dataset import Dataset
+from assay.errors import InputError
+from assay.settings import Settings
+from assay.tracking.provenance import PREFIX, Provenance, collect
+from assay.tracking.tracker import Tracker, flatten
+from assay.tracking.trials import Entry
+from assay.tune import objectives
+from assay.tune.journal import read
+from assay.tune.plan import TrialPlan, trial_plan
+from assay.tune.search import Trial
+from assay.tune.space import Space, bound
+from assay.tune.trial import TrialJob, trial_folder
+from assay.usecases.helpers.places import opened, project_for_nodes, require_cluster, require_repository
+from assay.workers.job import Job
+from assay.workers.plan import check_fit
+from assay.workers.ray_session import available_slots, cluster_joined
+
+PASSING = ("budget", "parallel")  # of a search: may change while it goes on
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """All of a search that is known before it starts."""
+
+    name: str
+    settings: Settings
+    config: SearchConfig
+    space: Space
+    experiment: ExperimentConfig
+    dataset: Dataset
+    plan: TrialPlan
+
+    @classmethod
+    def of(
+        cls, name: str, settings: Settings, parallel: int | None = None, say: Callable[[str], None] = lambda _: None
+    ) -> SearchContext:
+        params = load_params(settings.params_file)
+        config = params.search(name)
+        space, experiment = bound(name, config, params.experiment(config.experiment))
+        objectives.check(name, config, space, experiment)
+        require_repository(settings.root)
+        dataset = opened(experiment.data, settings, say)
+        check_fit(experiment, dataset.card.samples)
+        load_task(experiment.task.name)[0].check(located(experiment, settings.root), dataset)
+        with cluster_joined(settings, say):
+            require_cluster(settings, searching=True)
+            chosen = trial_plan(
+                experiment.train, parallel or config.parallel, available_slots(settings, experiment.train, say)
+            )
+        return cls(name, settings, config, space, experiment, dataset, chosen)
+
+    @cached_property
+    def base(self) -> Provenance:
+        """The provenance of the experiment that is searched."""
+        machine = self.plan.machine()
+        return collect(self.settings.root, self.config.experiment, self.experiment, self.dataset, machine)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """What the search is: its block without what may change while it goes on."""
+        return {name: value for name, value in resolved(self.config).items() if name not in PASSING}
+
+    @property
+    def costs(self) -> bool:
+        """Whether it matters what a network costs."""
+        names = [*self.config.objectives, *self.config.limits]
+        return self.config.networks or any(name.startswith("cost/") for name in names)
+
+    def inputs(self) -> dict[str, str]:
+        names = ("config_sha256", "dataset_hash", "code_sha256", "files_sha256", "libraries")
+        return {name: self.base.tags[name] for name in names}
+
+    def provenance(self) -> Provenance:
+        """Of the search itself: a run of its own kind, the parent of its trials."""
+        same = digest({"name": self.name, "search": self.plain, **self.inputs()})
+        tags = {**self.base.tags, "fingerprint": same, "search": self.name}
+        return replace(self.base, tags=tags, config={"search": resolved(self.config)}, kind="search")
+
+    def trial_provenance(self, entry: Entry) -> Provenance:
+        """Of a trial: that of the experiment with the trial's own config."""
+        fingerprint = digest({"config": {k: v for k, v in entry.config.items() if k != "gate"}, **self.inputs()})
+        tags = {**self.base.tags, "config_sha256": digest(entry.config), "fingerprint": fingerprint}
+        return replace(self.base, tags={**tags, **entry.tags}, config=entry.config, kind="trial")
+
+    def find(self, tracker: Tracker, resume: str | None) -> str | None:
+        """The search to go on with, if there is one."""
+        if resume is None:
+            fingerprint = self.provenance().tags["fingerprint"]
+            found = tracker.find(self.config.experiment, fingerprint, "search")
+            return None if found is None else str(found.info.run_id)
+        tags = tracker.get(resume).data.tags
+        if tags.get(f"{PREFIX}search") != self.name or tags.get(f"{PREFIX}kind") != "search":
+            raise InputError(f"--resume {resume}: that is no search {self.name!r}")
+        return resume
+
+    def finished(self, search_id: str, tracker: Tracker) -> dict[str, Any] | None:
+        """The record of a search that has come to its end, under today's budget."""
+        run = tracker.get(search_id)
+        if run.info.status != "FINISHED":
+            return None
+        record = tracker.record(search_id)
+        return record if record["budget"] == resolved(self.config.budget) else None
+
+    def job(self, search_id: str, folder: Path, trial: Trial, milestones: tuple[float, ...]) -> TrialJob:
+        """A trial as its worker takes it. Raises `InputError` where its values do not go together."""
+        config = located(self.space.apply(self.experiment, trial.values), self.settings.root)
+        load_task(config.task.name)[0].check(config, self.dataset)
+        at = trial_folder(folder, trial.number)
+        job = Job(
+            f"{search_id}-{trial.number:04d}", resolved(config), str(self.dataset.folder), self.dataset.hash, str(at),
+            self.plan.threads, bool(self.plan.gpus), self.plan.compiled,
+            project=project_for_nodes(self.settings),
+        )  # fmt: skip
+        return TrialJob(
+            job=job.plain(),
+            number=trial.number,
+            until=trial.epochs,
+            milestones=milestones,
+            parent=None if trial.parent is None else str(trial_folder(folder, trial.parent)),
+            costs=self.costs,
+            workers=self.plan.workers,
+            device=self.plan.device,
+            keep=self.config.sampler == "pbt",
+        )
+
+    def entry(self, folder: Path, trial: Trial) -> Entry:
+        """A trial for the record."""
+        config = resolved(self.space.apply(self.experiment, trial.values))
+        tags = {"search": self.name, "seed": str(self.experiment.seed)}
+        if trial.parent is not None:
+            tags["parent_trial"] = str(trial.parent)
+        if "weights_sha256" in trial.facts:
+            tags["weights_sha256"] = trial.facts["weights_sha256"]
+        at = trial_folder(folder, trial.number)
+        return Entry(trial.number, at, config, tags, trial.status, trial.reason, trial.metrics)
+
+    def header(self) -> dict[str, Any]:
+        """What the journal says of the search in its first line."""
+        return {"name": self.name, "search": self.plain, "inputs": self.inputs()}
+
+    def require_same(self, search_id: str, journal: Path) -> None:
+        """Refuse to go on with a search that was another. Raises `InputError`: what has changed."""
+        events, _ = read(journal)
+        if not events:
+            return
+        header = events[0]
+        before, now = flatten(header["search"]), flatten(self.plain)
+        changed = [
+            f"{name} was {before.get(name, 'not there')}, is {now.get(name, 'not there')}"
+            for name in sorted(before | now)
+            if before.get(name) != now.get(name)
+        ]
+        changed += [
+            f"{name} is another" for name, value in self.inputs().items() if header["inputs"].get(name) != value
+        ]
+        if changed:
+            raise InputError(
+                f"search {search_id} cannot go on, for it has changed since it began: {'; '.join(changed)}. Put it "
+                "back, or leave out --resume to start another search"
+            )
+
+
+def network_costs(config: ExperimentConfig, context: SearchContext) -> dict[str, float]:
+    """What the network of an experiment costs, as metrics `cost/…`, with fresh weights, on a CPU."""
+    from assay.networks.costs import task_costs
+    from assay.train.prepare import rebuild
+
+    with tempfile.TemporaryDirectory() as folder:
+        return task_costs(rebuild(located(config, context.settings.root), context.dataset, Path(folder))).metrics

@@ -1,0 +1,156 @@
+"""Runs a job's workers, here or on Ray, while the main thread keeps the signals and the progress."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from assay.errors import AssayError, WorkError, last_line
+from assay.settings import Settings
+from assay.storage.object_store import ObjectStore
+from assay.storage.run_mirror import Receiver, receiving
+from assay.train.folder import FAILURE, OUTCOME, STOP
+from assay.workers import nodes
+from assay.workers.job import Job
+from assay.workers.plan import Plan
+from assay.workers.ray_session import ray_running
+from assay.workers.worker import work_here, work_in_ray
+
+ATTEMPTS = 3  # of a job whose workers die; a job that fails is not tried again
+TICK_SECONDS = 0.2
+
+
+def launch(
+    job: Job, plan: Plan, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train to the end or to a stop, calling `tick` several times a second.
+
+    Returns:
+        The outcome that rank 0 wrote.
+
+    Raises:
+        WorkError: the training failed, or its workers died too often.
+    """
+    folder = Path(job.folder)
+    forget_end(folder, job.store)
+    if plan.workers == 0:
+        run_watched(lambda: work_here(job), folder, tick, say)
+    else:
+        with ray_running(settings, say), receiving(job.store, folder, say) as receiver:
+            if settings.ray_address:
+                nodes.wait_for_free(plan, None if settings.wait else nodes.SETTLE_SECONDS, say)
+            say(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
+            run_watched(lambda: train_on_ray(job, plan, settings.runs, say, receiver), folder, tick, say)
+    return _read(folder / OUTCOME)
+
+
+def forget_end(folder: Path, store: str = "") -> None:
+    """Remove what told of an earlier end, or asked for it."""
+    for name in (STOP, OUTCOME, FAILURE):
+        (folder / name).unlink(missing_ok=True)
+    if store:
+        ObjectStore(store).remove(STOP, OUTCOME, FAILURE)
+
+
+def train_on_ray(
+    job: Job, plan: Plan, storage: Path, say: Callable[[str], None], receiver: Receiver | None = None
+) -> None:
+    """Train on Ray's workers to the end or to a stop, again from the last checkpoint where workers die.
+
+    Raises:
+        WorkError: the training failed, or its workers died too often.
+    """
+    folder = Path(job.folder)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _fit(replace(job, attempt=secrets.token_hex(4)), plan, storage)
+        except Exception as error:
+            if receiver is not None:
+                receiver.sync()
+            if (folder / FAILURE).exists():
+                raise
+            if attempt == ATTEMPTS:
+                raise WorkError(f"the workers died {ATTEMPTS} times; the last time: {last_line(error)}") from error
+            say(f"a worker died ({last_line(error)}); going on from the last checkpoint")
+            if job.project:  # on a cluster, where its node may have died with it
+                nodes.wait_for_free(plan, nodes.NODE_SECONDS, say)
+    raise AssertionError
+
+
+def _fit(job: Job, plan: Plan, storage: Path) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources: dict[str, float] = {"CPU": plan.threads, **({"GPU": 1} if plan.gpu else {})}
+    trainer = TorchTrainer(
+        work_in_ray,
+        train_loop_config=job.plain(),
+        torch_config=TorchConfig(backend="nccl" if plan.gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu, resources_per_worker=resources),
+        run_config=RunConfig(name=job.run_id, storage_path=str(storage)),
+    )
+    trainer.fit()
+
+
+def run_watched(target: Callable[[], None], folder: Path, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Run the target in a thread; the first Ctrl-C or SIGTERM asks it to save and end, the second leaves at once."""
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            target()
+        except BaseException as error:  # handed to the main thread, which raises it
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name="training", daemon=True)
+    with _signals(folder, say):
+        thread.start()
+        while thread.is_alive():
+            thread.join(TICK_SECONDS)
+            tick()
+    tick()
+    if failure:
+        raise_told(failure[0], folder)
+
+
+def raise_told(error: BaseException, folder: Path) -> None:
+    """What went wrong, from the worker that wrote it down; otherwise the error as it came: a worker died."""
+    if isinstance(error, AssayError):
+        raise error
+    if (folder / FAILURE).exists():
+        told = _read(folder / FAILURE)
+        more = "" if told["expected"] else f" (the traceback is in {folder / FAILURE})"
+        raise WorkError(f"{told['message']}{more}") from error
+    raise error
+
+
+@contextmanager
+def _signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: object) -> None:
+        if (folder / STOP).exists():
+            raise KeyboardInterrupt
+        (folder / STOP).touch()
+        say(f"{signal.Signals(number).name}: saving a checkpoint and stopping; once more to leave at once")
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text())
+    return data

@@ -1,0 +1,98 @@
+"""Which workers a run gets: how many, on what device, with how many threads. Decided, and refused, before the start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from assay.config.experiment import ExperimentConfig, TrainConfig
+from assay.errors import InputError
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What the machine or the cluster offers. `nodes`: (CPU cores, GPUs) of each node of a cluster."""
+
+    cpus: int
+    gpus: int
+    gpu_name: str = ""
+    bf16: bool = True
+    nodes: tuple[tuple[int, int], ...] = ()
+
+    def threads(self, ranks: int, gpu: bool) -> int:
+        """The most threads that each of so many workers can have, each on one node; 0: they do not fit."""
+        nodes = self.nodes or ((self.cpus, self.gpus),)
+        for threads in range(max(cpus for cpus, _ in nodes), 0, -1):
+            if sum(min(cpus // threads, gpus) if gpu else cpus // threads for cpus, gpus in nodes) >= ranks:
+                return threads
+        return 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`workers` 0 trains in this process, without Ray."""
+
+    workers: int
+    device: str
+    threads: int
+    compiled: bool = False
+
+    @property
+    def gpu(self) -> bool:
+        return self.device != "cpu"
+
+    def machine(self) -> Mapping[str, str]:
+        """What provenance records of it."""
+        return {"world_size": str(max(self.workers, 1)), "threads": str(self.threads), "device": self.device}
+
+
+def local_slots() -> Slots:
+    """The CPU cores that this process may use, and the GPUs."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    name = torch.cuda.get_device_name(0) if gpus else ""
+    return Slots(len(os.sched_getaffinity(0)), gpus, name, not gpus or torch.cuda.is_bf16_supported())
+
+
+def plan(config: TrainConfig, slots: Slots) -> Plan:
+    """Choose GPUs where there is one for each worker, CPU cores otherwise.
+
+    Raises:
+        InputError: more workers than slots, or a precision that the device does not have.
+    """
+    ranks = max(config.workers, 1)
+    use_gpu = config.device == "gpu" or (config.device == "auto" and slots.gpus >= ranks)
+    kind, have = ("GPU", slots.gpus) if use_gpu else ("CPU core", slots.cpus)
+    if ranks > have:
+        plural = "" if have == 1 else "s"
+        raise InputError(
+            f"train.workers: {ranks} workers need {ranks} {kind}s, and there {'is' if have == 1 else 'are'} {have} "
+            f"{kind}{plural}: use {f'--workers {have}' if have else 'train.device: cpu'}"
+        )
+    if config.precision == "fp16" and not use_gpu:
+        raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
+    if config.precision == "bf16" and use_gpu and not slots.bf16:
+        raise InputError(f"train.precision: {slots.gpu_name} has no bf16; use fp16 or fp32")
+    device = slots.gpu_name or "gpu" if use_gpu else "cpu"
+    return Plan(config.workers, device, max(1, slots.threads(ranks, use_gpu)), config.compile and can_compile())
+
+
+def can_compile() -> bool:
+    """Whether `torch.compile` works on this machine: for CPUs and GPUs alike it needs a C++ compiler."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception:  # the type of the error differs between versions of torch
+        return False
+    return True
+
+
+def check_fit(config: ExperimentConfig, samples: Mapping[str, int]) -> None:
+    """Refuse a split that cannot feed every worker. `samples` counts each split."""
+    ranks = max(config.train.workers, 1)
+    for split in ("train", "val"):
+        if samples.get(split, 0) < ranks:
+            raise InputError(f"datasets.{config.data}: {samples.get(split, 0)} {split} samples for {ranks} workers")

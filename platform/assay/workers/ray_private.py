@@ -1,0 +1,47 @@
+"""All use of Ray's private parts: what no public setting or call of the pinned version offers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def read_authentication_again() -> None:
+    """Ray reads how it authenticates when it is first imported, and that was before it was said."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def listen_on_loopback_alone() -> None:
+    """Let Ray's servers listen on 127.0.0.1 alone, as they do on macOS and Windows; on Linux no setting offers it."""
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def ray_alive() -> bool:
+    """Whether the servers of the Ray that this process started still run; those of a cluster are not looked at."""
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is None or not node.is_head():
+        return node is not None
+    return not any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
+
+
+def free_resources() -> dict[str, dict[str, float]]:
+    """What is free on each node, by the node's id."""
+    from ray._private.state import available_resources_per_node
+
+    free: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return free
+
+
+def start_head_without_client_server() -> None:
+    """Ray's own `ray start`, less its client server, which needs a port of its own and which nothing here uses."""
+    import importlib
+
+    scripts: Any = importlib.import_module("ray.scripts.scripts")
+    scripts.get_ray_client_dependency_error = lambda: ImportError("not offered")
+    scripts.main()
