@@ -123,7 +123,7 @@ def worker() -> None:
     prepare(settings)
     from pipelines.runtime.worker import work
 
-    work(settings, _say)
+    work(settings, _log)
 
 
 @app.command("engine", hidden=True)
@@ -149,7 +149,7 @@ def _running(settings: Settings, who: str) -> Iterator[None]:
     """A server to tell of flows that run in this process, and no record of them left at the end."""
     from pipelines.runtime.server import serving
 
-    with serving(settings, who, _say):
+    with serving(settings, who, _log):
         from pipelines.runtime import records
 
         try:
@@ -160,7 +160,7 @@ def _running(settings: Settings, who: str) -> Iterator[None]:
                     record.remove()
 
 
-def _say(line: str, *_: Any, **__: Any) -> None:
+def _log(line: str, *_: Any, **__: Any) -> None:
     typer.echo(line, err=True)
 
 

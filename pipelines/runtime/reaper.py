@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Completed, Crashed
 from prefect.types._datetime import now
 
+from assay.log import Log
 from assay.services.prefect import POOL
 from pipelines.runtime import records
 from pipelines.runtime.common import skipped, tell, waiting_runs
@@ -38,10 +38,10 @@ STOPPED = (StateType.RUNNING, StateType.PENDING, StateType.PAUSED)
 class Reaper:
     """One look after the other, by `cycle`."""
 
-    def __init__(self, settings: Settings, client: SyncPrefectClient, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, client: SyncPrefectClient, log: Log) -> None:
         self.settings = settings
         self.client = client
-        self.say = say
+        self.log = log
         self._cancelled: set[str] = set()
         self._seen: set[tuple[str, str]] = set()
 
@@ -97,7 +97,7 @@ class Reaper:
         elif kind in STOPPED and run.state.name != "Suspended":
             crashed = self._set(run, Crashed(message=DIED), force=True)
         if crashed:
-            self.say(f"{run.name} crashed")
+            self.log(f"{run.name} crashed")
             self._tell(run, (run.state.message or DIED) if kind == StateType.CRASHED else DIED)
         self._seen -= {("dead", record.flow_run), ("cancelling", record.flow_run)}
         self._cancelled.discard(record.flow_run)
@@ -123,7 +123,7 @@ class Reaper:
         for run in waiting_runs(self.client, deployments) if deployments else []:
             later = newest.setdefault(run.deployment_id, run)
             if later.id != run.id and self._set(run, Completed(message=skipped(later))):
-                self.say(f"{run.name} {skipped(later)}")
+                self.log(f"{run.name} {skipped(later)}")
 
     def _tell(self, run: FlowRun, message: str) -> None:
         tell(self.settings, "crashed", self.client.read_flow(run.flow_id).name, run, message)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from assay.errors import InputError, Unavailable
+from assay.log import Log
 from assay.services.stores import without_password
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def prepare(settings: Settings) -> None:
 
 
 @contextmanager
-def serving(settings: Settings, who: str, say: Callable[[str], None]) -> Iterator[None]:
+def serving(settings: Settings, who: str, log: Log) -> Iterator[None]:
     """A server for flows of this process: the named one, which must answer, else an own one until the end of the block.
 
     Flows with a server of their own take turns from before its start: two such servers would share one SQLite file.
@@ -53,7 +54,7 @@ def serving(settings: Settings, who: str, say: Callable[[str], None]) -> Iterato
         require_server()
         yield
         return
-    with workspace(settings.root, who, say), own_server():
+    with workspace(settings.root, who, log), own_server():
         yield
 
 

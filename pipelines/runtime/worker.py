@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
@@ -20,6 +19,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.workers.process import ProcessWorker
 
+from assay.log import Log
 from assay.services.prefect import POOL
 from pipelines.runtime import records
 from pipelines.runtime.reaper import Reaper
@@ -34,23 +34,23 @@ END_SECONDS = 35.0
 """How long running flows may take to save and end when the worker ends: a little more than their stages may take."""
 
 
-def work(settings: Settings, say: Callable[[str], None]) -> None:
+def work(settings: Settings, log: Log) -> None:
     """Serve the pool until SIGTERM or SIGINT.
 
     Raises:
         Unavailable: there is no server.
     """
     require_server()
-    asyncio.run(_serve(settings, say))
+    asyncio.run(_serve(settings, log))
 
 
-async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
+async def _serve(settings: Settings, log: Log) -> None:
     await ensure_pool()
     await ensure_automation()
     worker = ProcessWorker(work_pool_name=POOL, name=f"{POOL}-{socket.gethostname()}", create_pool_if_not_found=False)
-    serve = asyncio.ensure_future(_gated(worker, say))
+    serve = asyncio.ensure_future(_gated(worker, log))
     reaping = threading.Event()
-    reaper = threading.Thread(target=_reap, args=(settings, reaping, say), name="reaper", daemon=True)
+    reaper = threading.Thread(target=_reap, args=(settings, reaping, log), name="reaper", daemon=True)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unless_cancelled)
     asked = asyncio.Event()
@@ -60,14 +60,14 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
     ending = asyncio.ensure_future(asked.wait())
     await asyncio.wait({serve, ending}, return_when=asyncio.FIRST_COMPLETED)
     if not serve.done():
-        await _end_flows(settings, worker, say)
+        await _end_flows(settings, worker, log)
         serve.cancel()
     ending.cancel()
     reaping.set()
     try:
         await serve
     except asyncio.CancelledError:
-        say("the worker has ended")
+        log("the worker has ended")
 
 
 def _unless_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ def _unless_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) 
         loop.default_exception_handler(context)
 
 
-async def _gated(worker: ProcessWorker, say: Callable[[str], None]) -> None:
+async def _gated(worker: ProcessWorker, log: Log) -> None:
     """The worker's own loop, which takes no new run once `worker.ending` is set."""
     worker.ending = False  # type: ignore[attr-defined]
     take = worker.get_and_submit_flow_runs
@@ -85,10 +85,10 @@ async def _gated(worker: ProcessWorker, say: Callable[[str], None]) -> None:
         return [] if worker.ending else await take()  # type: ignore[attr-defined]
 
     worker.get_and_submit_flow_runs = gated  # type: ignore[method-assign]
-    await worker.start(printer=say)
+    await worker.start(printer=log)
 
 
-async def _end_flows(settings: Settings, worker: ProcessWorker, say: Callable[[str], None]) -> None:
+async def _end_flows(settings: Settings, worker: ProcessWorker, log: Log) -> None:
     """Ask the flows that this worker started to save and end, and wait for them."""
     import psutil
 
@@ -96,7 +96,7 @@ async def _end_flows(settings: Settings, worker: ProcessWorker, say: Callable[[s
     here = os.getpid()
     mine = [r for r in records.read_all(settings.root) if r.alive and psutil.Process(r.pid).ppid() == here]
     if mine:
-        say(f"stopping {len(mine)} running flow{'s' if len(mine) > 1 else ''}: they save, and go on when run again")
+        log(f"stopping {len(mine)} running flow{'s' if len(mine) > 1 else ''}: they save, and go on when run again")
     for record in mine:
         os.kill(record.pid, signal.SIGTERM)
     limit = asyncio.get_running_loop().time() + END_SECONDS
@@ -105,19 +105,19 @@ async def _end_flows(settings: Settings, worker: ProcessWorker, say: Callable[[s
     await asyncio.sleep(0.5 if mine else 0)  # the worker reports how they ended
 
 
-def _reap(settings: Settings, over: threading.Event, say: Callable[[str], None]) -> None:
+def _reap(settings: Settings, over: threading.Event, log: Log) -> None:
     """Look again and again; a server that does not answer is told of once, and waited for."""
     told = False
     impatient = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})  # the next look is the next try
     with impatient, get_client(sync_client=True) as client:
-        reaper = Reaper(settings, client, say)
+        reaper = Reaper(settings, client, log)
         while not over.is_set():
             try:
                 reaper.cycle()
                 told = False
             except Exception as error:  # whatever the client raises while the server is away
                 if not told:
-                    say(f"the Prefect server does not answer ({type(error).__name__}); trying again")
+                    log(f"the Prefect server does not answer ({type(error).__name__}); trying again")
                 told = True
             over.wait(REAP_SECONDS)
 

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from assay.log import Log
 
 LOCK = "workspace.lock"
 POLL_SECONDS = 0.3
@@ -27,7 +29,7 @@ _groups: set[int] = set()
 
 
 @contextmanager
-def workspace(root: Path, who: str, say: Callable[[str], None]) -> Iterator[None]:
+def workspace(root: Path, who: str, log: Log) -> Iterator[None]:
     """Hold the checkout for the block; entered again by the same process, it is held already.
 
     Args:
@@ -41,7 +43,7 @@ def workspace(root: Path, who: str, say: Callable[[str], None]) -> Iterator[None
     (root / ".assay").mkdir(exist_ok=True)
     descriptor = os.open(root / ".assay" / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _wait(descriptor, say)
+        _wait(descriptor, log)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "flow": who}).encode(), 0)
         _watchdog = subprocess.Popen(
@@ -57,7 +59,7 @@ def workspace(root: Path, who: str, say: Callable[[str], None]) -> Iterator[None
         os.close(descriptor)
 
 
-def _wait(descriptor: int, say: Callable[[str], None]) -> None:
+def _wait(descriptor: int, log: Log) -> None:
     told = None
     while True:
         try:
@@ -65,12 +67,12 @@ def _wait(descriptor: int, say: Callable[[str], None]) -> None:
         except BlockingIOError:
             holder = _holder(descriptor)
             if holder != told:
-                say(f"waiting for the workspace: {holder} works in it")
+                log(f"waiting for the workspace: {holder} works in it")
                 told = holder
             time.sleep(POLL_SECONDS)
         else:
             if told is not None:
-                say("the workspace is free: going on")
+                log("the workspace is free: going on")
             return
 
 

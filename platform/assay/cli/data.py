@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.cli.output import AsJson, present, progress_bar, say
+from assay.cli.output import AsJson, log, present, progress_bar
 
 app = typer.Typer(help="Datasets: import, version, inspect.", no_args_is_help=True)
 
@@ -52,15 +52,15 @@ def add(
         result = add_folder(root, name, folder, kind, progress)
     _report(result, as_json)
     if kind is None:
-        say(f"{name}: read as {result['kind']}; --kind reads a folder as another")
+        log(f"{name}: read as {result['kind']}; --kind reads a folder as another")
     if not result["changed"]:
-        say(f"{name}: unchanged since it was added; nothing was done")
+        log(f"{name}: unchanged since it was added; nothing was done")
     elif result["experiment"]:
-        say(f"{name}: added to params.yaml; train its {result['task']} with `assay train {name}`")
+        log(f"{name}: added to params.yaml; train its {result['task']} with `assay train {name}`")
     elif result["new"]:
-        say(f"{name}: added to params.yaml; no task has a first experiment for it: write one under experiments:")
+        log(f"{name}: added to params.yaml; no task has a first experiment for it: write one under experiments:")
     else:
-        say(f"{name}: the new version is recorded")
+        log(f"{name}: the new version is recorded")
 
 
 @app.command("list", epilog="Example: assay data list --json")
@@ -125,7 +125,7 @@ def _report(result: Mapping[str, Any], as_json: bool) -> None:
     lines += _some([f"rejected: {item['file']}: {item['reason']}" for item in result["rejected"]])
     lines += _some([f"converted: {item['file']}: {item['change']}" for item in result.get("converted", [])])
     for line in lines:
-        say(_printable(line))
+        log(_printable(line))
 
 
 def _summary(result: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli import models, train, tune
-from assay.cli.output import AsJson, present, say, table
+from assay.cli.output import AsJson, log, present, table
 
 if TYPE_CHECKING:
     from assay.submit.ray_jobs import Cluster, JobInfo
@@ -52,9 +52,9 @@ def submit(
         _cluster(address),
         as_json or "--json" in words,
     )
-    job_id = submit(command, Settings(), cluster, say, wait)
+    job_id = submit(command, Settings(), cluster, log, wait)
     if follow:
-        say(f"its log follows; later: assay jobs attach {job_id}")
+        log(f"its log follows; later: assay jobs attach {job_id}")
         _follow(cluster, job_id, as_json)
     else:
         present(_row(cluster.info(job_id)), as_json, lambda row: row["job_id"])
@@ -70,12 +70,14 @@ def list_(address: Address = None, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: assay jobs logs assay-train-pets-1a2b3c4-d5e6f7")
 def logs(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
     """What a job has written so far, without waiting for more."""
-    from assay.submit.follow import Log
+    from assay.submit.follow import JobLog
 
     cluster = _cluster(address)
-    info, log = cluster.info(job), Log()
-    lines = list(log.new(cluster.log(job), last=True))
-    present({**_row(info), "lines": lines, "ended": log.ended()}, as_json, lambda result: "\n".join(result["lines"]))
+    info, written = cluster.info(job), JobLog()
+    lines = list(written.new(cluster.log(job), last=True))
+    present(
+        {**_row(info), "lines": lines, "ended": written.ended()}, as_json, lambda result: "\n".join(result["lines"])
+    )
 
 
 @app.command(epilog="Example: assay jobs attach assay-train-pets-1a2b3c4-d5e6f7")
@@ -93,9 +95,9 @@ def stop(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
 
     cluster = _cluster(address)
     was = cluster.info(job)
-    info = stop(cluster, job, say) if was.open else was
+    info = stop(cluster, job, log) if was.open else was
     if not was.open:
-        say(f"job {job} had ended already")
+        log(f"job {job} had ended already")
     present(_row(info), as_json, table)
 
 
@@ -134,8 +136,8 @@ def _cluster(address: str | None) -> Cluster:
 def _follow(cluster: Cluster, job_id: str, as_json: bool) -> None:
     from assay.submit.follow import Follower, detaching, result_of
 
-    with detaching(cluster, job_id, say):
-        ended = Follower(cluster, job_id, say, say).to_the_end()
+    with detaching(cluster, job_id, log):
+        ended = Follower(cluster, job_id, log, log).to_the_end()
     result = result_of(ended)
     verb = ended.info.command.split()[0]
     present({**result, "job_id": job_id}, as_json, RENDER[verb])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.cli.output import AsJson, present, progress_bar, say, table
+from assay.cli.output import AsJson, log, present, progress_bar, table
 
 
 def register(
@@ -74,7 +74,7 @@ def predict(
         result = predict(Request(model, paths or [], count, seed, out), Settings(), progress)
     present(result, as_json, _answers)
     for bad in result["rejected"]:
-        say(f"error: {bad['file']}: {bad['reason']}")
+        log(f"error: {bad['file']}: {bad['reason']}")
     if result["rejected"]:
         raise typer.Exit(2)
 

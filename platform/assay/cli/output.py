@@ -44,7 +44,7 @@ def present(result: Mapping[str, Any], as_json: bool, render: Callable[[Mapping[
         Console().print(render(result))
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """One plain line for people, on standard error."""
     typer.echo(line, err=True)
 
@@ -85,6 +85,6 @@ def _plain(title: str) -> Progress:
         now = time.monotonic()
         if done == total or now - said >= PLAIN_SECONDS:
             said = now
-            say(f"{title}: {done} of {total} {what}".rstrip())
+            log(f"{title}: {done} of {total} {what}".rstrip())
 
     return update

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.cli.output import AsJson, present, say, table
+from assay.cli.output import AsJson, log, present, table
 
 Ports = Annotated[
     int | None,
@@ -31,11 +31,11 @@ def up(ports: Ports = None, as_json: AsJson = False) -> None:
     from assay.services.setup import up as start
     from assay.settings import Settings
 
-    result = start(Settings(), ports, say)
+    result = start(Settings(), ports, log)
     if result is None:
-        say("stopped; nothing that was begun is left running")
+        log("stopped; nothing that was begun is left running")
         raise typer.Exit(130)
-    say("all are healthy" if result["started"] else "all were up and are healthy")
+    log("all are healthy" if result["started"] else "all were up and are healthy")
     present(result, as_json, _pages)
 
 
@@ -47,7 +47,7 @@ def down(as_json: AsJson = False) -> None:
     from assay.services.setup import down as end
     from assay.settings import Settings
 
-    present(end(Settings(), say), as_json, _ended)
+    present(end(Settings(), log), as_json, _ended)
 
 
 def _pages(result: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.cli.output import AsJson, present, say, table
+from assay.cli.output import AsJson, log, present, table
 
 
 def train(
@@ -30,9 +30,9 @@ def train(
     if settings.cluster:
         from assay.submit.delegate import train_there
 
-        record = train_there(request, settings, say)
+        record = train_there(request, settings, log)
     else:
-        record = train(request, settings, Progress(say))
+        record = train(request, settings, Progress(log))
     present(record, as_json, run_table)
 
 
@@ -48,7 +48,7 @@ def evaluate(
     from assay.settings import Settings
     from assay.usecases.evaluate import evaluate
 
-    present(evaluate(run, split, Settings(), say), as_json, evaluation_table)
+    present(evaluate(run, split, Settings(), log), as_json, evaluation_table)
 
 
 def assignments(assign: list[str] | None, workers: int | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.cli.output import AsJson, present, say, table
+from assay.cli.output import AsJson, log, present, table
 
 Search = Annotated[str, typer.Argument(help="A name under `searches:` in params.yaml.")]
 Resume = Annotated[str | None, typer.Option(help="Go on with this search; refused if it was another then.")]
@@ -54,7 +54,7 @@ def search(
         from assay.settings import Settings
         from assay.usecases.candidates import candidates as show
 
-        present(show(search, candidates, Settings(), say), as_json, _candidates)
+        present(show(search, candidates, Settings(), log), as_json, _candidates)
         return
     _run("search", (search, resume, new, minutes, parallel), apply, trial, as_json)
 
@@ -71,9 +71,9 @@ def _run(verb: str, options: tuple[Any, ...], apply: bool, trial: int | None, as
     if settings.cluster:
         from assay.submit.delegate import tune_there
 
-        record = tune_there(verb, request, settings, say)
+        record = tune_there(verb, request, settings, log)
     else:
-        record = tune(request, settings, SearchProgress(say))
+        record = tune(request, settings, SearchProgress(log))
     if apply:
         from assay.usecases.apply import apply as apply_trial
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.cli.output import AsJson, present, say
+from assay.cli.output import AsJson, log, present
 
 if TYPE_CHECKING:
     from assay.services.running import Running
@@ -63,13 +63,13 @@ def _serve(settings: Settings, port: int, as_json: bool, browse: bool) -> None:
     credentials = load_credentials(settings.state / CREDENTIALS)
     service = mlflow_service(settings, port, credentials)
     with stop_signals() as stop, Server(service) as server:
-        if server.wait_healthy(stop, say):
+        if server.wait_healthy(stop, log):
             require_login(service.url, credentials)
             shown = {"url": service.url, "user": credentials.user, "credentials_file": str(credentials.file)}
             _show(shown, as_json, browse)
-            say("press Ctrl-C to end it")
+            log("press Ctrl-C to end it")
             server.wait_stop(stop)
-    say(f"{service.name} has ended")
+    log(f"{service.name} has ended")
 
 
 def _require_runs(settings: Settings) -> None:

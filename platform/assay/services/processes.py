@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assay.log import Log
 from assay.services.net import MARK
 from assay.services.ray import ray_folder
 from assay.services.server import alive
@@ -100,7 +100,7 @@ def work(root: Path) -> list[Work]:
     return found
 
 
-def end_work(root: Path, say: Callable[[str], None], seconds: float = SAVE_SECONDS) -> None:
+def end_work(root: Path, log: Log, seconds: float = SAVE_SECONDS) -> None:
     """Ask flow runs and jobs to save and end; what has not after a while is ended by force."""
     asked = work(root)
     for one in asked:
@@ -109,7 +109,7 @@ def end_work(root: Path, say: Callable[[str], None], seconds: float = SAVE_SECON
     while (going := [one for one in asked if one.going()]) and time.monotonic() < limit:
         if time.monotonic() > told:
             names = ", ".join(one.name for one in going)
-            say(f"waiting for {names} to save and end, {limit - time.monotonic():.0f} s at most")
+            log(f"waiting for {names} to save and end, {limit - time.monotonic():.0f} s at most")
             told = time.monotonic() + 10
         time.sleep(0.1)
     for one in going:

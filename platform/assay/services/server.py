@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.errors import WorkError
+from assay.log import Log
 
 if TYPE_CHECKING:
     import psutil
@@ -111,14 +112,14 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def wait_healthy(self, stop: Stop, say: Callable[[str], None], seconds: float = START_SECONDS) -> bool:
+    def wait_healthy(self, stop: Stop, log: Log, seconds: float = START_SECONDS) -> bool:
         """Wait until the server answers; False if the user asked to stop first.
 
         Raises:
             WorkError: it ended, or stayed silent for too long; with the last lines of its log.
         """
         name, started, told = self.service.name, time.monotonic(), 0
-        say(f"starting {name} (up to {seconds:.0f} s) ...")
+        log(f"starting {name} (up to {seconds:.0f} s) ...")
         while not stop.asked:
             waited = time.monotonic() - started
             self.require_alive()
@@ -128,7 +129,7 @@ class Server:
                 raise WorkError(f"{name} did not answer within {seconds:.0f} s{self.last_lines()}")
             if waited // 10 > told:
                 told = int(waited // 10)
-                say(f"starting {name}: {waited:.0f} s")
+                log(f"starting {name}: {waited:.0f} s")
             time.sleep(_POLL)
         return False
 

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError
+from assay.log import Log
 from assay.services.credentials import CREDENTIALS, RAY_TOKEN, Credentials, load_credentials, ray_token
 from assay.services.mlflow import require_login
 from assay.services.net import MARK
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from assay.settings import Settings
 
-Say = Callable[[str], None]
 SUPERVISOR = "assay.services.supervisor"
 WAIT_SECONDS = 120.0
 _END_SECONDS = SAVE_SECONDS + 45.0
@@ -35,7 +35,7 @@ _POLL = 0.2
 _SILENT_SECONDS = 15.0
 
 
-def up(settings: Settings, first_port: int | None, say: Say) -> dict[str, Any] | None:
+def up(settings: Settings, first_port: int | None, log: Log) -> dict[str, Any] | None:
     """Start what is not running and wait until all is healthy; None if the user asked to stop first.
 
     Raises:
@@ -45,23 +45,23 @@ def up(settings: Settings, first_port: int | None, say: Say) -> dict[str, Any] |
     state = settings.state
     _require_own_store(settings)
     state.mkdir(exist_ok=True)
-    with _turn(state, say), stop_signals() as stop:
+    with _turn(state, log), stop_signals() as stop:
         ports, started = chosen_ports(state, first_port), not supervised(state)
         credentials = load_credentials(state / CREDENTIALS)
         if not started and ports != kept_ports(state):
             raise InputError(f"--ports {first_port}: the services run elsewhere; run `assay down` first")
         try:
-            supervisor = _start(settings, ports, say) if started else None
-            healthy = _wait(state, supervisor, services(settings, ports), stop, say)
+            supervisor = _start(settings, ports, log) if started else None
+            healthy = _wait(state, supervisor, services(settings, ports), stop, log)
             if healthy:
                 require_login(addresses(ports)["mlflow"], credentials)
         except AssayError:
             if started:
-                _end(settings.root.resolve(), state, say)
+                _end(settings.root.resolve(), state, log)
             raise
         if not healthy:
             if started:
-                _end(settings.root.resolve(), state, say)
+                _end(settings.root.resolve(), state, log)
             return None
     return {"started": started, **pages(addresses(ports), state, credentials)}
 
@@ -79,14 +79,14 @@ def pages(found: dict[str, str], state: Path, credentials: Credentials) -> dict[
     }
 
 
-def down(settings: Settings, say: Say) -> dict[str, Any]:
+def down(settings: Settings, log: Log) -> dict[str, Any]:
     """End all of the project's services, and what they work on; fine where there is nothing."""
     state = settings.state
     if not state.exists():
         return {"was_up": False, "ended": 0}
-    with _turn(state, say):
+    with _turn(state, log):
         was_up = supervised(state)
-        return {"was_up": was_up, "ended": _end(settings.root.resolve(), state, say)}
+        return {"was_up": was_up, "ended": _end(settings.root.resolve(), state, log)}
 
 
 def _require_own_store(settings: Settings) -> None:
@@ -98,7 +98,7 @@ def _require_own_store(settings: Settings) -> None:
 
 
 @contextmanager
-def _turn(state: Path, say: Say) -> Iterator[None]:
+def _turn(state: Path, log: Log) -> Iterator[None]:
     """One `up` or `down` at a time in a project."""
     from filelock import FileLock, Timeout
 
@@ -106,7 +106,7 @@ def _turn(state: Path, say: Say) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say("another `assay up` or `assay down` is at work; waiting for it")
+        log("another `assay up` or `assay down` is at work; waiting for it")
         lock.acquire()
     try:
         yield
@@ -114,12 +114,12 @@ def _turn(state: Path, say: Say) -> Iterator[None]:
         lock.release()
 
 
-def _start(settings: Settings, ports: Ports, say: Say) -> subprocess.Popen[bytes]:
+def _start(settings: Settings, ports: Ports, log: Log) -> subprocess.Popen[bytes]:
     """A supervisor of its own session, without a terminal. What is left of an earlier setup ends first."""
     root, state = settings.root.resolve(), settings.state
     if left := of_setup(root):
-        say(f"ending {len(left)} processes of an earlier setup")
-        _end(root, state, say)
+        log(f"ending {len(left)} processes of an earlier setup")
+        _end(root, state, log)
     require_all_free(ports)
     keep_ports(state, ports)
     ray_token(state / RAY_TOKEN)
@@ -140,7 +140,7 @@ def _start(settings: Settings, ports: Ports, say: Say) -> subprocess.Popen[bytes
 
 
 def _wait(
-    state: Path, supervisor: subprocess.Popen[bytes] | None, wanted: Sequence[Service], stop: Stop, say: Say
+    state: Path, supervisor: subprocess.Popen[bytes] | None, wanted: Sequence[Service], stop: Stop, log: Log
 ) -> bool:
     """Until the supervisor calls every service healthy, and each answers; False if the user asked to stop first."""
     began, told = time.monotonic(), dict[str, str]()
@@ -150,7 +150,7 @@ def _wait(
         found: dict[str, str] = status.get("services", {})
         for name, now in found.items():
             if told.get(name, "healthy") != now and now != "waiting":
-                say(f"{name}: {now} ({time.monotonic() - began:.0f} s)")
+                log(f"{name}: {now} ({time.monotonic() - began:.0f} s)")
         told = found
         if status.get("ready") and set(found.values()) == {"healthy"}:
             silent = [service for service in wanted if not service.healthy(0.0)]
@@ -179,15 +179,15 @@ def _require_answers_soon(silent: Sequence[Service], heard: float) -> None:
         raise Unavailable(f"{names}: runs, and does not answer; `assay down`, then `assay up`; see {silent[0].log}")
 
 
-def _end(root: Path, state: Path, say: Say) -> int:
+def _end(root: Path, state: Path, log: Log) -> int:
     """End the supervisor and with it all others, then what it left; how many processes there were."""
     before = {process.pid for process in of_setup(root)}
     supervisor = supervisor_of(root)
     if supervisor is not None:
-        say("ending the services")
-        _await_end(supervisor, state, say)
+        log("ending the services")
+        _await_end(supervisor, state, log)
     else:
-        end_work(root, say)
+        end_work(root, log)
     sweep(root)
     (state / STATUS).unlink(missing_ok=True)
     return len(before)
@@ -205,7 +205,7 @@ def supervisor_of(root: Path) -> psutil.Process | None:
     return min(found)[2] if found else None
 
 
-def _await_end(supervisor: psutil.Process, state: Path, say: Say) -> None:
+def _await_end(supervisor: psutil.Process, state: Path, log: Log) -> None:
     import psutil
 
     told = ""
@@ -218,5 +218,5 @@ def _await_end(supervisor: psutil.Process, state: Path, say: Say) -> None:
             return
         line = read_status(state).get("ending", "")
         if line.startswith("waiting") and line != told:
-            say(line)
+            log(line)
             told = line

@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from assay.data.version import folder_hash
 from assay.errors import InputError, Unavailable, WorkError
+from assay.log import Log
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _used_here: dict[Path, BinaryIO] = {}
@@ -37,7 +38,7 @@ class Place:
     version: str
     cache: Path
     limit: int
-    say: Callable[[str], None]
+    log: Log
     size: int = 0
 
     @property
@@ -72,7 +73,7 @@ class Place:
         """Be the only one on this node that fetches or mends the version; nothing half is left of it."""
         with self.hidden("fetch").open("ab") as file:
             if not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                self.say(f"dataset {self.name}: another process on this node is fetching it")
+                self.log(f"dataset {self.name}: another process on this node is fetching it")
                 _lock(file, fcntl.LOCK_EX)
             try:
                 yield

@@ -6,13 +6,14 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from assay.data.version import folder_hash, recorded_hash, remember
 from assay.errors import InputError, WorkError
 from assay.files import sync
+from assay.log import Log
 from assay.settings import Settings
 from assay.storage.dataset_cache import Place, amount
 from assay.storage.dvc_remote import Damaged, Remote, check_version, open_remote
@@ -21,9 +22,7 @@ BLOCK = 4 * 2**20
 SAY_SECONDS = 2.0
 
 
-def dataset_folder(
-    root: Path, name: str, version: str, local: Path, cache: Path, limit_bytes: int, say: Callable[[str], None]
-) -> Path:
+def dataset_folder(root: Path, name: str, version: str, local: Path, cache: Path, limit_bytes: int, log: Log) -> Path:
     """The folder of a dataset version: `local` if it holds exactly that one, else in the cache, fetched if need be.
 
     Nobody removes it from the cache as long as this process lives.
@@ -36,7 +35,7 @@ def dataset_folder(
     check_version(version)
     if local.is_dir() and folder_hash(local, root / ".assay" / "hashes.json")[0] == version:
         return local
-    place = Place(name, version, cache.absolute(), limit_bytes, say)
+    place = Place(name, version, cache.absolute(), limit_bytes, log)
     with place.plain_errors():
         place.use()
         if place.found()[0] != version:
@@ -46,10 +45,10 @@ def dataset_folder(
     return place.folder
 
 
-def fetch_dataset(settings: Settings, name: str, version: str, say: Callable[[str], None]) -> Path:
+def fetch_dataset(settings: Settings, name: str, version: str, log: Log) -> Path:
     """`dataset_folder` of a project on this node, with this node's cache."""
     local, limit = settings.dataset_folder(name), int(settings.data_cache_gb * 1e9)
-    return dataset_folder(settings.root, name, version, local, settings.data_cache_folder, limit, say)
+    return dataset_folder(settings.root, name, version, local, settings.data_cache_folder, limit, log)
 
 
 def missing_in_remote(root: Path, name: str) -> list[str]:
@@ -89,7 +88,7 @@ def _fetch(place: Place, remote: Remote) -> None:
     here = place.found()[1]
     wanted = {path: md5 for path, md5 in files.items() if here.get(path) != md5}
     if here:
-        place.say(f"dataset {place.name}: {place.folder} was changed; {len(wanted)} files are fetched again")
+        place.log(f"dataset {place.name}: {place.folder} was changed; {len(wanted)} files are fetched again")
     place.reserve({path: sizes[path] for path in wanted})
     progress = _Progress(place, sum(sizes[path] for path in wanted))
     for path, md5 in wanted.items():
@@ -189,11 +188,11 @@ class _Progress:
         self._said, done = now, self.before + copied
         rate = done / (now - self._began)
         left = f"{(self._total - done) / rate:.0f} s left"
-        self._say(f"{amount(done)} of {amount(self._total)}, {rate / 1e6:.0f} MB/s, {left}")
+        self._log(f"{amount(done)} of {amount(self._total)}, {rate / 1e6:.0f} MB/s, {left}")
 
     def end(self) -> None:
         seconds = time.monotonic() - self._began
-        self._say(f"{amount(self._total)} fetched in {seconds:.0f} s, kept in {self._place.folder}")
+        self._log(f"{amount(self._total)} fetched in {seconds:.0f} s, kept in {self._place.folder}")
 
-    def _say(self, what: str) -> None:
-        self._place.say(f"dataset {self._place.name}: {what}")
+    def _log(self, what: str) -> None:
+        self._place.log(f"dataset {self._place.name}: {what}")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from assay.errors import AssayError, Unavailable
+from assay.log import Log
 from assay.storage.object_store import Entry, ObjectStore
 from assay.train.checkpoint import KEPT, MANIFEST
 from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, PICTURES, SPOOL, STEPS, STOP, TOLD
@@ -30,8 +31,8 @@ class Mirror(ABC):
     A store that does not answer is tried again, and told of once; what could not be brought at the end is an error.
     """
 
-    def __init__(self, store: ObjectStore, folder: Path, say: Callable[[str], None]) -> None:
-        self.store, self.folder, self.say = store, folder, say
+    def __init__(self, store: ObjectStore, folder: Path, log: Log) -> None:
+        self.store, self.folder, self.log = store, folder, log
         self.marks: dict[str, object] = {}
         self._stop = threading.Event()
         self._busy = threading.Lock()
@@ -61,7 +62,7 @@ class Mirror(ABC):
                 told = False
             except AssayError as error:
                 if not told:
-                    self.say(f"{error}; trying again")
+                    self.log(f"{error}; trying again")
                 told = True
 
     @abstractmethod
@@ -70,12 +71,12 @@ class Mirror(ABC):
 
 
 @contextmanager
-def sending(address: str, folder: Path, say: Callable[[str], None], writer: bool = True) -> Iterator[None]:
+def sending(address: str, folder: Path, log: Log, writer: bool = True) -> Iterator[None]:
     """Let a worker begin with what is in the store, and bring there what it leaves here. No address: nothing."""
     if not address:
         yield
         return
-    sender = Sender(ObjectStore(address), folder, say, writer)
+    sender = Sender(ObjectStore(address), folder, log, writer)
     sender.begin()
     sender.start()
     try:
@@ -85,12 +86,12 @@ def sending(address: str, folder: Path, say: Callable[[str], None], writer: bool
 
 
 @contextmanager
-def receiving(address: str, folder: Path, say: Callable[[str], None]) -> Iterator[Receiver | None]:
+def receiving(address: str, folder: Path, log: Log) -> Iterator[Receiver | None]:
     """Follow in `folder` a run whose workers bring it to the store. No address: nothing, for they share the folder."""
     if not address:
         yield None
         return
-    receiver = Receiver(ObjectStore(address), folder, say)
+    receiver = Receiver(ObjectStore(address), folder, log)
     receiver.start()
     try:
         yield receiver
@@ -101,8 +102,8 @@ def receiving(address: str, folder: Path, say: Callable[[str], None]) -> Iterato
 class Sender(Mirror):
     """The end of rank 0, which writes; a `Sender` that is no `writer`, of any other rank, tells only of its failure."""
 
-    def __init__(self, store: ObjectStore, folder: Path, say: Callable[[str], None], writer: bool) -> None:
-        super().__init__(store, folder, say)
+    def __init__(self, store: ObjectStore, folder: Path, log: Log, writer: bool) -> None:
+        super().__init__(store, folder, log)
         self.writer = writer
         self.sent = 0  # bytes of the spool
 

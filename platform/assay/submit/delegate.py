@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from assay.errors import InputError, Interrupted, Unavailable
+from assay.log import Log
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.submit.follow import Follower, Halted, JobFailed, result_of, stop
@@ -24,11 +25,10 @@ from assay.usecases.helpers import search_outputs
 from assay.usecases.train import Request, written
 from assay.usecases.tune import TuneRequest
 
-Say = Callable[[str], None]
 LOOPBACK = ("127.", "localhost", "[::1]")
 
 
-def train_there(request: Request, settings: Settings, say: Say) -> dict[str, Any]:
+def train_there(request: Request, settings: Settings, log: Log) -> dict[str, Any]:
     """Train, continue or find the run of an experiment on the cluster; its record, and its outputs here."""
     assert settings.cluster
     cluster, tracker, command = Cluster(settings.cluster), Tracker(settings), command_of(request)
@@ -36,15 +36,15 @@ def train_there(request: Request, settings: Settings, say: Say) -> dict[str, Any
     work = checked(command, settings)
     found = tracker.find(request.experiment, work.fingerprint) if work.fingerprint and not request.new else None
     if found is not None and found.info.status == "FINISHED":
-        say(f"nothing to train: run {found.info.run_id} has these very inputs")
+        log(f"nothing to train: run {found.info.run_id} has these very inputs")
         record = {**tracker.record(found.info.run_id), "trained_steps": 0}
     else:
-        record = _done_there(command, work, cluster, settings, say)
+        record = _done_there(command, work, cluster, settings, log)
         _require_run(record["run_id"], tracker)
     return written(request, record, settings, tracker)
 
 
-def tune_there(verb: str, request: TuneRequest, settings: Settings, say: Say) -> dict[str, Any]:
+def tune_there(verb: str, request: TuneRequest, settings: Settings, log: Log) -> dict[str, Any]:
     """Run, continue or find a search on the cluster; its record, and its outputs here."""
     words = [verb, request.search]
     for name in ("resume", "minutes", "parallel"):
@@ -55,24 +55,24 @@ def tune_there(verb: str, request: TuneRequest, settings: Settings, say: Say) ->
     assert settings.cluster
     cluster, tracker = Cluster(settings.cluster), Tracker(settings)
     _require_shared_tracking(settings, cluster)
-    record = _done_there(command, checked(command, settings), cluster, settings, say)
+    record = _done_there(command, checked(command, settings), cluster, settings, log)
     _require_run(record["search_id"], tracker)
     search_outputs.write(settings.search_folder(request.search), record, tracker)
     return record
 
 
-def _done_there(command: Command, work: Work, cluster: Cluster, settings: Settings, say: Say) -> dict[str, Any]:
+def _done_there(command: Command, work: Work, cluster: Cluster, settings: Settings, log: Log) -> dict[str, Any]:
     """The result of a command on the cluster: of the job that is at it already, else of a new one.
 
     A signal stops the job first. Raises `Interrupted` where it was stopped, here or by somebody else.
     """
     with _halting() as halt:
-        job_id = _job(command, work, cluster, settings, say, halt)
-        follower = Follower(cluster, job_id, say, say, halt)
+        job_id = _job(command, work, cluster, settings, log, halt)
+        follower = Follower(cluster, job_id, log, log, halt)
         try:
             ended = follower.to_the_end()
         except Halted:
-            _stop(cluster, job_id, say)
+            _stop(cluster, job_id, log)
             ended = follower.to_the_end()
     try:
         return result_of(ended)
@@ -82,25 +82,25 @@ def _done_there(command: Command, work: Work, cluster: Cluster, settings: Settin
         raise
 
 
-def _job(command: Command, work: Work, cluster: Cluster, settings: Settings, say: Say, halt: threading.Event) -> str:
+def _job(command: Command, work: Work, cluster: Cluster, settings: Settings, log: Log, halt: threading.Event) -> str:
     """The job that does a command's work: a running one, else a new one."""
     cluster.check()
     package = pack(settings.root, work.config.task.files if work.config else ())
     key = key_of(command, work, package)
     job_id = next((job.job_id for job in cluster.list() if job.open and job.key == key), None)
     if job_id is not None:
-        say(f"job {job_id} is at this very work; following it")
+        log(f"job {job_id} is at this very work; following it")
         return job_id
     if halt.is_set():
         raise Interrupted("stopped before a job was submitted")
     for name in package.keys:
-        say(f"left out of the package, since it looks like a key: {name}")
-    return start(command, work, package, cluster, say, wait=False)
+        log(f"left out of the package, since it looks like a key: {name}")
+    return start(command, work, package, cluster, log, wait=False)
 
 
-def _stop(cluster: Cluster, job_id: str, say: Say) -> None:
+def _stop(cluster: Cluster, job_id: str, log: Log) -> None:
     try:
-        stop(cluster, job_id, say)
+        stop(cluster, job_id, log)
     except Unavailable as error:
         raise Unavailable(f"{error} Job {job_id} may go on: `assay jobs stop {job_id}`") from None
 

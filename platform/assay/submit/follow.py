@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError
+from assay.log import Log
 from assay.submit.ray_jobs import STOP_SECONDS, Cluster, JobInfo, UnknownJob
 
 END = "::assay-job-ended:: "
@@ -26,8 +27,6 @@ BYTES_PER_SECOND = 200_000
 LONGEST_PAUSE = 30.0
 UNREADABLE = 5
 """An ended job whose log the cluster fails to give so often ends without it."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Halted(Exception):
     """Somebody wants to follow no longer."""
 
 
-class Log:
+class JobLog:
     """The lines of a job's log, each given out once, however often the log is read."""
 
     def __init__(self) -> None:
@@ -87,11 +86,11 @@ class Log:
 class Follower:
     """Shows a job's log from its beginning, and waits for its end. Used again, it goes on where it was."""
 
-    def __init__(self, cluster: Cluster, job_id: str, show: Say, say: Say, halt: threading.Event | None = None) -> None:
-        self.cluster, self.job_id, self.show, self.say = cluster, job_id, show, say
+    def __init__(self, cluster: Cluster, job_id: str, show: Log, log: Log, halt: threading.Event | None = None) -> None:
+        self.cluster, self.job_id, self.show, self.log = cluster, job_id, show, log
         self._halt = halt or threading.Event()
         self._halted = False
-        self._log = Log()
+        self._job_log = JobLog()
         self._failures = self._unreadable = 0
 
     def to_the_end(self) -> Ended:
@@ -112,12 +111,12 @@ class Follower:
                     "the same command goes on from the last checkpoint"
                 ) from None
             if self._failures >= 2:
-                self.say("connected again")
+                self.log("connected again")
             self._failures = 0
-            for line in self._log.new(text, last=not info.open):
+            for line in self._job_log.new(text, last=not info.open):
                 self.show(line)
             if not info.open:
-                return _ended(info, self._log.ended())
+                return _ended(info, self._job_log.ended())
             self._pause(max(POLL_SECONDS, len(text) / BYTES_PER_SECOND))
 
     def _text(self, info: JobInfo) -> str:
@@ -128,15 +127,15 @@ class Follower:
             self._unreadable += not info.open
             if self._unreadable < UNREADABLE:
                 raise
-            self.say(f"the rest of the log cannot be had: {error}")
+            self.log(f"the rest of the log cannot be had: {error}")
             return ""
 
     def _wait(self, error: Unavailable) -> None:
         """Before the next try; twice in a row is a lost connection."""
         self._failures += 1
         if self._failures == 2:
-            self.say(f"{error}")
-            self.say(f"the job goes on; trying again. `assay jobs attach {self.job_id}` shows all of it later, too")
+            self.log(f"{error}")
+            self.log(f"the job goes on; trying again. `assay jobs attach {self.job_id}` shows all of it later, too")
         self._pause(min(2.0 ** (self._failures - 1), LONGEST_PAUSE))
 
     def _pause(self, seconds: float) -> None:
@@ -178,13 +177,13 @@ def _why(ended: Ended) -> str:
     return " ".join(lines[:1] + lines[-1:] if len(lines) > 1 else lines)[:300] or "the cluster does not say why"
 
 
-def stop(cluster: Cluster, job_id: str, say: Say) -> JobInfo:
+def stop(cluster: Cluster, job_id: str, log: Log) -> JobInfo:
     """Ask a job to save and end, and wait until it has."""
     info = cluster.info(job_id)
     if not info.open:
         return info
     cluster.ask_to_stop(job_id)
-    say(f"asked job {job_id} to save and end; it is killed if that takes longer than {STOP_SECONDS} s")
+    log(f"asked job {job_id} to save and end; it is killed if that takes longer than {STOP_SECONDS} s")
     deadline = time.monotonic() + STOP_SECONDS + 30
     while time.monotonic() < deadline:
         try:
@@ -199,12 +198,12 @@ def stop(cluster: Cluster, job_id: str, say: Say) -> JobInfo:
 
 
 @contextmanager
-def detaching(cluster: Cluster, job_id: str, say: Say) -> Iterator[None]:
+def detaching(cluster: Cluster, job_id: str, log: Log) -> Iterator[None]:
     """Ctrl-C leaves the job as it is, and says how to come back to it."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"job {job_id} goes on at {cluster.address}")
-        say(f"see it:  assay jobs attach {job_id}")
-        say(f"stop it: assay jobs stop {job_id}")
+        log(f"job {job_id} goes on at {cluster.address}")
+        log(f"see it:  assay jobs attach {job_id}")
+        log(f"stop it: assay jobs stop {job_id}")
         raise JobFailed("detached", 130) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from assay.config.params import Params, load_params
 from assay.config.schema import digest
 from assay.data.version import recorded_hash
 from assay.errors import InputError
+from assay.log import Log
 from assay.redaction import redact
 from assay.settings import SILENCE, Settings
 from assay.storage.dataset_fetch import missing_in_remote
@@ -30,8 +31,6 @@ from assay.workers.ray_environment import RAY_ENVIRONMENT
 
 VERBS = ("train", "tune", "search", "evaluate", "register")
 """What a job can do: what reads the project and the tracking store, and leaves its results in the latter."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Work:
     fingerprint: str | None = None
 
 
-def submit(command: Command, settings: Settings, cluster: Cluster, say: Say, wait: bool = False) -> str:
+def submit(command: Command, settings: Settings, cluster: Cluster, log: Log, wait: bool = False) -> str:
     """Check a command, pack the project, hand both to the cluster; returns the job's id. The job starts by itself.
 
     Raises:
@@ -74,11 +73,11 @@ def submit(command: Command, settings: Settings, cluster: Cluster, say: Say, wai
     cluster.check()
     package = pack(settings.root, work.config.task.files if work.config else ())
     for name in package.keys:
-        say(f"left out of the package, since it looks like a key: {name}")
-    return start(command, work, package, cluster, say, wait)
+        log(f"left out of the package, since it looks like a key: {name}")
+    return start(command, work, package, cluster, log, wait)
 
 
-def start(command: Command, work: Work, package: Package, cluster: Cluster, say: Say, wait: bool) -> str:
+def start(command: Command, work: Work, package: Package, cluster: Cluster, log: Log, wait: bool) -> str:
     """Upload what the cluster does not have yet, and begin the job; its id."""
     sent = [cluster.upload(archive) for archive in (package.project, package.code)]
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", command.subject)[:40]
@@ -95,7 +94,7 @@ def start(command: Command, work: Work, package: Package, cluster: Cluster, say:
     cluster.submit(job)
     what = f"commit {package.commit[:12]}" + (" with changes" if package.dirty else "")
     size = f"{package.size / 1e6:.1f} MB" if any(sent) else "already there"
-    say(f"job {job_id}: {what}, package {size}")
+    log(f"job {job_id}: {what}, package {size}")
     return job_id
 
 

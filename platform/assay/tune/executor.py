@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 
 from assay.errors import WorkError
+from assay.log import Log
 from assay.settings import Settings
 from assay.train.folder import STOP
 from assay.tune.work import TUNE, Work
@@ -33,7 +34,7 @@ END_SECONDS = 30.0  # that a Tune without Ray has to notice
 RAYS = 3  # of our own that may die before we give up
 
 
-def execute(work: Work, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+def execute(work: Work, settings: Settings, tick: Callable[[], None], log: Log) -> None:
     """Run trials until the search has no more, or a stop is asked for; running ones are then saved and wait.
 
     A Ray of our own that dies is started again, and the trials that ran go on from their checkpoints.
@@ -48,9 +49,9 @@ def execute(work: Work, settings: Settings, tick: Callable[[], None], say: Calla
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     for _ in range(RAYS):
         try:
-            return _execute(work, settings, tick, say)
+            return _execute(work, settings, tick, log)
         except RayDied:
-            say("Ray died; starting it again, and going on")
+            log("Ray died; starting it again, and going on")
     raise WorkError(f"Ray died {RAYS} times; the search is saved, and the same command goes on")
 
 
@@ -58,7 +59,7 @@ class RayDied(Exception):
     """The servers of our own Ray are gone; whatever ran on them has to be run again."""
 
 
-def _execute(work: Work, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+def _execute(work: Work, settings: Settings, tick: Callable[[], None], log: Log) -> None:
     over, ended = threading.Event(), threading.Event()
     shutil.rmtree(work.folder / TUNE, ignore_errors=True)  # what a killed session left is never read
 
@@ -80,11 +81,11 @@ def _execute(work: Work, settings: Settings, tick: Callable[[], None], say: Call
             ended.set()
 
     try:
-        with ray_running(settings, say):
-            say(
+        with ray_running(settings, log):
+            log(
                 f"running {work.plan.parallel} trials at a time on {work.plan.device}, {work.plan.threads} threads each"
             )
-            run_watched(run, work.folder, watch, say)
+            run_watched(run, work.folder, watch, log)
     except RayDied:
         ended.wait(END_SECONDS)  # its next call of Ray fails, now that there is none
         raise

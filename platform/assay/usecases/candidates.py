@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from assay.errors import InputError
+from assay.log import Log
 from assay.settings import Settings
 from assay.train.randomness import key
 from assay.usecases.helpers.search_context import SearchContext, network_costs
 
 
-def candidates(name: str, count: int, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
+def candidates(name: str, count: int, settings: Settings, log: Log) -> dict[str, Any]:
     """`count` random networks of a search's space, those over its limits named as such."""
     if count < 1:
         raise InputError(f"--candidates: must be 1 or more, not {count}")
@@ -25,5 +25,5 @@ def candidates(name: str, count: int, settings: Settings, say: Callable[[str], N
         costs = network_costs(context.space.apply(context.experiment, values), context)
         over = [metric for metric, most in context.config.limits.items() if costs[metric] > most]
         found.append({"config": values, "costs": costs, "over": over})
-        say(f"{number + 1} of {count} networks built")
+        log(f"{number + 1} of {count} networks built")
     return {"search": name, "candidates": found}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from assay.config.experiment import ExperimentConfig, parse_experiment
 from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.files import new_folder, swapped, write_json
+from assay.log import Log
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WEIGHTS = "weights/model.safetensors"
 
 
-def evaluate(target: str, split: str, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
+def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str, Any]:
     """Evaluate a run, and record metrics and pictures with it; what is recorded already is not computed again.
 
     Args:
@@ -37,7 +37,7 @@ def evaluate(target: str, split: str, settings: Settings, say: Callable[[str], N
     run = tracker.get(run_id)
     config = recorded_config(run_id, tracker)
     trained_on = run.data.tags[PREFIX + "dataset_hash"]
-    dataset = opened(config.data, settings, say)
+    dataset = opened(config.data, settings, log)
     if dataset.hash != trained_on:
         raise InputError(
             f"run {run_id} was trained on version {trained_on} of dataset {config.data!r}, and here is {dataset.hash}: "
@@ -45,7 +45,7 @@ def evaluate(target: str, split: str, settings: Settings, say: Callable[[str], N
         )
     tag = f"{PREFIX}evaluation.{split}"
     if tag in run.data.tags:
-        say(f"nothing to evaluate: run {run_id} has its {split} metrics")
+        log(f"nothing to evaluate: run {run_id} has its {split} metrics")
         metrics = json.loads(run.data.tags[tag])
     else:
         metrics, pictures = measure(run_id, config, dataset, split, tracker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from assay.config.plugin import load_task
 from assay.config.schema import resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError, Interrupted
+from assay.log import Log
 from assay.settings import Settings
 from assay.storage.object_store import ObjectStore
 from assay.tracking.code_hash import code_sha256, libraries
@@ -32,8 +33,6 @@ from assay.workers.ray_session import available_slots, cluster_joined
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -63,27 +62,27 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
     tracker = Tracker(settings)
     config = requested_config(request, settings, tracker)
     require_repository(settings.root)
-    dataset = opened(config.data, settings, progress.say)
+    dataset = opened(config.data, settings, progress.log)
     check_fit(config, dataset.card.samples)
     local = located(config, settings.root)  # what is built; what is recorded says the same on every machine
     load_task(config.task.name)[0].check(local, dataset)
-    if (done := _finished(request, config, dataset, tracker, progress.say)) is not None:
-        progress.say(f"nothing to train: run {done['run_id']} has these very inputs")
+    if (done := _finished(request, config, dataset, tracker, progress.log)) is not None:
+        progress.log(f"nothing to train: run {done['run_id']} has these very inputs")
         if request.resume and config == load_params(settings.params_file).experiments.get(request.experiment):
             tags = tracker.get(done["run_id"]).data.tags  # chosen by hand in place of the run that would be made
             taken = tags.get(PREFIX + "inputs_sha256") == _inputs(config, dataset, tracker)
             return written(replace(request, resume=None) if taken else request, done, settings, tracker)
         return written(request, done, settings, tracker)
-    with cluster_joined(settings, progress.say):
+    with cluster_joined(settings, progress.log):
         require_cluster(settings, searching=False)
-        chosen = plan(config.train, available_slots(settings, config.train, progress.say))
+        chosen = plan(config.train, available_slots(settings, config.train, progress.log))
         if config.train.compile and not chosen.compiled:
-            progress.say("warning: train.compile: no C++ compiler here; training without torch.compile")
+            progress.log("warning: train.compile: no C++ compiler here; training without torch.compile")
         provenance = collect(settings.root, request.experiment, config, dataset, chosen.machine())
         if request.resume:
             _require_same_inputs(tracker.get(request.resume).data.tags, provenance.tags)
         for run_id in reap(settings, tracker):
-            progress.say(f"run {run_id} had died; marked KILLED")
+            progress.log(f"run {run_id} had died; marked KILLED")
         with claim(settings, tracker, request.experiment, provenance, request.resume, request.new) as held:
             if held.finished:  # by another process, while this one planned
                 record = _record_of(held.run_id, tracker)
@@ -110,7 +109,7 @@ def _job(held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, 
 
 
 def _finished(
-    request: Request, config: ExperimentConfig, dataset: Dataset, tracker: Tracker, say: Say
+    request: Request, config: ExperimentConfig, dataset: Dataset, tracker: Tracker, log: Log
 ) -> dict[str, Any] | None:
     """The record of the finished run with these inputs, unless another is asked for."""
     if request.new:
@@ -123,8 +122,8 @@ def _finished(
         run = tracker.find(request.experiment, fingerprint(inputs, libraries()))
         if run is None and (older := tracker.find_inputs(request.experiment, inputs)) is not None:
             changed = "; ".join(other_libraries(older.data.tags))
-            say(f"run {older.info.run_id} has the same inputs, but was trained with other libraries ({changed})")
-            say(f"training again; to take that run: assay train {request.experiment} --resume {older.info.run_id}")
+            log(f"run {older.info.run_id} has the same inputs, but was trained with other libraries ({changed})")
+            log(f"training again; to take that run: assay train {request.experiment} --resume {older.info.run_id}")
     return _record_of(run.info.run_id, tracker) if run is not None and run.info.status == "FINISHED" else None
 
 
@@ -190,11 +189,11 @@ def _execute(
 ) -> dict[str, Any]:
     """Train under the recorder, hand the results to MLflow, and leave the run with the status that it earned."""
     started = time.monotonic()
-    recorder = Recorder(tracker, held.run_id, held.folder, progress.say)
+    recorder = Recorder(tracker, held.run_id, held.folder, progress.log)
     with status_as_earned(held.run_id, tracker):
         with progress.showing(held.folder):
             try:
-                outcome = launch(job, chosen, settings, progress.tick, progress.say)
+                outcome = launch(job, chosen, settings, progress.tick, progress.log)
             finally:
                 recorder.close()
                 _keep_pictures(held, tracker)

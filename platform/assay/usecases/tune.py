@@ -55,22 +55,22 @@ def tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> 
     """
     if request.minutes is not None and request.minutes <= 0:
         raise InputError(f"--minutes: must be above 0, not {request.minutes:g}")
-    with cluster_joined(settings, progress.say):
+    with cluster_joined(settings, progress.log):
         return _tune(request, settings, progress)
 
 
 def _tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> dict[str, Any]:
-    context = SearchContext.of(request.search, settings, request.parallel, progress.say)
+    context = SearchContext.of(request.search, settings, request.parallel, progress.log)
     tracker = Tracker(settings)
     search_id = None if request.new else context.find(tracker, request.resume)
     if search_id is not None and (record := _finished(search_id, context, tracker)) is not None:
-        progress.say(f"nothing to search: search {search_id} has come to its end ({record['reason']})")
+        progress.log(f"nothing to search: search {search_id} has come to its end ({record['reason']})")
         search_outputs.write(settings.search_folder(request.search), record, tracker)
         return record
     if search_id is not None:
         context.require_same(search_id, settings.runs / search_id / JOURNAL)
     for run_id in reap(settings, tracker):
-        progress.say(f"run {run_id} had died; marked KILLED")
+        progress.log(f"run {run_id} had died; marked KILLED")
     provenance = context.provenance()
     with (
         claim(settings, tracker, context.config.experiment, provenance, search_id, request.new, reopen=True) as held,
@@ -114,7 +114,7 @@ class _Session:
         self.search = Search(context.config, context.space, context.experiment, journal)
         journal.append("session", trials=len(self.search.trials))
         self.recorder = TrialRecorder(
-            tracker, held.run_id, context.config.experiment, context.trial_provenance, progress.say
+            tracker, held.run_id, context.config.experiment, context.trial_provenance, progress.log
         )
         self.curves = Curves(held.folder)
         self.baseline = search_outputs.baseline(context)
@@ -133,10 +133,10 @@ class _Session:
         for trial in done:  # what an earlier session left unrecorded
             self.recorder.put(self.context.entry(self.held.folder, trial))
         if done:
-            self.progress.say(f"going on with search {self.held.run_id}: {len(done)} trials are done")
+            self.progress.log(f"going on with search {self.held.run_id}: {len(done)} trials are done")
         work = Work(self.search, self._job, self, self.held.folder, self.context.plan, self.deadline)
         with self.progress.showing(self.story):
-            execute(work, self.context.settings, self.progress.tick, self.progress.say)
+            execute(work, self.context.settings, self.progress.tick, self.progress.log)
 
     def _close(self) -> dict[str, Any]:
         """What comes after the last trial: the record, or why there is none."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError, WorkError, last_line
+from assay.log import Log
 from assay.settings import Settings
 from assay.storage.object_store import ObjectStore
 from assay.storage.run_mirror import Receiver, receiving
@@ -27,9 +28,7 @@ ATTEMPTS = 3  # of a job whose workers die; a job that fails is not tried again
 TICK_SECONDS = 0.2
 
 
-def launch(
-    job: Job, plan: Plan, settings: Settings, tick: Callable[[], None], say: Callable[[str], None]
-) -> dict[str, Any]:
+def launch(job: Job, plan: Plan, settings: Settings, tick: Callable[[], None], log: Log) -> dict[str, Any]:
     """Train to the end or to a stop, calling `tick` several times a second.
 
     Returns:
@@ -41,13 +40,13 @@ def launch(
     folder = Path(job.folder)
     forget_end(folder, job.store)
     if plan.workers == 0:
-        run_watched(lambda: work_here(job), folder, tick, say)
+        run_watched(lambda: work_here(job), folder, tick, log)
     else:
-        with ray_running(settings, say), receiving(job.store, folder, say) as receiver:
+        with ray_running(settings, log), receiving(job.store, folder, log) as receiver:
             if settings.ray_address:
-                nodes.wait_for_free(plan, None if settings.wait else nodes.SETTLE_SECONDS, say)
-            say(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
-            run_watched(lambda: train_on_ray(job, plan, settings.runs, say, receiver), folder, tick, say)
+                nodes.wait_for_free(plan, None if settings.wait else nodes.SETTLE_SECONDS, log)
+            log(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
+            run_watched(lambda: train_on_ray(job, plan, settings.runs, log, receiver), folder, tick, log)
     return _read(folder / OUTCOME)
 
 
@@ -59,9 +58,7 @@ def forget_end(folder: Path, store: str = "") -> None:
         ObjectStore(store).remove(STOP, OUTCOME, FAILURE)
 
 
-def train_on_ray(
-    job: Job, plan: Plan, storage: Path, say: Callable[[str], None], receiver: Receiver | None = None
-) -> None:
+def train_on_ray(job: Job, plan: Plan, storage: Path, log: Log, receiver: Receiver | None = None) -> None:
     """Train on Ray's workers to the end or to a stop, again from the last checkpoint where workers die.
 
     Raises:
@@ -78,9 +75,9 @@ def train_on_ray(
                 raise
             if attempt == ATTEMPTS:
                 raise WorkError(f"the workers died {ATTEMPTS} times; the last time: {last_line(error)}") from error
-            say(f"a worker died ({last_line(error)}); going on from the last checkpoint")
+            log(f"a worker died ({last_line(error)}); going on from the last checkpoint")
             if job.project:  # on a cluster, where its node may have died with it
-                nodes.wait_for_free(plan, nodes.NODE_SECONDS, say)
+                nodes.wait_for_free(plan, nodes.NODE_SECONDS, log)
     raise AssertionError
 
 
@@ -99,7 +96,7 @@ def _fit(job: Job, plan: Plan, storage: Path) -> None:
     trainer.fit()
 
 
-def run_watched(target: Callable[[], None], folder: Path, tick: Callable[[], None], say: Callable[[str], None]) -> None:
+def run_watched(target: Callable[[], None], folder: Path, tick: Callable[[], None], log: Log) -> None:
     """Run the target in a thread; the first Ctrl-C or SIGTERM asks it to save and end, the second leaves at once."""
     failure: list[BaseException] = []
 
@@ -110,7 +107,7 @@ def run_watched(target: Callable[[], None], folder: Path, tick: Callable[[], Non
             failure.append(error)
 
     thread = threading.Thread(target=body, name="training", daemon=True)
-    with _signals(folder, say):
+    with _signals(folder, log):
         thread.start()
         while thread.is_alive():
             thread.join(TICK_SECONDS)
@@ -132,7 +129,7 @@ def raise_told(error: BaseException, folder: Path) -> None:
 
 
 @contextmanager
-def _signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def _signals(folder: Path, log: Log) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -141,7 +138,7 @@ def _signals(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         if (folder / STOP).exists():
             raise KeyboardInterrupt
         (folder / STOP).touch()
-        say(f"{signal.Signals(number).name}: saving a checkpoint and stopping; once more to leave at once")
+        log(f"{signal.Signals(number).name}: saving a checkpoint and stopping; once more to leave at once")
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

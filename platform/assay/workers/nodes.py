@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from assay.config.experiment import TrainConfig
 from assay.errors import AssayError, InputError, Unavailable
+from assay.log import Log
 from assay.workers.plan import Plan, Slots, plan
 from assay.workers.ray_private import free_resources
 
@@ -27,7 +28,7 @@ PACKAGES = ("ray", "torch", "numpy")
 """What must be the same on all nodes: they exchange sums, and the bits of a run follow from them."""
 
 
-def slots(train: TrainConfig, wait: bool, say: Callable[[str], None]) -> Slots:
+def slots(train: TrainConfig, wait: bool, log: Log) -> Slots:
     """What the cluster offers; where told to wait, once it is enough for the workers. An autoscaler is asked."""
     told = False
     while True:
@@ -38,14 +39,14 @@ def slots(train: TrainConfig, wait: bool, say: Callable[[str], None]) -> Slots:
             if wait:
                 if not told:
                     _ask_autoscaler(train)
-                    say(f"waiting for the cluster to grow ({error})")
+                    log(f"waiting for the cluster to grow ({error})")
                 told = True
                 time.sleep(POLL_SECONDS)
                 continue
         return found
 
 
-def wait_for_free(chosen: Plan, seconds: float | None, say: Callable[[str], None]) -> None:
+def wait_for_free(chosen: Plan, seconds: float | None, log: Log) -> None:
     """Return once the workers of a plan have room. Raises `Unavailable` after so many seconds; None: never."""
     began, told = time.monotonic(), False
     ranks = max(chosen.workers, 1)
@@ -55,7 +56,7 @@ def wait_for_free(chosen: Plan, seconds: float | None, say: Callable[[str], None
             raise Unavailable(f"the cluster has no room: {line}: try again later, or wait for it with ASSAY_WAIT=1")
         if not told and waited > SETTLE_SECONDS:
             told = True
-            say(f"waiting for room on the cluster: {line}")
+            log(f"waiting for room on the cluster: {line}")
         time.sleep(POLL_SECONDS)
 
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import psutil
 
 from assay.config.experiment import TrainConfig
 from assay.errors import Unavailable, last_line
+from assay.log import Log
 from assay.settings import Settings
 from assay.workers import nodes
 from assay.workers.plan import Slots, local_slots
@@ -26,17 +27,17 @@ END_SECONDS = 2.0
 
 
 @contextmanager
-def cluster_joined(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
+def cluster_joined(settings: Settings, log: Log) -> Iterator[None]:
     """Stay connected to the cluster at `settings.ray_address`, if there is one, for all that is asked of it."""
     if not settings.ray_address:
         yield
         return
-    with ray_running(settings, say):
+    with ray_running(settings, log):
         yield
 
 
 @contextmanager
-def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
+def ray_running(settings: Settings, log: Log) -> Iterator[None]:
     """A Ray of our own on loopback, or the cluster at `settings.ray_address`."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -56,7 +57,7 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise Unavailable(f"ASSAY_RAY_ADDRESS {settings.ray_address}: no Ray there ({last_line(error)})") from None
     else:
-        say("starting Ray on this machine")
+        log("starting Ray on this machine")
         listen_on_loopback_alone()
         folder = with_room_for_sockets(settings.state / "ray", f"assay-ray-{os.getuid()}")
         _forget_sessions(folder)
@@ -69,10 +70,10 @@ def ray_running(settings: Settings, say: Callable[[str], None]) -> Iterator[None
         _end(ours)
 
 
-def available_slots(settings: Settings, train: TrainConfig, say: Callable[[str], None]) -> Slots:
+def available_slots(settings: Settings, train: TrainConfig, log: Log) -> Slots:
     """What there is to train on: this machine's cores and GPUs, or the cluster's."""
-    with cluster_joined(settings, say):
-        return nodes.slots(train, settings.wait, say) if settings.ray_address else local_slots()
+    with cluster_joined(settings, log):
+        return nodes.slots(train, settings.wait, log) if settings.ray_address else local_slots()
 
 
 def _ray_processes() -> set[psutil.Process]:

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.submit.follow import END, Log
+from assay.submit.follow import END, JobLog
 
 LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=8), max_size=12)
 
@@ -15,7 +15,7 @@ LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "
 @given(lines=LINES, reads=st.lists(st.integers(0, 120), max_size=8), whole=st.booleans())
 def test_each_line_is_given_out_once(lines: list[str], reads: list[int], whole: bool) -> None:
     text = "\n".join(lines) + ("\n" if whole and lines else "")
-    log, shown = Log(), []
+    log, shown = JobLog(), []
     for size in reads:  # the log may be read any number of times, at any length, also shorter than before
         shown += list(log.new(text[:size]))
     shown += list(log.new(text, last=True))
@@ -24,10 +24,10 @@ def test_each_line_is_given_out_once(lines: list[str], reads: list[int], whole: 
 
 def test_the_last_line_is_taken_out() -> None:
     told = {"exit_code": 2, "result": None, "error": None}
-    log = Log()
+    log = JobLog()
     text = f"step 1\nerror: wrong\n{END}{json.dumps(told)}\n"
     assert list(log.new(text, last=True)) == ["step 1", "error: wrong"]
     assert log.ended() == {**told, "error": {"message": "wrong"}}
-    cut = Log()
+    cut = JobLog()
     assert list(cut.new(text[:-20])) == ["step 1", "error: wrong"]
     assert cut.ended() == {"error": {"message": "wrong"}}

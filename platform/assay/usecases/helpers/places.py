@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from assay.data.dataset import Dataset, open_dataset, read_card
 from assay.data.version import recorded_hash
 from assay.errors import InputError
+from assay.log import Log
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.storage.dataset_fetch import fetch_dataset
@@ -16,7 +16,7 @@ from assay.tracking.provenance import PACKAGE, git_commit
 from assay.workers import nodes
 
 
-def opened(name: str, settings: Settings, say: Callable[[str], None]) -> Dataset:
+def opened(name: str, settings: Settings, log: Log) -> Dataset:
     """The dataset version that `dvc.lock` records: of the project; on a cluster's node, fetched from the DVC remote.
 
     Raises:
@@ -25,7 +25,7 @@ def opened(name: str, settings: Settings, say: Callable[[str], None]) -> Dataset
     version = recorded_hash(settings.root, name)
     if version is None or not _is_package(settings):
         return open_dataset(settings.root, name, settings.dataset_folder(name))
-    folder = fetch_dataset(settings, name, version, say)
+    folder = fetch_dataset(settings, name, version, log)
     return Dataset(folder, read_card(folder, name), version)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from assay.log import Log
 from assay.train.folder import SPOOL, STEPS, TOLD
 from assay.train.spool import read
 
@@ -18,15 +19,15 @@ PLAIN_SECONDS = 2.0
 class Progress:
     """Follows the spool of one run, and what its workers tell."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._bar: Any = None
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)
         else:
-            self._say(line)
+            self._log(line)
 
     @contextmanager
     def showing(self, folder: Path) -> Iterator[None]:
@@ -74,7 +75,7 @@ class Progress:
             self.printed = now
             rate = (self.step - self.first_step) / max(now - self.began, 1e-9)
             left = f"{(total - self.step) / rate:.0f} s left" if rate else "starting"
-            self._say(f"step {self.step} of {total}  {rate:.0f} steps/s  {left}  {self._what()}")
+            self._log(f"step {self.step} of {total}  {rate:.0f} steps/s  {left}  {self._what()}")
 
     def _what(self) -> str:
         shown = [(name, value) for name, value in self.latest.items() if name.startswith(("train/", "val/"))]
@@ -88,7 +89,7 @@ class Progress:
             file.seek(self.told_offset)
             for line in file:
                 self.told_offset += len(line)
-                self.say(line.decode(errors="replace").rstrip())
+                self.log(line.decode(errors="replace").rstrip())
 
 
 def _size(path: Path) -> int:

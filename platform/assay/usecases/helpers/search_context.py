@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from assay.config.schema import digest, resolved
 from assay.config.search import SearchConfig
 from assay.data.dataset import Dataset
 from assay.errors import InputError
+from assay.log import Log
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance, collect
 from assay.tracking.tracker import Tracker, flatten
@@ -47,21 +47,19 @@ class SearchContext:
     plan: TrialPlan
 
     @classmethod
-    def of(
-        cls, name: str, settings: Settings, parallel: int | None = None, say: Callable[[str], None] = lambda _: None
-    ) -> SearchContext:
+    def of(cls, name: str, settings: Settings, parallel: int | None = None, log: Log = lambda _: None) -> SearchContext:
         params = load_params(settings.params_file)
         config = params.search(name)
         space, experiment = bound(name, config, params.experiment(config.experiment))
         objectives.check(name, config, space, experiment)
         require_repository(settings.root)
-        dataset = opened(experiment.data, settings, say)
+        dataset = opened(experiment.data, settings, log)
         check_fit(experiment, dataset.card.samples)
         load_task(experiment.task.name)[0].check(located(experiment, settings.root), dataset)
-        with cluster_joined(settings, say):
+        with cluster_joined(settings, log):
             require_cluster(settings, searching=True)
             chosen = trial_plan(
-                experiment.train, parallel or config.parallel, available_slots(settings, experiment.train, say)
+                experiment.train, parallel or config.parallel, available_slots(settings, experiment.train, log)
             )
         return cls(name, settings, config, space, experiment, dataset, chosen)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from assay.log import Log
 from assay.report.search import SearchStory, line, live
 
 PLAIN_SECONDS = 2.0
@@ -17,18 +18,18 @@ REFRESH_SECONDS = 1.0
 class SearchProgress:
     """Follows one search."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._live: Any = None
         self._story: Callable[[], SearchStory] | None = None
         self._shown = 0.0
         self._line = ""
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False)
         else:
-            self._say(text)
+            self._log(text)
 
     @contextmanager
     def showing(self, story: Callable[[], SearchStory]) -> Iterator[None]:
@@ -58,4 +59,4 @@ class SearchProgress:
             self._live.update(live(story), refresh=True)
         elif (text := line(story)).partition(", best")[0] != self._line:
             self._line = text.partition(", best")[0]
-            self._say(text)
+            self._log(text)
