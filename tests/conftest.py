@@ -16,7 +16,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from assay.settings import Settings, quiet
+from assay.settings import Settings
+from assay.silence import quiet
 from assay.usecases.helpers.progress import Progress
 from assay.usecases.train import Request, train
 from tests.support.s3 import BUCKET, ObjectStorage, running_s3

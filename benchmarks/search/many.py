@@ -17,7 +17,8 @@ def record(clone: str, number: int, trials: int, results: Any) -> None:
     """One search's record of `trials`, each with its spool, as the search's own process writes it."""
     from assay.config.params import load_params
     from assay.data.dataset import open_dataset
-    from assay.settings import Settings, quiet
+    from assay.settings import Settings
+    from assay.silence import quiet
     from assay.tracking.provenance import collect
     from assay.tracking.tracker import Tracker
     from assay.tracking.trials import Entry, TrialRecorder

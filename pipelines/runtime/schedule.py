@@ -9,7 +9,7 @@ import typer
 
 from assay.cli.output import AsJson
 
-app = typer.Typer(help="Schedules of params.yaml.", no_args_is_help=True)
+app = typer.Typer(help="Schedules of params.yaml.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 

@@ -26,7 +26,7 @@ def prepare(settings: Settings) -> None:
 
     To be called before Prefect is imported, which reads the environment then.
     """
-    from assay.settings import quiet
+    from assay.silence import quiet
 
     quiet()
     home = settings.state / "prefect"

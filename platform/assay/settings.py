@@ -12,15 +12,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assay.errors import InputError
 
-SILENCE = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-}
-"""Switches off what phones home, and bars for single files, for this process and its children."""
-
 
 class Settings(BaseSettings):
     """Environment variables, each with the prefix `ASSAY_`; unset ones mean "on this machine, below `.assay/`"."""
@@ -91,9 +82,3 @@ class Settings(BaseSettings):
 
     def search_folder(self, search: str) -> Path:
         return self.root / "results" / "searches" / search
-
-
-def quiet() -> None:
-    """Apply `SILENCE` where the user has not decided otherwise. Called by entry points, never at import."""
-    for name, value in SILENCE.items():
-        os.environ.setdefault(name, value)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.settings import Settings, quiet
+from assay.settings import Settings
+from assay.silence import quiet
 from assay.tracking.tracker import Tracker
 
 Git = Callable[..., str]

@@ -10,7 +10,7 @@ import typer
 
 from assay.cli.output import AsJson, log, present, progress_bar
 
-app = typer.Typer(help="Datasets: import, version, inspect.", no_args_is_help=True)
+app = typer.Typer(help="Datasets: import, version, inspect.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of params.yaml.")]
 _SHOWN = 20

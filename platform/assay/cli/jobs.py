@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from assay.submit.ray_jobs import Cluster, JobInfo
     from assay.submit.submit import Command
 
-app = typer.Typer(help="Jobs on a cluster: list, read, follow, stop.", no_args_is_help=True)
+app = typer.Typer(help="Jobs on a cluster: list, read, follow, stop.", no_args_is_help=True, rich_markup_mode=None)
 
 Address = Annotated[
     str | None, typer.Option(help="The cluster's dashboard, http://HEAD:8265; by default ASSAY_CLUSTER.")

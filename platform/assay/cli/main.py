@@ -16,6 +16,7 @@ from assay.cli.runs import runs
 from assay.cli.services import down, up
 from assay.cli.tune import search, tune
 from assay.cli.ui import ui
+from assay.silence import quiet
 
 app = typer.Typer(
     name="assay",
@@ -23,6 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 120},
+    rich_markup_mode=None,  # Rich takes longer to import than the rest of the help takes
 )
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
@@ -74,12 +77,7 @@ def main() -> None:
     """The `assay` program: one line and an exit code for each error; a traceback only with `--debug`."""
     from assay.errors import AssayError
 
-    try:
-        from assay.settings import quiet
-    except ModuleNotFoundError as error:
-        typer.echo(f"warning: {error.name} is not installed; `assay doctor` says what is missing", err=True)
-    else:
-        quiet()
+    quiet()
     try:
         with telling(), results_only() if "--json" in sys.argv else nullcontext():
             app()
@@ -91,3 +89,8 @@ def main() -> None:
         for line in redact(str(error)).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if "--debug" in sys.argv or str(error.name).startswith("assay"):
+            raise
+        typer.echo(f"error: {error.name} is not installed: run `assay doctor` to see what is missing", err=True)
+        sys.exit(2)

@@ -8,7 +8,9 @@ import typer
 
 from assay.cli.output import AsJson
 
-app = typer.Typer(help="Schedules of params.yaml: list, apply, pause, resume, run.", no_args_is_help=True)
+app = typer.Typer(
+    help="Schedules of params.yaml: list, apply, pause, resume, run.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name under `schedules:` in params.yaml.")]
 

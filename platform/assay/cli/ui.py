@@ -28,7 +28,8 @@ def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False
     """
     from assay.services.running import running
     from assay.services.stores import without_password
-    from assay.settings import Settings, quiet
+    from assay.settings import Settings
+    from assay.silence import quiet
 
     quiet()
     settings = Settings()

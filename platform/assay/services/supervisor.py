@@ -20,7 +20,8 @@ from assay.services.ports import Ports, addresses, kept_ports
 from assay.services.processes import end_work
 from assay.services.running import LOCK, STATUS
 from assay.services.server import START_SECONDS, Server, Service, limit_log, stop_signals
-from assay.settings import Settings, quiet
+from assay.settings import Settings
+from assay.silence import quiet
 
 LOG = "services.log"
 LONGEST_WAIT = 30.0

@@ -16,7 +16,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # meant for the parent, when a job and all that it started is stopped
     if sys.stdin.buffer.read():
         return
-    from assay.settings import Settings, quiet
+    from assay.settings import Settings
+    from assay.silence import quiet
     from assay.tracking.runs import reap
     from assay.tracking.tracker import Tracker
 
