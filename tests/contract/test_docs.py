@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from assay.settings import Settings
+from assay.tracking.code_hash import SHARED
 
 REPOSITORY = Path(__file__).parents[2]
 ARCHITECTURE = REPOSITORY / "docs/architecture.md"
@@ -88,6 +89,12 @@ def test_every_room_has_a_sentence() -> None:
     for room in (*rooms, REPOSITORY / "pipelines/flows", REPOSITORY / "pipelines/runtime"):
         name = room.name if room in rooms else f"pipelines/{room.name}"
         assert f"| `{name}/` | " in text, name
+
+
+def test_the_hashed_code_is_listed() -> None:
+    text = ARCHITECTURE.read_text()
+    for name in SHARED:
+        assert f"`{name}`" in text or f"`{name}/`" in text, name
 
 
 def test_every_setting_is_on_its_page() -> None:
