@@ -26,7 +26,6 @@ RENDER: Mapping[str, Callable[[Any], Any]] = {
     "train": train.run_table,
     "evaluate": train.evaluation_table,
     "tune": tune.search_report,
-    "search": tune.search_report,
     "register": models.decision_table,
 }
 WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # the options of the verb are not ours
@@ -112,12 +111,12 @@ def parsed(group: Any, words: list[str]) -> Command:
     words = [word for word in words if word != "--json"]
     if not words or words[0] not in group.commands:
         raise InputError(known("verb", words[0] if words else "", list(group.commands)))
-    verb = group.commands[words[0]]
-    with verb.make_context(words[0], list(words[1:])) as context:
+    verb, arguments = tune.ALIASES.get(words[0], words[0]), words[1:]
+    with group.commands[verb].make_context(verb, list(arguments)) as context:
         options = dict(context.params)
-    if words[0] == "train":
+    if verb == "train":
         options["assignments"] = train.assignments(options.pop("assign"), options.pop("workers"))
-    return Command(words[0], options, tuple(words))
+    return Command(verb, options, (verb, *arguments))
 
 
 def _cluster(address: str | None) -> Cluster:
@@ -140,7 +139,7 @@ def _follow(cluster: Cluster, job_id: str, as_json: bool) -> None:
         ended = Follower(cluster, job_id, log, log).to_the_end()
     result = result_of(ended)
     verb = ended.info.command.split()[0]
-    present({**result, "job_id": job_id}, as_json, RENDER[verb])
+    present({**result, "job_id": job_id}, as_json, RENDER[tune.ALIASES.get(verb, verb)])
 
 
 def _row(job: JobInfo) -> dict[str, Any]:

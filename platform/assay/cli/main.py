@@ -14,7 +14,7 @@ from assay.cli.failure import telling
 from assay.cli.output import results_only
 from assay.cli.runs import runs
 from assay.cli.services import down, up
-from assay.cli.tune import search, tune
+from assay.cli.tune import tune
 from assay.cli.ui import ui
 from assay.silence import quiet
 
@@ -35,7 +35,6 @@ for verb in (
     training.train,
     training.evaluate,
     tune,
-    search,
     runs,
     models.register,
     models.promote,
@@ -46,6 +45,7 @@ for verb in (
     down,
 ):
     app.command()(verb)
+app.command("search", short_help="The same as `tune`.")(tune)
 app.command(context_settings=jobs.WORDS)(jobs.submit)
 
 

@@ -1,91 +1,82 @@
-"""`assay tune` and `assay search`."""
+"""`assay tune`, also called `assay search`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assay.cli.output import AsJson, log, present, table
 
-Search = Annotated[str, typer.Argument(help="A name under `searches:` in params.yaml.")]
-Resume = Annotated[str | None, typer.Option(help="Go on with this search; refused if it was another then.")]
-New = Annotated[bool, typer.Option("--new", help="Start another search, even of the same block.")]
-Minutes = Annotated[float | None, typer.Option(help="Stop after so long; the same command goes on later.")]
-Parallel = Annotated[int | None, typer.Option(help="Trials at a time; none: as many as there are slots.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Add the best as an experiment to params.yaml.")]
-Trial = Annotated[int | None, typer.Option(help="With --apply: this trial of the front, not the best.")]
+if TYPE_CHECKING:
+    from assay.settings import Settings
+    from assay.usecases.tune import TuneRequest
+
+ALIASES = {"search": "tune"}
+"""Second names of verbs."""
 
 
 def tune(
-    search: Search,
-    resume: Resume = None,
-    new: New = False,
-    minutes: Minutes = None,
-    parallel: Parallel = None,
-    apply: Apply = False,
-    trial: Trial = None,
+    search: Annotated[str, typer.Argument(help="A name under `searches:` in params.yaml.")],
+    resume: Annotated[
+        str | None, typer.Option(help="Resume this search. Fails if its block has changed since.", metavar="SEARCH_ID")
+    ] = None,
+    new: Annotated[bool, typer.Option("--new", help="Start a new search, even if the block is unchanged.")] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this many minutes. Run the command again to continue.")
+    ] = None,
+    parallel: Annotated[int | None, typer.Option(help="Trials to run at once. Default: one per free slot.")] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Add the best trial to params.yaml as an experiment.")
+    ] = False,
+    trial: Annotated[
+        int | None, typer.Option(help="With --apply: add this trial of the front instead of the best one.")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="Show this many random networks and their costs. Trains nothing.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search the settings of an experiment. An unfinished search goes on; no trial is repeated.
+    """Search an experiment's settings or networks. Continues an unfinished search; never repeats a trial.
 
     Example: assay tune digits-hpo --minutes 30
     """
-    _run("tune", (search, resume, new, minutes, parallel), apply, trial, as_json)
-
-
-def search(
-    search: Search,
-    resume: Resume = None,
-    new: New = False,
-    minutes: Minutes = None,
-    parallel: Parallel = None,
-    apply: Apply = False,
-    trial: Trial = None,
-    candidates: Annotated[int, typer.Option(help="Show so many networks and what they cost; train none.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Search the networks of an experiment: accuracy against cost, a front to choose from, and --apply to take one.
-
-    Example: assay search digits-networks --candidates 10
-    """
-    if candidates:
-        from assay.settings import Settings
-        from assay.usecases.candidates import candidates as show
-
-        present(show(search, candidates, Settings(), log), as_json, _candidates)
-        return
-    _run("search", (search, resume, new, minutes, parallel), apply, trial, as_json)
-
-
-def _run(verb: str, options: tuple[Any, ...], apply: bool, trial: int | None, as_json: bool) -> None:
     from assay.errors import InputError
     from assay.settings import Settings
-    from assay.usecases.helpers.search_progress import SearchProgress
-    from assay.usecases.tune import TuneRequest, tune
+    from assay.usecases.tune import TuneRequest
 
     if trial is not None and not apply:
-        raise InputError("--trial says which trial --apply takes: give --apply too")
-    settings, request = Settings(), TuneRequest(*options)
-    if settings.cluster:
-        from assay.submit.delegate import tune_there
+        raise InputError("--trial needs --apply: it names the trial to add to params.yaml")
+    settings = Settings()
+    if candidates is not None:
+        from assay.usecases.candidates import sample_candidates
 
-        record = tune_there(verb, request, settings, log)
-    else:
-        record = tune(request, settings, SearchProgress(log))
+        present(sample_candidates(search, candidates, settings, log), as_json, _candidates)
+        return
+    record = _tune(TuneRequest(search, resume, new, minutes, parallel), settings)
     if apply:
-        from assay.usecases.apply import apply as apply_trial
+        from assay.usecases.apply import apply_trial
 
         record = {**record, "applied": apply_trial(record, trial, settings)}
     present(record, as_json, search_report)
 
 
+def _tune(request: TuneRequest, settings: Settings) -> dict[str, Any]:
+    """The search's record, from the cluster if ASSAY_CLUSTER names one."""
+    if settings.cluster:
+        from assay.submit.delegate import tune_there
+
+        return tune_there(request, settings, log)
+    from assay.usecases.helpers.search_progress import SearchProgress
+    from assay.usecases.tune import tune
+
+    return tune(request, settings, SearchProgress(log))
+
+
 def search_report(record: Mapping[str, Any]) -> Any:
-    """What `assay tune` and `assay search` show."""
+    """What `assay tune` shows."""
     from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
 
     best = record["best"]
     rows = {"search": record["search_id"], "ended": record["reason"]}
@@ -98,21 +89,21 @@ def search_report(record: Mapping[str, Any]) -> Any:
         rows["applied"] = f"trial {applied['trial']} {what} {applied['file']}: assay train {applied['experiment']}"
     else:
         rows["look next"] = f"results/searches/{record['search']}/search.html"
-    parts: list[Any] = [table(rows)]
-    if len(record["front"]) > 1:
-        costs = [name for name in best["metrics"] if name.startswith("cost/")]
-        metrics = list(dict.fromkeys([*record["objectives"], *costs]))
-        grid = Table(
-            "trial",
-            *(name.removeprefix("cost/") for name in metrics),
-            title="the front",
-            title_justify="left",
-            box=None,
-        )
-        for found in record["front"]:
-            grid.add_row(str(found["trial"]), *(Text(f"{found['metrics'][name]:g}") for name in metrics))
-        parts.append(grid)
-    return Group(*parts)
+    return Group(table(rows), _front(record)) if len(record["front"]) > 1 else table(rows)
+
+
+def _front(record: Mapping[str, Any]) -> Any:
+    """The objectives and costs of each trial on the front."""
+    from rich.table import Table
+    from rich.text import Text
+
+    costs = [name for name in record["best"]["metrics"] if name.startswith("cost/")]
+    metrics = list(dict.fromkeys([*record["objectives"], *costs]))
+    titles = ("trial", *(name.removeprefix("cost/") for name in metrics))
+    grid = Table(*titles, title="the front", title_justify="left", box=None)
+    for trial in record["front"]:
+        grid.add_row(str(trial["trial"]), *(Text(f"{trial['metrics'][name]:g}") for name in metrics))
+    return grid
 
 
 def _candidates(result: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""`assay train`, `tune` and `search` with ASSAY_CLUSTER set: the work is done there, the outputs are written here.
+"""`assay train` and `assay tune` with ASSAY_CLUSTER set: the work is done there, the outputs are written here.
 
 The command stands for the work: stopped by a signal, it stops the job, which saves; given again, it goes on. Where it
 died without a word, the job went on, and the same command follows it again.
@@ -44,14 +44,14 @@ def train_there(request: Request, settings: Settings, log: Log) -> dict[str, Any
     return written(request, record, settings, tracker)
 
 
-def tune_there(verb: str, request: TuneRequest, settings: Settings, log: Log) -> dict[str, Any]:
+def tune_there(request: TuneRequest, settings: Settings, log: Log) -> dict[str, Any]:
     """Run, continue or find a search on the cluster; its record, and its outputs here."""
-    words = [verb, request.search]
+    words = ["tune", request.search]
     for name in ("resume", "minutes", "parallel"):
         value = getattr(request, name)
         words += [f"--{name}", str(value)] if value is not None else []
     words += ["--new"] if request.new else []
-    command = Command(verb, {"search": request.search, "new": request.new}, tuple(words))
+    command = Command("tune", {"search": request.search, "new": request.new}, tuple(words))
     assert settings.cluster
     cluster, tracker = Cluster(settings.cluster), Tracker(settings)
     _require_shared_tracking(settings, cluster)

@@ -30,7 +30,7 @@ from assay.usecases.helpers.places import require_repository
 from assay.usecases.train import Request
 from assay.workers.ray_environment import RAY_ENVIRONMENT
 
-VERBS = ("train", "tune", "search", "evaluate", "register")
+VERBS = ("train", "tune", "evaluate", "register")
 """What a job can do: what reads the project and the tracking store, and leaves its results in the latter."""
 
 
@@ -125,7 +125,7 @@ def checked(command: Command, settings: Settings) -> Work:
     require_repository(settings.root)
     if command.verb == "train":
         return _training(command, settings)
-    if command.verb in ("tune", "search"):
+    if command.verb == "tune":
         return _search(command, settings)
     return Work()
 
