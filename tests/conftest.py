@@ -18,8 +18,8 @@ import pytest
 
 from assay.settings import Settings
 from assay.silence import quiet
-from assay.usecases.helpers.progress import Progress
-from assay.usecases.train import Request, train
+from assay.usecases.helpers.training_progress import TrainingProgress
+from assay.usecases.train import TrainRequest, train
 from tests.support.s3 import BUCKET, ObjectStorage, running_s3
 
 hypothesis.settings.register_profile("assay", deadline=None)  # a busy machine is no failure
@@ -70,7 +70,7 @@ class Project:
 
     def train(self, experiment: str = "digits", *assignments: str, **more: Any) -> dict[str, Any]:
         """Train in this process (on the shared Ray, if workers are asked for)."""
-        return train(Request(experiment, assignments, **more), self.settings, Progress(lambda _: None))
+        return train(TrainRequest(experiment, assignments, **more), self.settings, TrainingProgress(lambda _: None))
 
 
 @pytest.fixture(scope="session", autouse=True)

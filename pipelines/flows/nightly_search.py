@@ -11,6 +11,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.states import Completed
 
 from assay.config.params import load_params
+from assay.usecases.helpers.results import SearchResults
 from pipelines.runtime.common import assay_flow, holding, overtaken
 from pipelines.runtime.stages import ASSAY, RETRIED, reproduce, run
 from pipelines.runtime.story import key
@@ -45,6 +46,6 @@ def tune(root: str, search: str, minutes: float) -> dict[str, Any]:
     """Search for so many minutes, or until the search's own budget ends it; its record."""
     command = [*ASSAY, "tune", search, "--minutes", str(minutes)]
     run(command, root, seconds=(minutes + STOP_MINUTES) * 60).require_success(f"search {search}")
-    record: dict[str, Any] = json.loads((Path(root) / "results" / "searches" / search / "search.json").read_text())
+    record: dict[str, Any] = json.loads(SearchResults.of(Path(root), search).record.read_text())
     get_run_logger().info("%s: %s trials, %s", search, record["trials"], record["reason"])
     return record

@@ -11,6 +11,7 @@ from prefect.input import RunInput
 from prefect.states import Completed
 
 from assay.settings import Settings
+from assay.usecases.helpers.results import ExperimentResults
 from pipelines.runtime.common import assay_flow, holding
 from pipelines.runtime.errors import StageFailed
 from pipelines.runtime.promotion import tell_of_champion
@@ -61,10 +62,10 @@ def ask(model: str, version: str | None) -> Approval:
 
 def _measured(model: str) -> str:
     """What is known of the newest version, as Markdown for the form."""
-    results = Settings().results_folder(model)
-    if not (results / "metrics.json").exists():
+    file = ExperimentResults.of(Settings().root, model).metrics
+    if not file.exists():
         return ""
-    metrics = json.loads((results / "metrics.json").read_text())
+    metrics = json.loads(file.read_text())
     return "\n\nLast evaluated:\n\n" + "\n".join(f"- {name}: {value:.4f}" for name, value in metrics.items())
 
 

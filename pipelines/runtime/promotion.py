@@ -10,13 +10,14 @@ from prefect import runtime
 from prefect.context import FlowRunContext
 
 from assay.settings import Settings
+from assay.usecases.helpers.results import ExperimentResults
 from pipelines.runtime.common import tell
 from pipelines.runtime.story import publish, read_results, verdict
 
 
 def champion_of(root: Path, experiment: str) -> str | None:
     """The version that was champion when the experiment was last registered."""
-    file = root / "results" / experiment / "model.json"
+    file = ExperimentResults.of(root, experiment).model
     model = json.loads(file.read_text()) if file.exists() else {}
     return model["version"] if model.get("alias") else None
 

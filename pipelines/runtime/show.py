@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from assay.usecases.helpers.results import ExperimentResults
 
 
 def show_training(experiment: str, summary: dict[str, Any], seconds: float) -> None:
@@ -20,7 +23,7 @@ def show_training(experiment: str, summary: dict[str, Any], seconds: float) -> N
         "run": train["run_id"],
         "weights": f"sha256 {train['weights_sha256']}",
         "seconds": f"{seconds:.1f}",
-        "pictures": f"results/{experiment}/pictures/",
+        "pictures": f"{ExperimentResults.of(Path(), experiment).pictures}/",
         "look next": "assay ui",
     }
     if not trained:

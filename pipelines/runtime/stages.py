@@ -21,7 +21,7 @@ from pipelines.runtime.workspace import forget, stop_group, watch
 
 STAGE_SECONDS = 24 * 3600.0
 """The most that a stage may take: beyond the longest training of one night, short of for ever."""
-ASSAY = [sys.executable, "-c", "from assay.cli.main import main; main()"]
+ASSAY = [sys.executable, "-m", "assay"]
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
 
 

@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from assay.services.stores import without_password
 from assay.settings import Settings
+from assay.usecases.helpers.results import ExperimentResults
 
 PICTURES_BYTES = 400_000
 """The most that an artifact's pictures take together: Prefect keeps them in its database, with each run."""
@@ -19,8 +20,9 @@ PICTURES_BYTES = 400_000
 
 def read_results(root: Path, experiment: str) -> dict[str, Any]:
     """`train`, `metrics` and `model`: what `results/` says."""
-    results = root / "results" / experiment
-    return {name: json.loads((results / f"{name}.json").read_text()) for name in ("train", "metrics", "model")}
+    results = ExperimentResults.of(root, experiment)
+    files = {"train": results.record, "metrics": results.metrics, "model": results.model}
+    return {name: json.loads(file.read_text()) for name, file in files.items()}
 
 
 def verdict(model: dict[str, Any]) -> str:
@@ -45,7 +47,7 @@ def publish(root: Path, experiment: str, summary: dict[str, Any]) -> None:
     changed = uncommitted(root)
     if changed:
         lines.append(f"- **changed, and to be committed: {', '.join(changed)}**")
-    lines += ["", *pictures(root / "results" / experiment / "pictures")]
+    lines += ["", *pictures(ExperimentResults.of(root, experiment).pictures)]
     create_markdown_artifact("\n".join(lines), key=key(experiment, "report"), description=verdict(summary["model"]))
 
 

@@ -76,9 +76,3 @@ class Settings(BaseSettings):
 
     def dataset_folder(self, name: str) -> Path:
         return self.root / "data" / name
-
-    def results_folder(self, experiment: str) -> Path:
-        return self.root / "results" / experiment
-
-    def search_folder(self, search: str) -> Path:
-        return self.root / "results" / "searches" / search

@@ -113,7 +113,7 @@ def test_any_failure_leaves_everything_as_it_was(project: Path) -> None:
     (project / "one" / "only").mkdir(parents=True)
     assert "only one class" in str(add(project, "one", "one", code=2)["error"])
     assert "overlaps" in str(add(project, "x", ".", code=2)["error"])
-    assert "a name has small letters" in str(add(project, "No Name", "raw", code=2)["error"])
+    assert "a name has at most 63 lower-case letters" in str(add(project, "No Name", "raw", code=2)["error"])
     assert "another name" in str(add(project, "digits", "raw", code=2)["error"])
     assert "another name" in str(add(project, "fruit", "raw", "--kind", "coco", code=2)["error"])
     assert "unknown kind of folder 'cocoa'" in str(add(project, "x", "raw", "--kind", "cocoa", code=2)["error"])
@@ -121,7 +121,7 @@ def test_any_failure_leaves_everything_as_it_was(project: Path) -> None:
     shutil.copyfile(project / "raw" / "apple" / "good-0000.png", project / "raw" / "apple" / "copy.png")
     broken = (project / "dvc.yaml").read_text()
     (project / "dvc.yaml").write_text("stages: {}\n")
-    assert "all was put back. It says: " in str(add(project, "fruit", "raw", code=1)["error"])
+    assert "so everything was restored: " in str(add(project, "fruit", "raw", code=1)["error"])
     (project / "dvc.yaml").write_text(broken)
     assert state(project) == before
     assert "up to date" in run(project, "dvc", "status", "data@fruit").stdout
@@ -182,7 +182,7 @@ def test_contents_and_styles(project: Path) -> None:
 def test_outside_of_a_project_it_says_what_is_missing(project: Path, tmp_path: Path) -> None:
     make_folder(tmp_path / "raw", 48, 0)
     shutil.rmtree(project / ".dvc")
-    assert "no DVC repository: run `dvc init`" in str(add(project, "fruit", "../raw", code=2)["error"])
+    assert "not a DVC repository: run `dvc init`" in str(add(project, "fruit", "../raw", code=2)["error"])
     shutil.rmtree(project / ".git")
     assert "not a git repository: run `git init`" in str(add(project, "fruit", "../raw", code=2)["error"])
     assert not (project / "data").exists()

@@ -13,7 +13,7 @@ from assay.data.dataset import open_dataset
 from assay.errors import InputError
 from assay.tracking.tracker import Tracker
 from assay.usecases.evaluate import evaluate
-from assay.usecases.predict import Request, predict
+from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import register
 from tests.conftest import REPOSITORY, Project
 from tests.support.families import PARAMS
@@ -34,17 +34,17 @@ def project(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     return project
 
 
-def asked(name: str, project: Project, folder: Path) -> Request:
+def asked(name: str, project: Project, folder: Path) -> PredictRequest:
     """What to ask of the first version of a model: a picture of the test split; samples, where it takes no file."""
     data = PARAMS.experiments[name].data
     image = folder / "image"
     dataset = open_dataset(project.root, data, project.settings.dataset_folder(data))
     image.write_bytes(bytes(dataset.split("test").image(0)))
     address = f"models:/{name}/1"
-    request = Request(address, [image], out=folder / "out")
+    request = PredictRequest(address, [image], out=folder / "out")
     if not predict(request, project.settings, lambda *_: None)["rejected"]:
         return request
-    return Request(address, [], count=3, out=folder / "out")
+    return PredictRequest(address, [], count=3, out=folder / "out")
 
 
 @pytest.mark.parametrize("name", PARAMS.experiments)
@@ -77,8 +77,8 @@ def test_from_data_to_an_answer(name: str, project: Project, shared_ray: None, t
 
 
 def test_predict_asks_for_files_or_a_count(project: Project) -> None:
-    with pytest.raises(InputError, match="name files or folders, or, for a model that generates, --count"):
-        predict(Request("digits", []), project.settings, lambda *_: None)
+    with pytest.raises(InputError, match="name files or folders, or, for a generative model, use --count"):
+        predict(PredictRequest("digits", []), project.settings, lambda *_: None)
 
 
 UNTRACEABLE = """
@@ -106,7 +106,7 @@ def test_a_network_that_cannot_be_traced_is_kept_as_code(template: Project, tmp_
     image = tmp_path / "scene"
     dataset = open_dataset(project.root, "few", project.settings.dataset_folder("few"))
     image.write_bytes(bytes(dataset.split("test").image(0)))
-    request = Request("models:/whole/1", [image, project.root / "params.yaml"], out=tmp_path / "out")
+    request = PredictRequest("models:/whole/1", [image, project.root / "params.yaml"], out=tmp_path / "out")
     result = predict(request, project.settings, lambda *_: None)
     assert "boxes" in result["predictions"][0]
     assert [Path(bad["file"]).name for bad in result["rejected"]] == ["params.yaml"]

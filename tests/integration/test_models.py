@@ -20,7 +20,7 @@ from assay.data.images import decode
 from assay.errors import InputError
 from assay.tracking.tracker import Tracker
 from assay.usecases.evaluate import evaluate
-from assay.usecases.predict import Request, predict
+from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import promote, register, rollback
 from tests.conftest import QUICK, Project
 
@@ -114,7 +114,7 @@ def test_the_champion_is_measured_anew_on_new_data(project: Project) -> None:
     project.run("dvc", "repro", "-q", "data@digits")
     result = register(proved(project), project.settings)
     assert result["decision"] == "promoted"
-    assert any("measured anew" in reason for reason in result["reasons"])
+    assert any("measured again" in reason for reason in result["reasons"])
 
 
 def digits_of(project: Project, folder: Path, count: int = 12) -> list[Path]:
@@ -154,9 +154,9 @@ def test_unknown_models_list_the_known(registered: Project, tmp_path: Path, mode
     paths = digits_of(registered, tmp_path, 1)
     if says:
         with pytest.raises(InputError, match=says):
-            predict(Request(model, paths), registered.settings, nothing)
+            predict(PredictRequest(model, paths), registered.settings, nothing)
     else:
-        assert predict(Request(model, paths), registered.settings, nothing)["version"] == "1"
+        assert predict(PredictRequest(model, paths), registered.settings, nothing)["version"] == "1"
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_serving_answers_as_predict_does(registered: Project, served: str, tmp_p
     reply = requests.post(f"{served}/invocations", json={"inputs": batch.tolist()}, timeout=60)
     assert reply.status_code == 200, reply.text
     served_classes = np.array(reply.json()["predictions"]).argmax(1)
-    result = predict(Request("digits", paths), registered.settings, nothing)
+    result = predict(PredictRequest("digits", paths), registered.settings, nothing)
     assert [row["class"] for row in result["predictions"]] == [str(c) for c in served_classes]
     one = requests.post(f"{served}/invocations", json={"inputs": np.zeros((1, 1, 20, 13), int).tolist()}, timeout=60)
     assert one.status_code == 200, "any size of image and of batch is served"

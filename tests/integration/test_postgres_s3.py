@@ -26,7 +26,7 @@ from assay.tracking.provenance import missing
 from assay.tracking.tracker import Tracker
 from assay.train.spool import read
 from assay.usecases.evaluate import evaluate
-from assay.usecases.predict import Request, predict
+from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import promote, register
 from tests.conftest import BIN, REPOSITORY, Project
 from tests.integration.test_train import killed_while_training, wait_for_status
@@ -133,7 +133,7 @@ def test_from_training_to_prediction(
 
     packed = open_dataset(team.root, "digits", team.root / "data/digits").split("test")
     (tmp_path / "one.png").write_bytes(bytes(packed.image(0)))
-    answer = predict(Request("models:/digits@champion", [tmp_path / "one.png"]), team.settings, nothing)
+    answer = predict(PredictRequest("models:/digits@champion", [tmp_path / "one.png"]), team.settings, nothing)
     assert (answer["version"], len(answer["predictions"])) == ("1", 1)
 
     state = {path.name for path in (team.root / ".assay").iterdir()}

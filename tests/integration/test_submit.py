@@ -48,7 +48,7 @@ SAID = (
 
 
 def parsed(*words: str) -> Command:
-    return jobs.parsed(get_command(app), list(words))
+    return jobs.parse_command(get_command(app), list(words))
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,7 @@ def test_a_run_is_not_resumed_as_something_else(project: Project) -> None:
     source = project.root / "params.yaml"
     source.write_text(source.read_text().replace("test: 0.2}\n    seed: 0", "test: 0.2}\n    seed: 3"))
     project.run("dvc", "repro", "-q", "data@digits")
-    with pytest.raises(InputError, match="the dataset is not what the run began with"):
+    with pytest.raises(InputError, match="the dataset has changed since the run began"):
         project.train("digits", resume=run.name)
     with pytest.raises(InputError, match="leave out --set"):
         project.train("digits", "seed=1", resume=run.name)

@@ -23,7 +23,7 @@ from assay.config.schema import resolved
 from assay.errors import InputError, WorkError
 from assay.tracking.tracker import Tracker, flatten
 from assay.tune.journal import read
-from assay.usecases.apply import apply
+from assay.usecases.apply import apply_trial
 from assay.usecases.evaluate import evaluate
 from assay.usecases.helpers.search_progress import SearchProgress
 from assay.usecases.tune import TuneRequest, tune
@@ -214,7 +214,7 @@ def test_interrupted_and_killed_it_goes_on_and_repeats_nothing(searched: Searche
     search_id = wait_for_ends(project, stopped, 2)
     stopped.send_signal(signal.SIGINT)
     assert stopped.wait(60) == 130
-    assert "goes on" in (project.root / "log.txt").read_text()
+    assert "to continue search " in (project.root / "log.txt").read_text()
     client = Tracker(project.settings).client
     assert client.get_run(search_id).info.status == "KILLED"
 
@@ -350,7 +350,7 @@ def test_the_winner_becomes_an_experiment_for_review(searched: Searched) -> None
     searched.write(budget={"trials": 3})
     record = searched.tune()
     before = searched.params.read_text()
-    done = apply(record, None, searched.project.settings)
+    done = apply_trial(record, None, searched.project.settings)
     assert done == {"experiment": "s", "trial": record["best"]["trial"], "file": "params.yaml", "changed": True}
     after = searched.params.read_text()
     assert "# learns nothing, on purpose" in after
@@ -358,10 +358,10 @@ def test_the_winner_becomes_an_experiment_for_review(searched: Searched) -> None
     assert {change[0] for change in changes} == {" ", "+"}  # nothing that stood there is changed
     won = load_params(searched.params).experiment("s")
     assert won.task.model_dump()["x"] == record["best"]["config"]["task.x"]
-    assert apply(record, None, searched.project.settings)["changed"] is False
+    assert apply_trial(record, None, searched.project.settings)["changed"] is False
     other = next(i for i in range(3) if i != record["best"]["trial"])
     with pytest.raises(InputError, match=f"--trial {other}: not on the front"):
-        apply(record, other, searched.project.settings)
+        apply_trial(record, other, searched.project.settings)
     assert parse_experiment(resolved(won), "x") == won
 
 
@@ -387,7 +387,7 @@ def test_the_nightly_flow_and_the_stage_are_one_search(searched: Searched) -> No
     assert "s: 3 trials (budget of 3 trials); best run " in night.stdout
     found = json.loads((project.root / "results/searches/s/search.json").read_text())
     stage = project.run("dvc", "repro", "search@s")
-    assert f"nothing to search: search {found['search_id']} has come to its end" in stage.stderr
+    assert f"nothing to search: search {found['search_id']} is finished" in stage.stderr
     assert json.loads((project.root / "results/searches/s/search.json").read_text()) == found
     assert "Stage 'search@s' didn't change, skipping" in project.run("dvc", "repro", "search@s").stdout
     trained = json.loads((project.root / "results/knobs/train.json").read_text())  # the stage needs it to compare with

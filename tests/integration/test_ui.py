@@ -199,7 +199,7 @@ def test_ctrl_c_ends_all_of_it_and_no_secret_was_written(running: Running) -> No
     said = running.process.stdout.read() + (running.folder / "stderr").read_text() + json.dumps(running.printed)
     log = (running.folder / ".assay/logs/mlflow.log").read_text()
     assert "Uvicorn running" in log
-    assert "has ended" in said
+    assert "has stopped" in said
     kept = json.loads((running.folder / ".assay/credentials.json").read_text())
     for secret in (kept["password"], kept["secret_key"]):
         assert secret not in said
@@ -221,7 +221,7 @@ def test_lost_credentials_are_explained(running: Running) -> None:
 def test_without_runs_there_is_nothing_to_show(project: Path) -> None:
     code, out, said = finish(project, free_port())
     assert (code, out) == (2, "")
-    assert "nothing to show yet: run `make demo`" in said
+    assert "mlflow.db: no runs yet: run `make demo`" in said
     assert not (project / ".assay").exists()
 
 

@@ -331,7 +331,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert "nothing that was begun is left running" in said
+    assert "everything that was started has been shut down" in said
     nothing_left(project, first)
 
 

@@ -12,14 +12,14 @@ from assay.cli.output import AsJson, log, present, progress_bar
 
 app = typer.Typer(help="Datasets: import, version, inspect.", no_args_is_help=True, rich_markup_mode=None)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of params.yaml.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name under `datasets:` in params.yaml.")]
 _SHOWN = 20
-"""Rejected or converted files that people see without --json."""
+"""How many rejected or converted files are listed without --json."""
 
 
 @app.command(epilog="Example: assay data prepare digits")
 def prepare(name: Name, as_json: AsJson = False) -> None:
-    """Pack the raw data of a dataset into data/NAME. `dvc repro data@NAME` calls this and records the version."""
+    """Pack a dataset's raw data into data/NAME. `dvc repro data@NAME` runs this and records the version."""
     from assay.config.params import load_params
     from assay.data.dataset import prepare as prepare_dataset
     from assay.data.version import folder_hash
@@ -36,14 +36,14 @@ def prepare(name: Name, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: assay data add pets raw/pets --kind coco")
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the dataset and its first experiment.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The images, and what is said of them.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset and of its first experiment.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with the images and their annotations.")],
     kind: Annotated[
-        str | None, typer.Option(help="How the folder is laid out: image_folder, coco, ...; by default, what it shows.")
+        str | None, typer.Option(help="Layout of the folder: image_folder, coco, ... Default: detected.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check and pack a folder of images, record the version with DVC, and add it and an experiment to params.yaml."""
+    """Check and pack a folder of images, record its version with DVC, and add it and an experiment to params.yaml."""
     from assay.settings import Settings
     from assay.usecases.add_data import add_folder
 
@@ -52,20 +52,20 @@ def add(
         result = add_folder(root, name, folder, kind, progress)
     _report(result, as_json)
     if kind is None:
-        log(f"{name}: read as {result['kind']}; --kind reads a folder as another")
+        log(f"{name}: read as {result['kind']}; use --kind to choose another layout")
     if not result["changed"]:
-        log(f"{name}: unchanged since it was added; nothing was done")
+        log(f"{name}: unchanged since it was added; nothing to do")
     elif result["experiment"]:
-        log(f"{name}: added to params.yaml; train its {result['task']} with `assay train {name}`")
+        log(f"{name}: added to params.yaml; to train its {result['task']} model: assay train {name}")
     elif result["new"]:
-        log(f"{name}: added to params.yaml; no task has a first experiment for it: write one under experiments:")
+        log(f"{name}: added to params.yaml; no task provides a first experiment for it: write one under `experiments:`")
     else:
-        log(f"{name}: the new version is recorded")
+        log(f"{name}: recorded the new version")
 
 
 @app.command("list", epilog="Example: assay data list --json")
 def list_(as_json: AsJson = False) -> None:
-    """All datasets of params.yaml, with the version that dvc.lock records and what is in it."""
+    """List the datasets of params.yaml, each with its recorded version and its contents."""
     from assay.config.params import load_params
     from assay.settings import Settings
 
@@ -77,7 +77,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: assay data check digits")
 def check(name: Name, as_json: AsJson = False) -> None:
-    """Read everything again: the files against dvc.lock, each packed image, and whether the raw data changed."""
+    """Check a dataset: its files against dvc.lock, every packed image, and whether the raw data has changed."""
     from assay.config.params import load_params
     from assay.settings import Settings
     from assay.usecases.check_data import check_dataset
@@ -92,7 +92,7 @@ def check(name: Name, as_json: AsJson = False) -> None:
 
 
 def _row(root: Path, name: str, kind: str) -> dict[str, Any]:
-    """One line of the list. `state` is ready, missing, unrecorded or changed (`detail` says how to mend it)."""
+    """One line of the list. `state` is ready, missing, unrecorded or changed (`detail` gives the fix)."""
     from assay.data.dataset import open_dataset, read_card
     from assay.data.version import recorded_hash
     from assay.errors import InputError
@@ -116,7 +116,7 @@ def _row(root: Path, name: str, kind: str) -> dict[str, Any]:
 
 
 def _report(result: Mapping[str, Any], as_json: bool) -> None:
-    """A short table on standard output, then on standard error what needs attention, one thing a line."""
+    """A short table on standard output, then on standard error what needs attention, one line each."""
     present(result, as_json, _summary)
     if as_json:
         return
@@ -145,7 +145,7 @@ def _summary(result: Mapping[str, Any]) -> Any:
         "rejected": str(len(result["rejected"])),
     }
     if "ok" in result:
-        rows["check"] = "all is well" if result["ok"] else f"{len(result['problems'])} problems"
+        rows["check"] = "no problems" if result["ok"] else f"{len(result['problems'])} problems"
     return table(rows)
 
 
@@ -175,5 +175,5 @@ def _render_list(result: Mapping[str, Any]) -> Any:
 
 
 def _printable(text: str) -> str:
-    """File names may hold line breaks and terminal codes; these are written as escapes."""
+    """Text with line breaks and terminal codes, which file names may contain, written as escapes."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

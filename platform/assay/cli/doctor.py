@@ -1,4 +1,4 @@
-"""`assay doctor`: is everything there that a project needs, and how to mend what is not."""
+"""`assay doctor`: is everything in place that a project needs, and how to fix what is not."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from assay.cli.output import AsJson, present
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check this machine and this project; name what is wrong and how to mend it.
+    """Check this machine and this project, and show how to fix what is wrong.
 
-    Exit code 2 if anything fails; warnings alone are fine.
+    Exits with code 2 if a check fails; warnings do not count.
 
     Example: assay doctor --json
     """
@@ -22,8 +22,8 @@ def doctor(as_json: AsJson = False) -> None:
     result = diagnose()
     try:
         present(result, as_json, _render)
-    except ImportError:  # the doctor must speak even where Rich is what is missing
-        typer.echo("\n".join(f"{_mark(c)} {c['name']}: {c['detail']} {_mend(c)}".rstrip() for c in result["checks"]))
+    except ImportError:  # Rich may be what is missing
+        typer.echo("\n".join(f"{_mark(c)} {c['name']}: {c['detail']} {_fix(c)}".rstrip() for c in result["checks"]))
     if not result["ok"]:
         raise typer.Exit(2)
 
@@ -35,12 +35,12 @@ def _mark(check: Mapping[str, Any]) -> str:
     return "!" if check["fix"] else "✓"
 
 
-def _mend(check: Mapping[str, Any]) -> str:
-    return f"mend: {check['fix']}" if check["fix"] else ""
+def _fix(check: Mapping[str, Any]) -> str:
+    return f"fix: {check['fix']}" if check["fix"] else ""
 
 
 def _render(result: Mapping[str, Any]) -> Any:
-    """A table; packages that are as they should be share one line."""
+    """A table. All packages without a problem share one line."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -54,12 +54,15 @@ def _render(result: Mapping[str, Any]) -> Any:
     for check in result["checks"]:
         if check in fine and check is not fine[0]:
             continue
-        shared = {"name": "packages", "detail": f"{len(fine)} as they should be"} if check in fine else {}
+        shared = {"name": "packages", "detail": f"{len(fine)} installed as required"} if check in fine else {}
         shown = {**check, **shared}
         mark = _mark(shown)
-        detail = Text(f"{shown['detail']}\n{_mend(shown)}".rstrip())
+        detail = Text(f"{shown['detail']}\n{_fix(shown)}".rstrip())
         grid.add_row(Text(mark, style=colours[mark]), Text(shown["name"]), detail)
     failed = sum(not check["ok"] for check in result["checks"])
     warned = sum(_mark(check) == "!" for check in result["checks"])
-    verdict = f"{failed} to mend" if failed else "all is well"
-    return Group(grid, Text(f"{verdict}{f', {warned} warnings' if warned else ''}"))
+    return Group(grid, Text(f"{_counted(failed, 'problem')}, {_counted(warned, 'warning')}"))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'s' * (number != 1)}"

@@ -1,7 +1,7 @@
-"""Tells whoever started this program why it failed, in the file that `ASSAY_ERROR_FILE` names; DVC keeps it to itself.
+"""Reports why this program failed, in the file that `ASSAY_ERROR_FILE` names: DVC does not pass the reason on.
 
-The file says `code`, `message` and `retry` (whether trying again can help). It is there from the start with the word of
-a program that was killed, and gone once all went well; so a flow can tell killed, failed and never begun apart.
+The file holds `code`, `message` and `retry` (whether trying again can help). From the start it says that the program
+was killed, and it is removed if all goes well; so a flow can distinguish killed, failed and never started.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ FILE = "ASSAY_ERROR_FILE"
 
 
 @contextmanager
-def telling() -> Iterator[None]:
-    """Keep the file true while the block runs. The variable is not handed on: what this program starts is its own."""
+def failure_reported() -> Iterator[None]:
+    """Keep the file up to date while the block runs. Programs that this one starts do not inherit the variable."""
     named = os.environ.pop(FILE, None)
     if named is None:
         yield
         return
     path = Path(named)
-    _tell(path, None, "it was killed without a word (by the system where memory ran out, or by somebody)", retry=True)
+    _write(path, None, "it was killed, perhaps because memory ran out", retry=True)
     try:
         yield
     except AssayError as error:
-        _tell(path, error.exit_code, str(error), retry=isinstance(error, Unavailable))
+        _write(path, error.exit_code, str(error), retry=isinstance(error, Unavailable))
         raise
     except SystemExit as end:  # how Typer ends, well or not
         if end.code:
-            _tell(path, 2, f"exit code {end.code}", retry=False)
+            _write(path, 2, f"exit code {end.code}", retry=False)
         else:
             path.unlink()
         raise
     except BaseException as error:
-        _tell(path, 1, f"{type(error).__name__}: {error} (its traceback is in the log)", retry=False)
+        _write(path, 1, f"{type(error).__name__}: {error} (its traceback is in the log)", retry=False)
         raise
     path.unlink()
 
 
-def _tell(path: Path, code: int | None, message: str, retry: bool) -> None:
+def _write(path: Path, code: int | None, message: str, retry: bool) -> None:
     if code is not None:
         from assay.redaction import redact
 

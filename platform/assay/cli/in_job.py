@@ -1,7 +1,7 @@
 """How a job runs a verb on the cluster: `python -m assay.cli.in_job VERB ...`.
 
-The log of a job is all that comes back from it. Its last line is for the program that follows: the JSON object that
-the verb printed, the exit code, and why it failed.
+A job returns nothing but its log. The last line is for the program that follows it: the JSON object that the verb
+printed, the exit code, and why it failed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any, TextIO
 from assay.redaction import secrets_of, without
 
 
-class Discreet(io.TextIOBase):
-    """A stream that takes out the secrets of this process; everybody who sees the cluster sees the logs of its jobs."""
+class RedactedStream(io.TextIOBase):
+    """A stream without the secrets of this process: everyone with access to the cluster sees the logs of its jobs."""
 
     def __init__(self, stream: TextIO, secrets: Mapping[str, str]) -> None:
         self.stream, self.secrets = stream, secrets
@@ -46,7 +46,7 @@ class Discreet(io.TextIOBase):
 def main() -> None:
     from assay.submit.follow import END
 
-    for stream in (sys.stdout, sys.stderr):  # the cluster gives out logs that are UTF-8, or none
+    for stream in (sys.stdout, sys.stderr):  # the cluster serves only logs that are UTF-8
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     out = sys.stdout
     os.environ.pop("ASSAY_CLUSTER", None)  # this is the cluster
@@ -54,18 +54,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         why = Path(folder) / "error.json"
         os.environ["ASSAY_ERROR_FILE"] = str(why)
-        discreet = Discreet(sys.stderr, secrets_of(os.environ))
-        with redirect_stderr(discreet):
-            code, printed = _verb(sys.argv[1:])
+        redacted = RedactedStream(sys.stderr, secrets_of(os.environ))
+        with redirect_stderr(redacted):
+            code, printed = _run(sys.argv[1:])
         error = json.loads(why.read_text()) if why.is_file() else None
-    told = json.dumps({"exit_code": code, "result": _parsed(printed), "error": error})
-    Discreet(out, discreet.secrets).write(f"{END}{told}\n")
+    end = json.dumps({"exit_code": code, "result": _parsed(printed), "error": error})
+    RedactedStream(out, redacted.secrets).write(f"{END}{end}\n")
     out.flush()
     sys.exit(code)
 
 
-def _verb(words: list[str]) -> tuple[int, str]:
-    """Run a verb with --json; its exit code, and what it printed."""
+def _run(words: list[str]) -> tuple[int, str]:
+    """Run a verb with --json; returns its exit code and what it printed."""
     from assay.cli.main import main as assay
 
     sys.argv = ["assay", *words, "--json"]

@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from assay.submit.ray_jobs import Cluster, JobInfo
     from assay.submit.submit import Command
 
-app = typer.Typer(help="Jobs on a cluster: list, read, follow, stop.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Jobs on a Ray cluster: list, read, follow, stop.", no_args_is_help=True, rich_markup_mode=None)
 
-Address = Annotated[
-    str | None, typer.Option(help="The cluster's dashboard, http://HEAD:8265; by default ASSAY_CLUSTER.")
-]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that `assay submit` and `assay jobs list` show.")]
+Address = Annotated[str | None, typer.Option(help="The cluster's dashboard, http://HEAD:8265. Default: ASSAY_CLUSTER.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job id, from `assay submit` or `assay jobs list`.")]
 
 RENDER: Mapping[str, Callable[[Any], Any]] = {
     "train": train.run_table,
@@ -28,18 +26,21 @@ RENDER: Mapping[str, Callable[[Any], Any]] = {
     "tune": tune.search_report,
     "register": models.decision_table,
 }
-WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # the options of the verb are not ours
+WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # options after the verb belong to the verb
 
 
 def submit(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="-- VERB ...", help="What to run: train pets --workers 8.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="-- VERB ...", help="The command: train pets --workers 8."),
+    ],
     address: Address = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait where the cluster has too few slots.")] = False,
-    follow: Annotated[bool, typer.Option(help="Show the job's log until its end.")] = True,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for free slots instead of failing.")] = False,
+    follow: Annotated[bool, typer.Option(help="Follow the job's log to its end.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Run a verb on a Ray cluster: packs the code, shows the job's log, ends with its result and its exit code.
+    """Run a verb on a Ray cluster: send the code, follow the job's log, then end with the job's result and exit code.
 
     Ctrl-C leaves the job running. Example: assay submit -- train pets --workers 8
     """
@@ -47,13 +48,13 @@ def submit(
     from assay.submit.submit import submit
 
     command, cluster, as_json = (
-        parsed(context.find_root().command, words),
+        parse_command(context.find_root().command, words),
         _cluster(address),
         as_json or "--json" in words,
     )
     job_id = submit(command, Settings(), cluster, log, wait)
     if follow:
-        log(f"its log follows; later: assay jobs attach {job_id}")
+        log(f"following its log; to follow it again later: assay jobs attach {job_id}")
         _follow(cluster, job_id, as_json)
     else:
         present(_row(cluster.info(job_id)), as_json, lambda row: row["job_id"])
@@ -61,14 +62,14 @@ def submit(
 
 @app.command("list", epilog="Example: assay jobs list --json")
 def list_(address: Address = None, as_json: AsJson = False) -> None:
-    """The jobs that were submitted to the cluster, newest first."""
+    """List the jobs on the cluster, newest first."""
     rows = [_row(job) for job in _cluster(address).list()]
     present({"jobs": rows}, as_json, _jobs_table)
 
 
 @app.command(epilog="Example: assay jobs logs assay-train-pets-1a2b3c4-d5e6f7")
 def logs(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
-    """What a job has written so far, without waiting for more."""
+    """Print a job's log so far."""
     from assay.submit.follow import JobLog
 
     cluster = _cluster(address)
@@ -81,7 +82,7 @@ def logs(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: assay jobs attach assay-train-pets-1a2b3c4-d5e6f7")
 def attach(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
-    """Show a job's log from its beginning and follow it to the end, with the job's result and exit code."""
+    """Follow a job's log from its beginning to its end, then end with the job's result and exit code."""
     cluster = _cluster(address)
     cluster.info(job)
     _follow(cluster, job, as_json)
@@ -89,19 +90,19 @@ def attach(job: JobId, address: Address = None, as_json: AsJson = False) -> None
 
 @app.command(epilog="Example: assay jobs stop assay-train-pets-1a2b3c4-d5e6f7")
 def stop(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
-    """Let a job save and end, and wait for it. The command that it ran goes on from there when given again."""
+    """Let a job save its state and stop, and wait for it. Run its command again to continue."""
     from assay.submit.follow import stop
 
     cluster = _cluster(address)
     was = cluster.info(job)
     info = stop(cluster, job, log) if was.open else was
     if not was.open:
-        log(f"job {job} had ended already")
+        log(f"job {job} has already ended")
     present(_row(info), as_json, table)
 
 
-def parsed(group: Any, words: list[str]) -> Command:
-    """A line of the command line, read as `assay` itself would read it, without running it."""
+def parse_command(group: Any, words: list[str]) -> Command:
+    """A command line as `assay` itself would parse it, without running it."""
     from typer.core import TyperGroup
 
     from assay.errors import InputError, known
@@ -128,7 +129,7 @@ def _cluster(address: str | None) -> Cluster:
         return Cluster(address, "--address")
     named = Settings().cluster
     if not named:
-        raise InputError("no cluster: give --address http://HEAD:8265, or set ASSAY_CLUSTER")
+        raise InputError("no cluster is named: use --address http://HEAD:8265, or set ASSAY_CLUSTER")
     return Cluster(named)
 
 
@@ -154,7 +155,7 @@ def _jobs_table(result: Mapping[str, Any]) -> Any:
 
     grid = Table(box=None)
     for name in ("job", "command", "status", "started", "seconds"):
-        grid.add_column(name, overflow="fold")  # an id that is cut off is of no use
+        grid.add_column(name, overflow="fold")  # an id that is cut off is useless
     for row in result["jobs"]:
         grid.add_row(*(escape(str(value)) for value in row.values()))
     return grid

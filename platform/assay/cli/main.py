@@ -10,7 +10,7 @@ import typer
 from assay.cli import data, jobs, models, schedule
 from assay.cli import train as training
 from assay.cli.doctor import doctor
-from assay.cli.failure import telling
+from assay.cli.failure import failure_reported
 from assay.cli.output import results_only
 from assay.cli.runs import runs
 from assay.cli.services import down, up
@@ -50,23 +50,23 @@ app.command(context_settings=jobs.WORDS)(jobs.submit)
 
 
 OF_SERVICES = {"up", "down", "ui"}
-"""Verbs that look at the services themselves."""
+"""Verbs that manage the services themselves."""
 
 
 @app.callback()
 def _options(
     context: typer.Context,
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),  # noqa: ARG001 - `main` looks
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),  # noqa: ARG001 - `main` reads it
 ) -> None:
     if context.invoked_subcommand not in OF_SERVICES:
         _use_services()
 
 
 def _use_services() -> None:
-    """Lead this verb and its children to the services, where they are up."""
+    """Point this verb and its children to the services, if they are running."""
     from assay.errors import InputError
 
-    with suppress(ModuleNotFoundError, InputError, ValueError):  # what is wrong, the verb itself says
+    with suppress(ModuleNotFoundError, InputError, ValueError):  # the verb itself reports what is wrong
         from assay.services.running import enter
         from assay.settings import Settings
 
@@ -79,7 +79,7 @@ def main() -> None:
 
     quiet()
     try:
-        with telling(), results_only() if "--json" in sys.argv else nullcontext():
+        with failure_reported(), results_only() if "--json" in sys.argv else nullcontext():
             app()
     except AssayError as error:
         if "--debug" in sys.argv:

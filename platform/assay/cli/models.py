@@ -11,12 +11,12 @@ from assay.cli.output import AsJson, log, present, progress_bar, table
 
 
 def register(
-    run: Annotated[str, typer.Argument(help="A run id, or an experiment that has been trained.")],
+    run: Annotated[str, typer.Argument(help="A run id, or the name of a trained experiment.")],
     as_json: AsJson = False,
 ) -> None:
-    """Register a run's model, hold it against the gate, and make it champion if it passes.
+    """Register a run's model, check it against the gate, and make it champion if it passes.
 
-    Exit code 0 also where the gate says no: the model is registered, without the alias.
+    If the gate rejects the model, it is still registered, without the alias, and the exit code is 0.
 
     Example: assay register digits
     """
@@ -28,10 +28,10 @@ def register(
 
 def promote(
     model: Annotated[str, typer.Argument(help="A registered model.")],
-    version: Annotated[str | None, typer.Option(help="The newest unless named.")] = None,
+    version: Annotated[str | None, typer.Option(help="The version. Default: the newest.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a version champion if it passes the gate. Exit code 1 where it does not.
+    """Make a version champion if it passes the gate. Exits with code 1 if it does not.
 
     Example: assay promote digits --version 3
     """
@@ -45,7 +45,7 @@ def promote(
 
 
 def rollback(model: Annotated[str, typer.Argument(help="A registered model.")], as_json: AsJson = False) -> None:
-    """Give the alias back to the champion before.
+    """Make the previous champion champion again.
 
     Example: assay rollback digits
     """
@@ -56,23 +56,23 @@ def rollback(model: Annotated[str, typer.Argument(help="A registered model.")], 
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="models:/digits@champion, models:/digits/3, or digits.")],
+    model: Annotated[str, typer.Argument(help="models:/digits@champion, models:/digits/3 or digits.")],
     paths: Annotated[list[Path] | None, typer.Argument(help="Files, or folders of files.")] = None,
-    count: Annotated[int, typer.Option(min=0, help="Samples of a model that generates, instead of files.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other samples.")] = 0,
-    out: Annotated[Path, typer.Option(help="Where pictures among the answers are written.")] = Path("predictions"),
+    count: Annotated[int, typer.Option(min=0, help="Number of samples to generate, for a generative model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated samples.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures that the model produces.")] = Path("predictions"),
     as_json: AsJson = False,
 ) -> None:
-    """Answer for files with a registered model. Files that cannot be read are named, and make the exit code 2.
+    """Run a registered model on files. Lists files that cannot be read and then exits with code 2.
 
     Example: assay predict models:/digits@champion photo.png folder/
     """
     from assay.settings import Settings
-    from assay.usecases.predict import Request, predict
+    from assay.usecases.predict import PredictRequest, predict
 
     with progress_bar("predicting") as progress:
-        result = predict(Request(model, paths or [], count, seed, out), Settings(), progress)
-    present(result, as_json, _answers)
+        result = predict(PredictRequest(model, paths or [], count, seed, out), Settings(), progress)
+    present(result, as_json, _predictions_table)
     for bad in result["rejected"]:
         log(f"error: {bad['file']}: {bad['reason']}")
     if result["rejected"]:
@@ -85,8 +85,8 @@ def decision_table(result: Any) -> Any:
     return table({**rows, "alias": result["alias"] or "-", "because": "\n".join(result["reasons"])})
 
 
-def _answers(result: Any) -> Any:
-    """A row a file. Plain values have a column of their own, lists are counted, pictures are named."""
+def _predictions_table(result: Any) -> Any:
+    """One row per file. Plain values get their own column, lists are counted, pictures are named."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -101,7 +101,7 @@ def _answers(result: Any) -> Any:
 def _cell(name: str, value: Any) -> str | None:
     if name == "pictures":
         return "\n".join(value)
-    if isinstance(value, dict):  # the details of what another column says
+    if isinstance(value, dict):  # the details of another column
         return None
     if isinstance(value, float):
         return f"{value:.3f}"

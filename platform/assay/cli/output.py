@@ -1,23 +1,18 @@
-"""How verbs speak: one JSON object on standard output with `--json`, tables for people without, all else on stderr."""
+"""What verbs print: one JSON object with `--json`, else a table, on standard output; all else on standard error."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any, TextIO
 
 import typer
 
+from assay.progress import Bar, Progress
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what) while something long runs."""
-
-
-PLAIN_SECONDS = 2.0
-"""How often a plain line tells of progress."""
 
 _results: TextIO | None = None
 
@@ -35,7 +30,7 @@ def results_only() -> Iterator[None]:
 
 
 def present(result: Mapping[str, Any], as_json: bool, render: Callable[[Mapping[str, Any]], Any]) -> None:
-    """Print a verb's result: as JSON, or as whatever `render` makes of it (text or a Rich renderable)."""
+    """Print a verb's result: as JSON, or as `render` shows it (text or a Rich renderable)."""
     if as_json:
         typer.echo(json.dumps(result, default=str), file=_results)
     else:
@@ -50,7 +45,7 @@ def log(line: str) -> None:
 
 
 def table(rows: Mapping[str, Any]) -> Any:
-    """A two-column Rich table: a name and its value."""
+    """A Rich table of names and values."""
     from rich.table import Table
 
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -63,28 +58,7 @@ def table(rows: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar with rate and time left on a terminal; elsewhere a line every two seconds. On standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _plain(title)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[what]}"), console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None, what="")
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
-
-
-def _plain(title: str) -> Progress:
-    said = time.monotonic()
-
-    def update(done: int, total: int, what: str) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if done == total or now - said >= PLAIN_SECONDS:
-            said = now
-            log(f"{title}: {done} of {total} {what}".rstrip())
-
-    return update
+    """Show on standard error how far something long is."""
+    bar = Bar(f"{title}:", log, transient=True)
+    with bar.showing():
+        yield bar.update

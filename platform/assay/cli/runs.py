@@ -12,18 +12,18 @@ from assay.cli.output import AsJson, present
 
 def runs(
     kind: Annotated[str, typer.Option(help="run, search or trial.")] = "run",
-    experiment: Annotated[str | None, typer.Option(help="Of this experiment alone.")] = None,
-    limit: Annotated[int, typer.Option(help="So many at most.")] = 20,
+    experiment: Annotated[str | None, typer.Option(help="Only runs of this experiment.")] = None,
+    limit: Annotated[int, typer.Option(help="The most to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List trainings, searches or the trials of searches, newest first.
+    """List runs, searches or the trials of searches, newest first.
 
     Example: assay runs --kind search
     """
     from assay.settings import Settings
-    from assay.usecases.runs import runs as listed
+    from assay.usecases.runs import list_runs
 
-    present(listed(kind, experiment, limit, Settings()), as_json, _table)
+    present(list_runs(kind, experiment, limit, Settings()), as_json, _table)
 
 
 def _table(result: Mapping[str, Any]) -> Any:
@@ -31,7 +31,7 @@ def _table(result: Mapping[str, Any]) -> Any:
     from rich.text import Text
 
     grid = Table("run", box=None)
-    grid.columns[0].min_width = 32  # an id is to be copied
+    grid.columns[0].min_width = 32  # ids get copied
     for name in ("started", "experiment", "status", "val metrics", "reason"):
         grid.add_column(name)
     for run in result["runs"]:

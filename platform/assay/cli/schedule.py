@@ -1,4 +1,4 @@
-"""`assay schedule`: what runs when. The work is done by `python -m pipelines schedule`, which alone knows Prefect."""
+"""`assay schedule`: what runs when. `python -m pipelines schedule` does the work; only it knows Prefect."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name under `schedul
 
 @app.command("list", epilog="Example: assay schedule list")
 def list_(as_json: AsJson = False) -> None:
-    """All schedules: what each runs, when next, and whether the Prefect server has it like this."""
+    """List all schedules: what each runs, when it runs next, and whether the Prefect server is up to date."""
     _pipelines(["list"], as_json)
 
 
 @app.command(epilog="Example: assay schedule apply")
 def apply(as_json: AsJson = False) -> None:
-    """Bring the server's deployments in line with params.yaml; a pause that somebody set stays."""
+    """Update the Prefect server to match params.yaml. Paused schedules stay paused."""
     _pipelines(["apply"], as_json)
 
 
 @app.command(epilog="Example: assay schedule pause nightly")
 def pause(name: Name, as_json: AsJson = False) -> None:
-    """Start no more runs of a schedule until it is resumed."""
+    """Pause a schedule: it starts no more runs until it is resumed."""
     _pipelines(["pause", name], as_json)
 
 
 @app.command(epilog="Example: assay schedule resume nightly")
 def resume(name: Name, as_json: AsJson = False) -> None:
-    """Let a paused schedule go on."""
+    """Resume a paused schedule."""
     _pipelines(["resume", name], as_json)
 
 
 @app.command(epilog="Example: assay schedule run nightly")
 def run(name: Name, as_json: AsJson = False) -> None:
-    """Run a schedule's flow now: by the server's worker, or here where there is no server."""
+    """Run a schedule's flow now: on the server's worker, or here if there is no server."""
     _pipelines(["run", name], as_json)
 
 
 def _pipelines(words: list[str], as_json: bool) -> None:
-    """Hand the verb on; its output and its exit code are ours."""
+    """Run the verb of `pipelines`, with its output and its exit code."""
     import os
     import subprocess
     import sys

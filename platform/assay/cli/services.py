@@ -15,16 +15,16 @@ Ports = Annotated[
         "--ports",
         min=0,
         max=65532,
-        help="The first of four ports in a row; remembered. 0: the usual 5000, 4200, 8265 and 6379.",
+        help="The first of four consecutive ports; remembered. 0 restores the usual 5000, 4200, 8265 and 6379.",
         show_default=False,
     ),
 ]
 
 
 def up(ports: Ports = None, as_json: AsJson = False) -> None:
-    """Start MLflow, Prefect with a worker, and Ray on this machine, behind a password; wait until all are healthy.
+    """Start MLflow, Prefect with a worker, and Ray on this machine, behind a password. Waits until all are healthy.
 
-    They go on until `assay down`. What runs already is left alone, what died is started again.
+    They run until `assay down`. Starts only what is not running yet.
 
     Example: assay up --ports 5100
     """
@@ -33,14 +33,14 @@ def up(ports: Ports = None, as_json: AsJson = False) -> None:
 
     result = start(Settings(), ports, log)
     if result is None:
-        log("stopped; nothing that was begun is left running")
+        log("stopped; everything that was started has been shut down")
         raise typer.Exit(130)
-    log("all are healthy" if result["started"] else "all were up and are healthy")
+    log("all services are healthy" if result["started"] else "all services were already running and are healthy")
     present(result, as_json, _pages)
 
 
 def down(as_json: AsJson = False) -> None:
-    """End the project's services. Flow runs and jobs get up to 60 s to save a checkpoint.
+    """Stop the project's services. Flow runs and jobs get up to 60 s to save a checkpoint.
 
     Example: assay down
     """
@@ -55,13 +55,13 @@ def _pages(result: Mapping[str, Any]) -> Any:
 
 
 def page_rows(result: Mapping[str, Any]) -> dict[str, str]:
-    """The pages, and how to enter each; no secret."""
+    """The address of each page and how to log in; no secret."""
     from rich.markup import escape
 
     rows = {
         "MLflow": f"{result['mlflow']}  user {result['user']}",
-        "Prefect": f"{result['prefect']}  asks for user:password",
-        "Ray": f"{result['ray']}  asks for a token",
+        "Prefect": f"{result['prefect']}  log in with user:password",
+        "Ray": f"{result['ray']}  log in with the token",
         "password": f"in {result['credentials_file']}",
         "token": f"in {result['ray_token_file']}",
     }
@@ -71,4 +71,4 @@ def page_rows(result: Mapping[str, Any]) -> dict[str, str]:
 def _ended(result: Mapping[str, Any]) -> str:
     if not result["ended"]:
         return "nothing was running"
-    return f"ended {result['ended']} processes; nothing is left"
+    return f"stopped {result['ended']} processes"

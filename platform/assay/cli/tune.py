@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,16 +21,14 @@ ALIASES = {"search": "tune"}
 def tune(
     search: Annotated[str, typer.Argument(help="A name under `searches:` in params.yaml.")],
     resume: Annotated[
-        str | None, typer.Option(help="Resume this search. Fails if its block has changed since.", metavar="SEARCH_ID")
+        str | None, typer.Option(help="Resume this search. Fails if its block has changed since.")
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Start a new search, even if the block is unchanged.")] = False,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after this many minutes. Run the command again to continue.")
     ] = None,
     parallel: Annotated[int | None, typer.Option(help="Trials to run at once. Default: one per free slot.")] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Add the best trial to params.yaml as an experiment.")
-    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Add the best trial to params.yaml as an experiment.")] = False,
     trial: Annotated[
         int | None, typer.Option(help="With --apply: add this trial of the front instead of the best one.")
     ] = None,
@@ -78,6 +77,8 @@ def search_report(record: Mapping[str, Any]) -> Any:
     """What `assay tune` shows."""
     from rich.console import Group
 
+    from assay.usecases.helpers.results import SearchResults
+
     best = record["best"]
     rows = {"search": record["search_id"], "ended": record["reason"]}
     rows |= {"trials": ", ".join(f"{record[kind]} {kind}" for kind in ("finished", "stopped", "failed", "over"))}
@@ -88,7 +89,7 @@ def search_report(record: Mapping[str, Any]) -> Any:
         what = "added to" if applied["changed"] else "is already in"
         rows["applied"] = f"trial {applied['trial']} {what} {applied['file']}: assay train {applied['experiment']}"
     else:
-        rows["look next"] = f"results/searches/{record['search']}/search.html"
+        rows["look next"] = str(SearchResults.of(Path(), record["search"]).page)
     return Group(table(rows), _front(record)) if len(record["front"]) > 1 else table(rows)
 
 

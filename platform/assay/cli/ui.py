@@ -1,4 +1,4 @@
-"""`assay ui`: look at runs and models in MLflow's pages, and at what else `assay up` has started."""
+"""`assay ui`: show runs and models in MLflow's pages, and the other pages that `assay up` has started."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from assay.services.running import Running
     from assay.settings import Settings
 
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Where to listen, on 127.0.0.1.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on, at 127.0.0.1.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")]
 
 
 def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False) -> None:
-    """Show MLflow's, Prefect's and Ray's pages if `assay up` has started them; else start MLflow's until Ctrl-C.
+    """Show the pages of MLflow, Prefect and Ray if `assay up` has started them. If not, run MLflow's until Ctrl-C.
 
-    With a tracking server of its own (ASSAY_TRACKING_URI=https://...), show and open that one instead.
+    If ASSAY_TRACKING_URI is the address of a server, show and open that one instead.
 
     Example: assay ui --port 5050
     """
@@ -45,7 +45,7 @@ def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False
 
 
 def _services(settings: Settings, found: Running) -> dict[str, Any]:
-    """The pages of all that is up, MLflow's as the one to open."""
+    """The pages of all running services; MLflow's is the one to open."""
     from assay.services.credentials import CREDENTIALS, load_credentials
     from assay.services.setup import pages
 
@@ -68,9 +68,9 @@ def _serve(settings: Settings, port: int, as_json: bool, browse: bool) -> None:
             require_login(service.url, credentials)
             shown = {"url": service.url, "user": credentials.user, "credentials_file": str(credentials.file)}
             _show(shown, as_json, browse)
-            log("press Ctrl-C to end it")
+            log("press Ctrl-C to stop it")
             server.wait_stop(stop)
-    log(f"{service.name} has ended")
+    log(f"{service.name} has stopped")
 
 
 def _require_runs(settings: Settings) -> None:
@@ -79,7 +79,7 @@ def _require_runs(settings: Settings) -> None:
 
     database = sqlite_file(settings.tracking)
     if database is not None and not database.is_file():
-        raise InputError(f"{database}: nothing to show yet: run `make demo` or `assay train EXPERIMENT`")
+        raise InputError(f"{database}: no runs yet: run `make demo` or `assay train EXPERIMENT`")
 
 
 def _show(result: Mapping[str, Any], as_json: bool, browse: bool) -> None:

@@ -24,11 +24,12 @@ from assay.config.plugin import load_importer
 from assay.data.annotations import KINDS, class_counts
 from assay.data.images import Rejected, canonical, decode
 from assay.data.pack import Packed, Packer
-from assay.data.samples import Progress, Sample, Scan, SourceChanged
+from assay.data.samples import Sample, Scan, SourceChanged
 from assay.data.split import SPLITS, Division, split_samples
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, known
 from assay.files import new_folder, swapped, write_atomic
+from assay.progress import Progress
 
 CARD = "dataset.json"
 _CHUNK = 32

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from assay.config.plugin import FolderSource
 from assay.data.images import ImageFacts, Rejected, inspect
-from assay.data.samples import Box, Progress, Sample, SourceChanged
+from assay.data.samples import Box, Sample, SourceChanged
 from assay.errors import InputError
+from assay.progress import Progress
 
 MAX_BYTES = 512 * 2**20
 """The largest file that is read."""

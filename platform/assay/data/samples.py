@@ -9,9 +9,6 @@ from hashlib import sha256
 from assay.data.images import ImageFacts, inspect
 from assay.errors import InputError
 
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what) while something long runs."""
-
 
 class SourceChanged(InputError):
     """The raw data are not those that the config names. `folder` is where they lie."""

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from assay.data.version import folder_hash, recorded_hash, remember
 from assay.errors import InputError, WorkError
 from assay.files import sync
 from assay.log import Log
+from assay.progress import PlainProgress
 from assay.settings import Settings
 from assay.storage.dataset_cache import Place, amount
 from assay.storage.dvc_remote import Damaged, Remote, check_version, open_remote
 
 BLOCK = 4 * 2**20
-SAY_SECONDS = 2.0
 
 
 def dataset_folder(root: Path, name: str, version: str, local: Path, cache: Path, limit_bytes: int, log: Log) -> Path:
@@ -90,10 +90,8 @@ def _fetch(place: Place, remote: Remote) -> None:
     if here:
         place.log(f"dataset {place.name}: {place.folder} was changed; {len(wanted)} files are fetched again")
     place.reserve({path: sizes[path] for path in wanted})
-    progress = _Progress(place, sum(sizes[path] for path in wanted))
-    for path, md5 in wanted.items():
-        remote.tried(partial(_copy, place, remote, md5, path, progress))
-        progress.before += sizes[path]
+    began = time.monotonic()
+    total = _copy_all(place, remote, wanted, sizes)
     if here:
         _mend(place, here.keys() - files.keys(), wanted)
     else:
@@ -103,10 +101,25 @@ def _fetch(place: Place, remote: Remote) -> None:
     remember(place.folder, place.hidden("hashes.json"), wanted)
     if place.found()[0] != place.version:
         raise WorkError(f"dataset {place.name!r}: {place.folder} changes while it is fetched: find who writes there")
-    progress.end()
+    seconds = time.monotonic() - began
+    place.log(f"dataset {place.name}: {amount(total)} fetched in {seconds:.0f} s, kept in {place.folder}")
 
 
-def _copy(place: Place, remote: Remote, md5: str, path: str, progress: _Progress) -> None:
+def _copy_all(place: Place, remote: Remote, wanted: Mapping[str, str], sizes: Mapping[str, int]) -> int:
+    """Copy files of a version from the remote; returns their bytes."""
+    progress = PlainProgress(f"dataset {place.name}:", place.log, amount, last=False)
+    total, before = sum(sizes[path] for path in wanted), 0
+    for path, md5 in wanted.items():
+
+        def show(copied: int, before: int = before) -> None:
+            progress(before + copied, total)
+
+        remote.tried(partial(_copy, place, remote, md5, path, show))
+        before += sizes[path]
+    return total
+
+
+def _copy(place: Place, remote: Remote, md5: str, path: str, show: Callable[[int], None]) -> None:
     """Copy a file of a version from the remote, and compare what came with its hash."""
     digest, copied = hashlib.md5(usedforsecurity=False), 0
     with place.plain_errors():
@@ -119,7 +132,7 @@ def _copy(place: Place, remote: Remote, md5: str, path: str, progress: _Progress
                 rest = memoryview(block)
                 while rest:
                     rest = rest[target.write(rest) :]
-            progress.show(copied)
+            show(copied)
         with place.plain_errors():
             target.truncate()
             os.fsync(target)
@@ -171,28 +184,3 @@ def _mend_remote(remote: Remote, name: str, version: str, *damaged: str) -> str:
     """How to put a version right. `dvc push` trusts a listing: while it is there, no file of it is sent again."""
     objects = " and ".join(remote.shown(md5) for md5 in (*damaged, version))
     return f"delete {objects}, and run `dvc push data@{name}` on a machine that has the dataset"
-
-
-class _Progress:
-    """Tells every two seconds how far a fetch is. `before` is what the files before this one took."""
-
-    def __init__(self, place: Place, total: int) -> None:
-        self._place, self._total = place, total
-        self.before = 0
-        self._began = self._said = time.monotonic()
-
-    def show(self, copied: int) -> None:
-        now = time.monotonic()
-        if now - self._said < SAY_SECONDS:
-            return
-        self._said, done = now, self.before + copied
-        rate = done / (now - self._began)
-        left = f"{(self._total - done) / rate:.0f} s left"
-        self._log(f"{amount(done)} of {amount(self._total)}, {rate / 1e6:.0f} MB/s, {left}")
-
-    def end(self) -> None:
-        seconds = time.monotonic() - self._began
-        self._log(f"{amount(self._total)} fetched in {seconds:.0f} s, kept in {self._place.folder}")
-
-    def _log(self, what: str) -> None:
-        self._place.log(f"dataset {self._place.name}: {what}")

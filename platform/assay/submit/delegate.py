@@ -21,14 +21,14 @@ from assay.submit.package import pack
 from assay.submit.ray_jobs import Cluster
 from assay.submit.submit import Command, Work, checked, command_of, key_of, start
 from assay.tracking.tracker import Tracker
-from assay.usecases.helpers import search_outputs
-from assay.usecases.train import Request, written
+from assay.usecases.helpers.results import SearchResults, write_search
+from assay.usecases.train import TrainRequest, found_record, write_results
 from assay.usecases.tune import TuneRequest
 
 LOOPBACK = ("127.", "localhost", "[::1]")
 
 
-def train_there(request: Request, settings: Settings, log: Log) -> dict[str, Any]:
+def train_there(request: TrainRequest, settings: Settings, log: Log) -> dict[str, Any]:
     """Train, continue or find the run of an experiment on the cluster; its record, and its outputs here."""
     assert settings.cluster
     cluster, tracker, command = Cluster(settings.cluster), Tracker(settings), command_of(request)
@@ -36,12 +36,13 @@ def train_there(request: Request, settings: Settings, log: Log) -> dict[str, Any
     work = checked(command, settings)
     found = tracker.find(request.experiment, work.fingerprint) if work.fingerprint and not request.new else None
     if found is not None and found.info.status == "FINISHED":
-        log(f"nothing to train: run {found.info.run_id} has these very inputs")
-        record = {**tracker.record(found.info.run_id), "trained_steps": 0}
+        log(f"nothing to train: run {found.info.run_id} has exactly these inputs")
+        record = found_record(found.info.run_id, tracker)
     else:
         record = _done_there(command, work, cluster, settings, log)
         _require_run(record["run_id"], tracker)
-    return written(request, record, settings, tracker)
+    write_results(request, record, settings, tracker)
+    return record
 
 
 def tune_there(request: TuneRequest, settings: Settings, log: Log) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def tune_there(request: TuneRequest, settings: Settings, log: Log) -> dict[str, 
     _require_shared_tracking(settings, cluster)
     record = _done_there(command, checked(command, settings), cluster, settings, log)
     _require_run(record["search_id"], tracker)
-    search_outputs.write(settings.search_folder(request.search), record, tracker)
+    write_search(SearchResults.of(settings.root, request.search), record, tracker)
     return record
 
 

@@ -27,7 +27,7 @@ from assay.tracking.provenance import file_hashes, fingerprint, inputs_sha256
 from assay.tune import objectives
 from assay.tune.space import bound
 from assay.usecases.helpers.places import require_repository
-from assay.usecases.train import Request
+from assay.usecases.train import TrainRequest
 from assay.workers.ray_environment import RAY_ENVIRONMENT
 
 VERBS = ("train", "tune", "evaluate", "register")
@@ -181,7 +181,7 @@ def require_no_secret(command: Command) -> None:
             )
 
 
-def command_of(request: Request) -> Command:
+def command_of(request: TrainRequest) -> Command:
     """The command line of a training."""
     words = ["train", request.experiment]
     words += [word for assignment in request.assignments for word in ("--set", assignment)]

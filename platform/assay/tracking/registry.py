@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.config.schema import resolved
 from assay.errors import InputError, WorkError
+from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
 
@@ -103,13 +104,13 @@ class Registry:
 
         with tempfile.TemporaryDirectory() as folder:
             save_model(Path(folder) / "model", run_id, config, dataset, task)
-            self.client.log_artifacts(run_id, str(Path(folder) / "model"), "model")
+            self.client.log_artifacts(run_id, str(Path(folder) / "model"), artifacts.MODEL)
         try:
             self.client.create_registered_model(model)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = f"{self.tracker.get(run_id).info.artifact_uri}/model"
+        source = f"{self.tracker.get(run_id).info.artifact_uri}/{artifacts.MODEL}"
         return self.client.create_model_version(model, source, run_id)
 
     def crown(self, version: ModelVersion, report: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from assay.errors import InputError, Unavailable, known
 from assay.redaction import redact, redact_known
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
+from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.reach import connect, one_line, shown
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-RECORD = "record.json"
-CONFIG = "provenance/config.json"
 BATCH = 1000  # metrics that MLflow takes in one call
 
 
@@ -74,7 +73,7 @@ class Tracker:
         """Give a run all that explains it, if the process that created it did not come that far."""
         from mlflow.entities import RunTag
 
-        if Path(CONFIG).name in self.names(run_id, "provenance"):
+        if Path(artifacts.CONFIG).name in self.names(run_id, artifacts.PROVENANCE):
             return
         tags = [RunTag(PREFIX + name, value) for name, value in provenance.tags.items()]
         self.client.log_batch(run_id, tags=tags)
@@ -82,11 +81,11 @@ class Tracker:
         self._log_texts(run_id, provenance)
 
     def _log_texts(self, run_id: str, provenance: Provenance) -> None:
-        self.log_text(run_id, "provenance/packages.json", json.dumps(dict(provenance.packages), indent=2))
+        self.log_text(run_id, artifacts.PACKAGES, json.dumps(dict(provenance.packages), indent=2))
         if provenance.diff:
-            self.log_text(run_id, "provenance/working-tree.diff", provenance.diff)
+            self.log_text(run_id, artifacts.DIFF, provenance.diff)
         config = json.dumps(redact_known(provenance.config), indent=2)
-        self.log_text(run_id, CONFIG, config)  # last: it says that all is there
+        self.log_text(run_id, artifacts.CONFIG, config)  # last: it says that all is there
 
     def begin(self, experiment: str, provenance: Provenance, parent: str | None = None, name: str = "") -> str:
         """A new run with its parameters, tags and inputs; `parent` is the search that a trial belongs to."""
@@ -195,9 +194,9 @@ class Tracker:
 
     def copy_provenance(self, source: str, target: str) -> None:
         """Give a trial the texts that its search has for all of its trials."""
-        for name in self.names(source, "provenance"):
-            if name != "config.json":
-                self.log_bytes(target, f"provenance/{name}", self.read_bytes(source, f"provenance/{name}"))
+        for name in (f"{artifacts.PROVENANCE}/{name}" for name in self.names(source, artifacts.PROVENANCE)):
+            if name != artifacts.CONFIG:
+                self.log_bytes(target, name, self.read_bytes(source, name))
 
     def log_text(self, run_id: str, name: str, text: str) -> None:
         self.log_bytes(run_id, name, text.encode())
@@ -240,7 +239,7 @@ class Tracker:
 
     def record(self, run_id: str) -> dict[str, Any]:
         """What `assay train` printed when the run finished."""
-        record: dict[str, Any] = json.loads(self.read_bytes(run_id, RECORD))
+        record: dict[str, Any] = json.loads(self.read_bytes(run_id, artifacts.RECORD))
         return record
 
     def _experiment_id(self, name: str) -> str:

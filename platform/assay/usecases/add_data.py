@@ -1,4 +1,4 @@
-"""`assay data add`: from a folder of images to a recorded version and an experiment that can be run, or to nothing."""
+"""`assay data add`: from a folder of images to a recorded version and an experiment. It does all of it or nothing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from assay.config.schema import resolved
 from assay.data.dataset import build, divide, read_card, refuse_overlap, scan_source
 from assay.data.importers import detect, folder_kinds
 from assay.data.raw import folder_digest, has_empty_folder
-from assay.data.samples import Progress
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, WorkError, known
 from assay.files import new_folder, swapped, write_atomic
+from assay.progress import Progress
 
 _BOM = "\ufeff"
 
@@ -32,16 +32,16 @@ _BOM = "\ufeff"
 def add_folder(root: Path, name: str, folder: Path, kind: str | None, progress: Progress) -> dict[str, Any]:
     """Pack a folder of images, record the version with DVC, and add its blocks to `params.yaml`.
 
-    `kind` None takes the kind of the dataset that is there already, else the one whose layout the folder has. Adding an
+    If `kind` is None, it is that of the existing dataset, or for a new one detected from the folder. Adding an
     unchanged folder again changes nothing; a changed one becomes the new version. On any failure and on Ctrl-C,
-    `params.yaml`, `dvc.lock` and the dataset are what they were.
+    `params.yaml`, `dvc.lock` and the dataset are restored.
 
-    Returns what the card says, `kind`, `changed`, `new` (the dataset was not there before), `experiment`, the name of
-    the experiment that was added (None where it existed, or no task is for such data), and its `task`.
+    Returns the contents of the card, `kind`, `changed`, `new` (the dataset did not exist before), `experiment`, the
+    name of the experiment that was added (None if it existed, or if no task fits such data), and its `task`.
 
     Raises:
-        InputError: the name, the project or the folder is unfit; nothing was written.
-        WorkError: DVC failed; all was put back.
+        InputError: something is wrong with the name, the project or the folder; nothing was written.
+        WorkError: DVC failed; everything was restored.
     """
     params = _require_project(root, name)
     raw = folder.resolve()
@@ -50,7 +50,7 @@ def add_folder(root: Path, name: str, folder: Path, kind: str | None, progress: 
     target = root / "data" / name
     refuse_overlap(raw, target.resolve(), name)
     path = raw.relative_to(root.resolve()).as_posix() if raw.is_relative_to(root.resolve()) else str(raw)
-    with _alone(root):
+    with _only_one(root):
         old = params.datasets.get(name)
         kind = _kind(name, raw, kind, old)
         if old is not None and _is_current(root, name, old, path, raw, target):
@@ -63,13 +63,13 @@ def add_folder(root: Path, name: str, folder: Path, kind: str | None, progress: 
 
 
 def _kind(name: str, raw: Path, kind: str | None, old: DatasetConfig | None) -> str:
-    """The kind of the folder. Raises `InputError` for an unknown one, and for one that the dataset is not of."""
+    """The kind of the folder. Raises `InputError` for an unknown kind, and for a kind other than the dataset's."""
     if kind is not None and kind not in folder_kinds():
         raise InputError(f"--kind: {known('kind of folder', kind, folder_kinds())}")
     if old is None:
         return kind or detect(raw)
     if kind not in (None, old.source.kind) or not isinstance(old.source, FolderSource):
-        raise InputError(f"datasets.{name} exists and is of kind {old.source.kind!r}: choose another name")
+        raise InputError(f"datasets.{name} already exists with kind {old.source.kind!r}: choose another name")
     return old.source.kind
 
 
@@ -79,19 +79,19 @@ def _state(root: Path, name: str) -> tuple[bytes, str | None]:
 
 def _require_project(root: Path, name: str) -> Params:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
-        raise InputError(f"{name!r}: a name has small letters, digits, - and _, and begins with a letter or digit")
+        raise InputError(f"{name!r}: a name has at most 63 lower-case letters, digits, - and _, and not - or _ first")
     if not any((parent / ".git").exists() for parent in (root, *root.parents)):
         raise InputError(f"{root}: not a git repository: run `git init`")
     if not (root / ".dvc").is_dir():
-        raise InputError(f"{root}: no DVC repository: run `dvc init`")
+        raise InputError(f"{root}: not a DVC repository: run `dvc init`")
     if not (root / "dvc.yaml").is_file():
-        raise InputError(f"{root}: no dvc.yaml, which holds the stages: run `git checkout dvc.yaml`")
+        raise InputError(f"{root}: dvc.yaml with the stages is missing: run `git checkout dvc.yaml`")
     return load_params(root / "params.yaml")
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """One `data add` at a time: two would put back each other's `params.yaml`."""
+def _only_one(root: Path) -> Iterator[None]:
+    """Allow only one `data add` at a time: two would overwrite each other's `params.yaml`."""
     from filelock import FileLock, Timeout
 
     (root / ".assay").mkdir(exist_ok=True)
@@ -99,11 +99,11 @@ def _alone(root: Path) -> Iterator[None]:
         with FileLock(root / ".assay" / "add.lock", timeout=0):
             yield
     except Timeout:
-        raise InputError("another `assay data add` is running in this project: wait for it to end") from None
+        raise InputError("another `assay data add` is running in this project: wait until it has finished") from None
 
 
 def _is_current(root: Path, name: str, old: DatasetConfig, path: str, raw: Path, target: Path) -> bool:
-    """Whether the very same folder is already added, packed and recorded."""
+    """Whether exactly this folder is already added, packed and recorded."""
     assert isinstance(old.source, FolderSource)
     if old.source.path != path or not target.is_dir():
         return False
@@ -111,14 +111,14 @@ def _is_current(root: Path, name: str, old: DatasetConfig, path: str, raw: Path,
     if recorded is None or recorded != folder_hash(target, root / ".assay" / "hashes.json")[0]:
         return False
     if has_empty_folder(raw):
-        return False  # the digest knows files only, and a new empty folder may be a class without images
+        return False  # the digest covers only files, and a new empty folder may be a class without images
     return bool(folder_digest(raw) == old.source.sha256)
 
 
 def _import(
     root: Path, name: str, source: SourceConfig, old: DatasetConfig | None, params: Params, progress: Progress
 ) -> tuple[Card, dict[str, Any] | None]:
-    """Scan, pack, put in place, record; the card and the block of the new experiment."""
+    """Scan, pack, put in place and record; returns the card and the block of the new experiment."""
     target = root / "data" / name
     config = old.model_copy(update={"source": source}) if old else DatasetConfig(source=source)
     scan = scan_source(root, name, config, target, progress)
@@ -141,12 +141,12 @@ def _import(
         write_atomic(params_file, after)
         _record(root, name)
         if recorded_hash(root, name) != folder_hash(target, root / ".assay" / "hashes.json")[0]:
-            raise WorkError(f"dvc.lock does not hold the version of {name!r} that was packed; all was put back")
+            raise WorkError(f"dvc.lock records another version of {name!r} than was packed, so everything was restored")
     return card, experiment
 
 
 def first_experiment(name: str, card: Card) -> dict[str, Any] | None:
-    """The block of the first task that has a starter for such data; None where no task is for them."""
+    """The block from the first task with a starter for such data; None if there is no such task."""
     for task in task_names():
         block = load_config(task).starter(card)
         if block is not None:
@@ -162,7 +162,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _parsed(content: bytes, root: Path) -> dict[str, Any]:
-    """The new `params.yaml` as data, read the way every command will read it."""
+    """The new `params.yaml` as data, as every command will read it."""
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(dir=root / ".assay") as folder:
@@ -173,7 +173,7 @@ def _parsed(content: bytes, root: Path) -> dict[str, Any]:
 
 @contextmanager
 def _restored(path: Path) -> Iterator[None]:
-    """Put a file back, byte by byte, if the block fails."""
+    """Restore a file, byte for byte, if the block fails."""
     before = path.read_bytes() if path.exists() else None
     try:
         yield
@@ -188,7 +188,7 @@ def _restored(path: Path) -> Iterator[None]:
 def _edited(
     content: bytes, name: str, config: DatasetConfig, old: DatasetConfig | None, experiment: dict[str, Any] | None
 ) -> bytes:
-    """`params.yaml` with the dataset's block added or brought up to date, and a new experiment's block."""
+    """`params.yaml` with the dataset's block added or updated, and a new experiment's block."""
     text = content.decode("utf-8")
     mark = _BOM if text.startswith(_BOM) else ""
     text = text.removeprefix(_BOM)
@@ -205,7 +205,7 @@ def _edited(
 
 
 def _record(root: Path, name: str) -> None:
-    """Have DVC take the folder as the output of its stage. Raises `WorkError` with what DVC says."""
+    """Let DVC record the folder as the output of its stage. Raises `WorkError` with DVC's message."""
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "commit", "--force", f"data@{name}"]
     process = subprocess.Popen(
         command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -219,11 +219,11 @@ def _record(root: Path, name: str) -> None:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines
         detail = errors[0] if errors else f"exit code {process.returncode}"
-        raise WorkError(f"DVC could not record data@{name}; all was put back. It says: {detail}")
+        raise WorkError(f"DVC could not record data@{name}, so everything was restored: {detail}")
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Stop DVC so that it still lets go of its locks; only then may anything be put back."""
+    """Stop DVC so that it releases its locks; only then may anything be restored."""
     process.send_signal(signal.SIGINT)
     try:
         process.wait(10)

@@ -1,4 +1,4 @@
-"""`--apply`: a trial of a search becomes an experiment of its own in `params.yaml`, for its owner to review."""
+"""`assay tune --apply`: a trial of a search becomes an experiment in `params.yaml`, for you to review."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from assay.files import write_atomic
 from assay.settings import Settings
 
 
-def apply(record: Mapping[str, Any], trial: int | None, settings: Settings) -> dict[str, Any]:
-    """Add `experiments.<search>` with the values of the best trial, or of another one of the front.
+def apply_trial(record: Mapping[str, Any], trial: int | None, settings: Settings) -> dict[str, Any]:
+    """Add `experiments.<search>` with the values of the best trial, or of another trial of the front.
 
-    Nothing that stands in the file is changed; `git diff` shows the addition. Once more with the same trial: nothing.
+    Nothing else in the file changes; `git diff` shows the addition. Applying the same trial again does nothing.
 
     Raises:
-        InputError: no such trial on the front, or there is another experiment of that name.
+        InputError: no such trial on the front, or a different experiment has that name.
     """
     name, path = record["search"], settings.params_file
-    found = {entry["trial"]: entry for entry in record["front"]}
+    front = {entry["trial"]: entry for entry in record["front"]}
     chosen = record["best"]["trial"] if trial is None else trial
-    if chosen not in found:
-        raise InputError(f"--trial {chosen}: not on the front, which is {', '.join(map(str, found))}")
+    if chosen not in front:
+        raise InputError(f"--trial {chosen}: not on the front; choose one of {', '.join(map(str, front))}")
     params = load_params(path)
-    values = {**params.search(name).set, **found[chosen]["config"]}
+    values = {**params.search(name).set, **front[chosen]["config"]}
     wanted = replaced(params.experiment(record["experiment"]), values.items(), f"trial {chosen}:")
     done = {"experiment": name, "trial": chosen, "file": path.name}
     if name in params.experiments:
         if params.experiments[name] == wanted:
             return {**done, "changed": False}
-        raise InputError(f"params.yaml: experiments.{name} is there already and is another: rename or remove it first")
-    block = written(read_yaml(path)["experiments"][record["experiment"]], values, wanted)
+        raise InputError(f"params.yaml: experiments.{name} already exists with other settings: rename or remove it")
+    block = trial_block(read_yaml(path)["experiments"][record["experiment"]], values, wanted)
     text = path.read_text(encoding="utf-8")
     write_atomic(path, add_block(text, "experiments", name, Block(block)).encode())
     return {**done, "changed": True}
 
 
-def written(block: Mapping[str, Any], values: Mapping[str, Any], wanted: ExperimentConfig) -> dict[str, Any]:
-    """The block of `wanted`: that of the experiment it comes from, and what differs."""
+def trial_block(block: Mapping[str, Any], values: Mapping[str, Any], wanted: ExperimentConfig) -> dict[str, Any]:
+    """The block of `wanted` for `params.yaml`: `block`, the experiment that was searched, and what differs."""
     new: dict[str, Any] = copy.deepcopy(dict(block))
     whole = resolved(wanted)
     for key in values:

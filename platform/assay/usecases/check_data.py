@@ -1,4 +1,4 @@
-"""Looking at everything again: is a dataset version what was recorded, and can all of it be read?"""
+"""`assay data check`: is a dataset version what was recorded, and can all of it be read?"""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from assay.data.annotations import KINDS
 from assay.data.dataset import difference, open_dataset, read_card
 from assay.data.images import Rejected, decode
 from assay.data.pack import Packed
-from assay.data.samples import Progress
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError
+from assay.progress import Progress
 
 
 def check_dataset(root: Path, name: str, config: DatasetConfig, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Compare all files with `dvc.lock`, decode all images, and look whether the raw data are still the same.
+    """Compare all files with `dvc.lock`, decode all images, and check whether the raw data has changed.
 
-    Returns `ok`, `problems` (the version is damaged), `warnings` (it is sound, but cannot be made anew as it is) and
-    what the card says. Raises `InputError` where there is no readable version at all.
+    Returns `ok`, `problems` (the version is damaged), `warnings` (it is sound, but cannot be rebuilt from the raw data)
+    and the contents of the card. Raises `InputError` if there is no readable version at all.
     """
     if not folder.is_dir():
-        open_dataset(root, name, folder)  # says what is missing and how to mend it
+        open_dataset(root, name, folder)  # raises the error that names what is missing and the fix
     card = read_card(folder, name)
     recorded = recorded_hash(root, name)
     found, md5s = folder_hash(folder, None)
@@ -62,7 +62,7 @@ def _check_rows(folder: Path, card: Card, progress: Progress) -> list[str]:
             if len(packed) != count:
                 problems.append(f"{split}: {len(packed)} samples instead of {count}")
             if not packed.fits(KINDS[card.annotation].schema):
-                problems.append(f"{split}: the columns are not those of the annotation {card.annotation!r}")
+                problems.append(f"{split}: the columns do not match the annotation {card.annotation!r}")
                 continue
             for index in range(len(packed)):
                 problem = _check_row(packed, index, card)
@@ -74,14 +74,14 @@ def _check_rows(folder: Path, card: Card, progress: Progress) -> list[str]:
 
 
 def _check_row(packed: Packed, index: int, card: Card) -> str | None:
-    """What is wrong with one sample; damaged files can make Arrow itself fail."""
+    """What is wrong with one sample, or None. Damaged files can make Arrow itself fail."""
     try:
         row = packed.row(index)
         pixels = decode(bytes(packed.image(index)), card.channels)
     except Rejected as error:
         return str(error)
     except Exception as error:
-        return f"not readable: {' '.join(str(error).split())}"
+        return f"cannot be read: {' '.join(str(error).split())}"
     size = (row["height"], row["width"])
     if pixels.shape[1:] != size:
         return f"{row['name']}: height and width {pixels.shape[1:]} instead of {size}"
@@ -97,7 +97,7 @@ def _check_raw(root: Path, name: str, config: DatasetConfig) -> list[str]:
 
     raw = (root / path).resolve()
     if not raw.is_dir():
-        return [f"the folder {path} is missing: the packed version stays usable, but cannot be made anew"]
+        return [f"the folder {path} is missing: the packed version is usable, but cannot be rebuilt"]
     if folder_digest(raw) != recorded:
-        return [f"the folder {path} changed since it was added: run `assay data add {name} {path}` to take it"]
+        return [f"the folder {path} has changed since it was added: to use it, run `assay data add {name} {path}`"]
     return []

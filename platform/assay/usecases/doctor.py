@@ -1,8 +1,7 @@
-"""What may keep a project from working on this machine, each with its mend.
+"""`assay doctor`: what may keep a project from working on this machine, each finding with its fix.
 
-Only the standard library and `packaging` are imported at the top, so that the doctor can name whatever else is
-missing. The rules are pure functions of what was found; the probes find it. A check that is fine but has a `fix`
-is a warning.
+Only the standard library and `packaging` are imported at the top, so that it can name whatever else is missing. The
+rules are pure functions of what the probes find.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ _INSTALL_ALL = f"{_INSTALL} -e ."
 
 
 @dataclass(frozen=True)
-class Check:
-    """One finding. `fix` is the mend of a failure or, where `ok`, what would be better."""
+class Finding:
+    """What one check found. If it is `ok` and has a `fix`, it is a warning."""
 
     name: str
     ok: bool
@@ -50,7 +49,7 @@ class Check:
 
 @dataclass(frozen=True)
 class KnownBad:
-    """Versions that do not work together: what happens, and the mend."""
+    """Versions that do not work together, what happens then, and the fix."""
 
     versions: Mapping[str, str]
     symptom: str
@@ -73,12 +72,12 @@ KNOWN_BAD = (
 
 
 def diagnose(port: int = UI_PORT) -> dict[str, Any]:
-    """Run every check on this machine and the project here: `{ok, checks}`."""
-    checks = list(_all_checks(port))
-    return {"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}
+    """Run every check on this machine and the project here; returns `{ok, checks}`."""
+    findings = list(_all_findings(port))
+    return {"ok": all(finding.ok for finding in findings), "checks": [asdict(finding) for finding in findings]}
 
 
-def _all_checks(port: int) -> Iterator[Check]:
+def _all_findings(port: int) -> Iterator[Finding]:
     yield check_python(sys.version.split()[0])
     settings, root, project = find_project()
     yield project
@@ -95,24 +94,24 @@ def _all_checks(port: int) -> Iterator[Check]:
     if settings is not None and settings.storage:
         yield check_folder("run storage", settings.runs)
     yield check_shared_memory(*shared_memory())
-    yield Check("hardware", True, hardware())
+    yield Finding("hardware", True, hardware())
     tracking = settings.tracking if settings else f"sqlite:///{state / 'mlflow.db'}"
     yield _guarded("tracking store", lambda: check_tracking(tracking))
     yield _guarded("services", lambda: check_services(state, port))
 
 
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
-    """A check that may need a package which is not there."""
+def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    """The finding of a check that may need a missing package."""
     try:
         return check()
     except ImportError as error:
-        return Check(name, False, f"not checked: {error}", _INSTALL_ALL)
+        return Finding(name, False, f"not checked: {error}", _INSTALL_ALL)
 
 
-def check_python(version: str) -> Check:
+def check_python(version: str) -> Finding:
     if PYTHONS.contains(version, prereleases=True):
-        return Check("python", True, version)
-    return Check("python", False, f"{version}; Assay is known to work on {PYTHONS}", "make an environment with 3.11")
+        return Finding("python", True, version)
+    return Finding("python", False, f"{version}; Assay is known to work on {PYTHONS}", "use Python 3.11")
 
 
 def check_packages(
@@ -120,52 +119,54 @@ def check_packages(
     versions: Mapping[str, str],
     constraints: Mapping[str, str],
     found: Callable[[str], bool],
-) -> Iterator[Check]:
-    """Each direct dependency: there, with its extras, importable, and of the version known to work.
+) -> Iterator[Finding]:
+    """Each direct dependency: installed with its extras, importable, and of the version known to work.
 
-    `versions` and `constraints` map canonical names to versions; `found` says whether a package's module is there.
+    `versions` and `constraints` map canonical names to versions; `found` tests whether a package's module exists.
     """
     if not requirements:
-        yield Check("package assay", False, "not installed as a package", _INSTALL_ALL)
+        yield Finding("package assay", False, "not installed as a package", _INSTALL_ALL)
     if not constraints:
-        yield Check("constraints.txt", True, "not found: versions are not compared", "run this in Assay's checkout")
+        yield Finding(
+            "constraints.txt", True, "not found: versions are not compared", "run this in a checkout of Assay"
+        )
     for requirement in requirements:
         yield _check_package(requirement, versions, constraints, found)
 
 
 def _check_package(
     requirement: Requirement, versions: Mapping[str, str], constraints: Mapping[str, str], found: Callable[[str], bool]
-) -> Check:
+) -> Finding:
     name, key, spelt = f"package {requirement.name}", canonicalize_name(requirement.name), str(requirement)
     fix = f"{_INSTALL} '{spelt}'"
     if key not in versions:
-        return Check(name, False, "not installed", fix)
+        return Finding(name, False, "not installed", fix)
     version, known = versions[key], constraints.get(key, "")
     if not found(key):
-        return Check(name, False, f"{version} is recorded, but its module is missing", f"{fix} --force-reinstall")
+        return Finding(name, False, f"{version} is installed, but its module is missing", f"{fix} --force-reinstall")
     missing = [part for part in extra_parts(requirement) if part not in versions]
     if missing:
-        return Check(name, False, f"{spelt} is incomplete: {', '.join(missing)} missing", fix)
+        return Finding(name, False, f"{spelt} is incomplete: {', '.join(missing)} missing", fix)
     if not requirement.specifier.contains(version, prereleases=True):
-        return Check(name, False, f"{version}; needed is {requirement.specifier}", fix)
+        return Finding(name, False, f"{version}, but {requirement.specifier} is required", fix)
     if known and not _same(version, known):
-        return Check(name, True, f"{version}, not {known} of constraints.txt: not known to work", fix)
-    return Check(name, True, version)
+        return Finding(name, True, f"{version}, not {known} as in constraints.txt: not known to work", fix)
+    return Finding(name, True, version)
 
 
-def check_combinations(versions: Mapping[str, str], table: Sequence[KnownBad] = KNOWN_BAD) -> Iterator[Check]:
-    """One failed check for each known-bad set of versions; one good one if there is none."""
+def check_combinations(versions: Mapping[str, str], table: Sequence[KnownBad] = KNOWN_BAD) -> Iterator[Finding]:
+    """One failure for each known-bad set of versions, or a single good finding."""
     found = [bad for bad in table if all(_fits(versions.get(name), spec) for name, spec in bad.versions.items())]
     for bad in found:
         together = " with ".join(f"{name} {versions[name]}" for name in bad.versions)
-        yield Check("combination " + "+".join(bad.versions), False, f"{together}: {bad.symptom}", bad.fix)
+        yield Finding("combination " + "+".join(bad.versions), False, f"{together}: {bad.symptom}", bad.fix)
     torch, vision = versions.get("torch", ""), versions.get("torchvision", "")
     builds = [version.partition("+")[2] for version in (torch, vision)]
     if torch and vision and builds[0] != builds[1]:
-        detail = f"torch {torch} with torchvision {vision}: not of the same build; importing torchvision fails"
-        yield Check("combination torch builds", False, detail, "install both from the same index")
+        detail = f"torch {torch} with torchvision {vision}: not of the same build, so importing torchvision fails"
+        yield Finding("combination torch builds", False, detail, "install both from the same index")
     elif not found:
-        yield Check("combinations", True, "no versions that are known to break each other")
+        yield Finding("combinations", True, "no versions that are known to break each other")
 
 
 def _fits(version: str | None, specifier: str) -> bool:
@@ -173,15 +174,15 @@ def _fits(version: str | None, specifier: str) -> bool:
 
 
 def _same(version: str, known: str) -> bool:
-    """Equal as versions; the build (`+cpu`) does not count."""
+    """Whether two versions are equal apart from the build (`+cpu`)."""
     try:
         return Version(version).public == Version(known).public
     except InvalidVersion:
         return version == known
 
 
-def find_project() -> tuple[Settings | None, Path, Check]:
-    """The settings and the project's folder; without a project, the current folder stands in."""
+def find_project() -> tuple[Settings | None, Path, Finding]:
+    """The settings and the project's folder; without a project, the current folder."""
     try:
         from assay.settings import Settings
 
@@ -189,81 +190,81 @@ def find_project() -> tuple[Settings | None, Path, Check]:
         root = settings.root
     except ImportError as error:
         here = Path(os.environ.get("ASSAY_PROJECT") or Path.cwd())
-        return None, here, Check("project", False, f"settings not readable: {error}", _INSTALL_ALL)
-    except (AssayError, ValueError) as error:  # no project here, or a setting that does not fit
+        return None, here, Finding("project", False, f"the settings cannot be read: {error}", _INSTALL_ALL)
+    except (AssayError, ValueError) as error:  # no project here, or an invalid setting
         line = " ".join(str(error).split())
-        return None, Path.cwd(), Check("project", False, line, "cd into the project, or set ASSAY_PROJECT")
-    return settings, root, Check("project", True, str(root))
+        return None, Path.cwd(), Finding("project", False, line, "cd into the project, or set ASSAY_PROJECT")
+    return settings, root, Finding("project", True, str(root))
 
 
-def check_params(file: Path) -> Check:
-    """`params.yaml`: every line that is wrong."""
+def check_params(file: Path) -> Finding:
+    """Every wrong line of `params.yaml`."""
     from assay.config.params import load_params
 
     try:
         params = load_params(file)
     except AssayError as error:
-        return Check("params.yaml", False, str(error), "correct these lines")
-    return Check("params.yaml", True, f"{len(params.datasets)} datasets, {len(params.experiments)} experiments")
+        return Finding("params.yaml", False, str(error), "correct these lines")
+    return Finding("params.yaml", True, f"{len(params.datasets)} datasets, {len(params.experiments)} experiments")
 
 
-def check_git(root: Path) -> Check:
+def check_git(root: Path) -> Finding:
     start = 'git init && git add -A && git commit -m "Start"'
     if shutil.which("git") is None:
-        return Check("git", False, "the program git is not on PATH", "install git")
+        return Finding("git", False, "the program git is not on PATH", "install git")
     code, _ = _output(["git", "-C", str(root), "rev-parse", "--git-dir"])
     if code:
-        return Check("git", False, f"{root} is in no git repository: runs could not name their code", start)
+        return Finding("git", False, f"{root} is not in a git repository, so runs cannot record their code", start)
     code, commit = _output(["git", "-C", str(root), "rev-parse", "--verify", "--short", "HEAD"])
     if code:
-        return Check("git", False, "the repository has no commit: runs could not name their code", start)
-    return Check("git", True, f"commit {commit.strip()}")
+        return Finding("git", False, "the repository has no commit, so runs cannot record their code", start)
+    return Finding("git", True, f"commit {commit.strip()}")
 
 
-def check_dvc(root: Path) -> Check:
-    """A DVC repository here or above, whose settings do not phone home."""
+def check_dvc(root: Path) -> Finding:
+    """A DVC repository here or above that does not report usage."""
     import configparser
 
     home = next((folder / ".dvc" for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), None)
     if home is None or not (home / "config").is_file():
-        detail = f"{root} is no DVC repository" if home is None else f"{home} has no config"
-        return Check("dvc", False, detail, "dvc init && dvc config core.analytics false")
+        detail = f"{root} is not a DVC repository" if home is None else f"{home} has no config"
+        return Finding("dvc", False, detail, "dvc init && dvc config core.analytics false")
     config = configparser.ConfigParser(interpolation=None)
     try:
         config.read(home / "config", encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError) as error:
-        return Check("dvc", False, f"{home / 'config'}: {' '.join(str(error).split())}", "correct the file")
+        return Finding("dvc", False, f"{home / 'config'}: {' '.join(str(error).split())}", "correct the file")
     if config.get("core", "analytics", fallback="true").lower() != "false":
-        return Check("dvc", True, f"{home}; it reports usage to its makers", "dvc config core.analytics false")
-    return Check("dvc", True, str(home))
+        return Finding("dvc", True, f"{home}; it reports usage to DVC's makers", "dvc config core.analytics false")
+    return Finding("dvc", True, str(home))
 
 
-def check_program(found: str | None, environment: Path) -> Check:
-    """`dvc repro` runs the stages by the name `assay`; it must be the one of this environment."""
+def check_program(found: str | None, environment: Path) -> Finding:
+    """`dvc repro` runs `assay` from PATH; it must be the one of this environment."""
     activate = f'export PATH="{environment}:$PATH"'
     if found is None:
-        return Check("assay on PATH", False, "not found: `dvc repro` starts its stages by that name", activate)
+        return Finding("assay on PATH", False, "not found, but `dvc repro` runs it", activate)
     if Path(found).parent.resolve() != environment.resolve():
-        return Check("assay on PATH", True, f"{found} belongs to another environment", activate)
-    return Check("assay on PATH", True, found)
+        return Finding("assay on PATH", True, f"{found} belongs to another environment", activate)
+    return Finding("assay on PATH", True, found)
 
 
-def check_folder(name: str, folder: Path) -> Check:
-    """A folder that can be written, or made, on a disk with room. Nothing is left behind."""
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+def check_folder(name: str, folder: Path) -> Finding:
+    """A folder that can be written to or created, on a disk with free space. Leaves nothing behind."""
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(existing).free
     except OSError as error:
-        return Check(name, False, f"{folder}: not writable: {error.strerror}", f"make {there} a writable folder")
+        return Finding(name, False, f"{folder}: not writable: {error.strerror}", f"make {existing} a writable folder")
     return check_space(name, folder, free)
 
 
-def check_space(name: str, folder: Path, free: int) -> Check:
+def check_space(name: str, folder: Path, free: int) -> Finding:
     detail = f"{folder}, {free / GB:.1f} GB free"
     fix = f"free space on the disk of {folder}" if free < 5 * GB else ""
-    return Check(name, free >= GB, detail, fix)
+    return Finding(name, free >= GB, detail, fix)
 
 
 def shared_memory() -> tuple[int | None, int]:
@@ -277,15 +278,15 @@ def shared_memory() -> tuple[int | None, int]:
         return None, memory
 
 
-def check_shared_memory(free: int | None, memory: int) -> Check:
-    """Ray keeps objects there, up to 30 % of memory."""
+def check_shared_memory(free: int | None, memory: int) -> Finding:
+    """Ray keeps objects in shared memory, up to 30 % of memory."""
     if free is None:
-        return Check("shared memory", True, "this system has no such folder")
+        return Finding("shared memory", True, "this system has no /dev/shm")
     wanted = 0.3 * memory
     if free >= wanted:
-        return Check("shared memory", True, f"{free / GB:.1f} GB free")
-    detail = f"{free / GB:.1f} GB free; Ray wants {wanted / GB:.1f} GB, else it uses the slower disk"
-    return Check("shared memory", True, detail, f"give the container --shm-size={max(wanted / GB, 1):.0f}g")
+        return Finding("shared memory", True, f"{free / GB:.1f} GB free")
+    detail = f"{free / GB:.1f} GB free; Ray needs {wanted / GB:.1f} GB, otherwise it uses the slower disk"
+    return Finding("shared memory", True, detail, f"start the container with --shm-size={max(wanted / GB, 1):.0f}g")
 
 
 def hardware() -> str:
@@ -304,26 +305,26 @@ def _output(command: list[str]) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def check_tracking(uri: str) -> Check:
-    """The store of the runs: a database that can be written, or a server that answers within 3 seconds."""
+def check_tracking(uri: str) -> Finding:
+    """The tracking store: a database that can be written to, or a server that answers within 3 seconds."""
     from assay.services.stores import sqlite_file, store_error, without_password
 
     shown = str(sqlite_file(uri) or without_password(uri))
     error = store_error(uri, NET_SECONDS)
     if error:
-        return Check("tracking store", False, f"{shown}: {error}", "mend or start it, or correct ASSAY_TRACKING_URI")
-    return Check("tracking store", True, shown)
+        return Finding("tracking store", False, f"{shown}: {error}", "fix or start it, or correct ASSAY_TRACKING_URI")
+    return Finding("tracking store", True, shown)
 
 
-def check_services(state: Path, port: int) -> Check:
-    """What `assay up` has started; without it, the port of `assay ui`. A taken one is no failure: there are others."""
+def check_services(state: Path, port: int) -> Finding:
+    """What `assay up` has started; otherwise the port of `assay ui`, which may be taken, as others can be used."""
     from assay.services.net import port_owner
     from assay.services.running import described
 
     what, better = described(state)
     if what:
-        return Check("services", True, what, better)
+        return Finding("services", True, what, better)
     owner = port_owner(port)
     if owner is None:
-        return Check("services", True, f"not running; port {port} is free for `assay ui`")
-    return Check("services", True, f"not running; port {port} is taken by {owner}", f"assay ui --port {port + 1}")
+        return Finding("services", True, f"not running; port {port} is free for `assay ui`")
+    return Finding("services", True, f"not running; port {port} is taken by {owner}", f"assay ui --port {port + 1}")

@@ -1,9 +1,9 @@
-"""`assay predict`: a registered model on files, through the same preprocessing as serving."""
+"""`assay predict`: a registered model on files, with the same preprocessing as in serving."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from assay.config.plugin import load_task
 from assay.errors import InputError
 from assay.files import write_atomic
+from assay.progress import Progress
 from assay.settings import Settings
 from assay.tracking.registry import Registry
 from assay.tracking.tracker import Tracker
@@ -18,14 +19,12 @@ from assay.tracking.tracker import Tracker
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Progress = Callable[[int, int, str], None]
-
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for: answers for `paths`, or `count` samples of a model that needs no file.
+class PredictRequest:
+    """What to predict: the files of `paths`, or `count` samples of a generative model.
 
-    Pictures among the answers are written to `out`.
+    Pictures that the model produces are written to the folder `out`.
     """
 
     model: str
@@ -35,10 +34,14 @@ class Request:
     out: Path = Path("predictions")
 
 
-def predict(request: Request, settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Answers for files and for all files in folders; files that cannot be read are named, the others answered."""
+def predict(request: PredictRequest, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Run a model on files and on all files in folders. Files that cannot be read are listed as `rejected`.
+
+    Raises:
+        InputError: neither files nor a count, both, a file that is missing, an empty folder, or no such model.
+    """
     if bool(request.paths) == bool(request.count):
-        raise InputError("predict: name files or folders, or, for a model that generates, --count")
+        raise InputError("predict: name files or folders, or, for a generative model, use --count")
     registry = Registry(Tracker(settings))
     version = registry.named(request.model)
     files = list(_files(request.paths))
@@ -46,7 +49,7 @@ def predict(request: Request, settings: Settings, progress: Progress) -> dict[st
         loaded, facts = registry.load(version, Path(folder))
         rejected: list[dict[str, str]] = []
         inputs = _read(request, files, facts, rejected)
-        predictions = _answers(request, inputs, loaded, facts, progress, len(files) or request.count)
+        predictions = _predict(request, inputs, loaded, facts, progress, len(files) or request.count)
     return {
         "model": version.name,
         "version": str(version.version),
@@ -57,7 +60,7 @@ def predict(request: Request, settings: Settings, progress: Progress) -> dict[st
 
 
 def _read(
-    request: Request, files: Sequence[Path], facts: Mapping[str, Any], rejected: list[dict[str, str]]
+    request: PredictRequest, files: Sequence[Path], facts: Mapping[str, Any], rejected: list[dict[str, str]]
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """(name, input [1, ...]) of each file or sample; bad files go to `rejected`."""
     task_class, _ = load_task(facts["task"])
@@ -73,8 +76,8 @@ def _read(
             yield str(path), batch
 
 
-def _answers(
-    request: Request,
+def _predict(
+    request: PredictRequest,
     inputs: Iterator[tuple[str, NDArray[Any]]],
     loaded: Any,
     facts: Mapping[str, Any],
@@ -102,7 +105,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file())
             if not inside:
-                raise InputError(f"{path}: the folder has no files")
+                raise InputError(f"{path}: the folder contains no files")
             yield from inside
         elif path.exists():
             yield path

@@ -1,4 +1,4 @@
-"""`assay register`, `promote` and `rollback`: from a finished run to the alias `champion`, through the gate."""
+"""`assay register`, `promote` and `rollback`: from a finished run through the gate to the alias `champion`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from assay.config.experiment import GateConfig
 from assay.config.params import load_params
-from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.files import write_json
 from assay.settings import Settings
+from assay.tracking import artifacts
 from assay.tracking.gates import Decision, decide
 from assay.tracking.provenance import PREFIX, missing
 from assay.tracking.registry import CHAMPION, Registry, run_of
 from assay.tracking.tracker import Tracker
-from assay.usecases.evaluate import load_weights, measure, recorded_config, resolve_run
-from assay.usecases.helpers.places import opened
+from assay.usecases.helpers.results import ExperimentResults
+from assay.usecases.helpers.trained import (
+    load_trained,
+    measure,
+    open_training_dataset,
+    recorded_config,
+    resolve_run,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,9 +34,9 @@ CLASSES = PREFIX + "classes_sha256"
 
 
 def register(target: str, settings: Settings) -> dict[str, Any]:
-    """Register a run's model, hold it against the gate and, if it passes, make it champion.
+    """Register a run's model, check it against the gate and, if it passes, make it champion.
 
-    A run is registered once: again gives its version. The model has the name of its experiment.
+    A run is registered only once; after that, its version is used. The model has the name of its experiment.
 
     Raises:
         InputError: the run did not finish, or its provenance is incomplete.
@@ -40,32 +46,33 @@ def register(target: str, settings: Settings) -> dict[str, Any]:
     run = tracker.get(run_id)
     lacks = missing(run.data.tags)
     if lacks or run.info.status != "FINISHED":
-        why = f"its provenance lacks {', '.join(lacks)}" if lacks else f"it is {run.info.status}"
+        status = f"its status is {run.info.status}: train it to the end"
+        why = f"its provenance lacks {', '.join(lacks)}: train it again with --new" if lacks else status
         raise InputError(f"run {run_id} cannot be registered: {why}")
     registry = Registry(tracker)
     model = run.data.tags[PREFIX + "experiment"]
     version = registry.find(model, run_id)
     if version is None:
         config = recorded_config(run_id, tracker)
-        dataset = _dataset(settings, run)
+        dataset = open_training_dataset(run, settings, _silent)
         with tempfile.TemporaryDirectory() as folder:
-            task = load_weights(run_id, config, dataset, tracker, Path(folder))
+            task = load_trained(run_id, config, dataset, tracker, Path(folder))
             version = registry.add(model, run_id, config, dataset, task)
     result = _judge(version, run, registry, settings)
     if target != run_id:
-        write_json(settings.results_folder(target) / "model.json", result)
+        write_json(ExperimentResults.of(settings.root, target).model, result)
     return result
 
 
 def promote(model: str, number: str | None, settings: Settings) -> dict[str, Any]:
-    """Hold a version (the newest unless `number` says otherwise) against the gate; if it passes, it is champion."""
+    """Check a version, by default the newest, against the gate, and make it champion if it passes."""
     registry = Registry(Tracker(settings))
     version = registry.get(model, number)
     return _judge(version, registry.tracker.get(run_of(version)), registry, settings)
 
 
 def rollback(model: str, settings: Settings) -> dict[str, Any]:
-    """Give the alias back to the champion before."""
+    """Make the previous champion champion again."""
     restored, demoted = Registry(Tracker(settings)).rollback(model)
     reason = f"version {restored.version} is champion again in place of version {demoted.version}"
     return _result(restored, "rolled back", [reason], {"demoted": str(demoted.version)})
@@ -74,16 +81,16 @@ def rollback(model: str, settings: Settings) -> dict[str, Any]:
 def _judge(version: ModelVersion, run: Run, registry: Registry, settings: Settings) -> dict[str, Any]:
     champion = registry.champion(version.name)
     if champion is not None and champion.version == version.version:
-        report = json.loads(version.tags.get(PREFIX + "gate", "{}"))  # as it was crowned: the same words, ever again
+        report = json.loads(version.tags.get(PREFIX + "gate", "{}"))  # the reasons for which it was promoted
         reasons = [check["detail"] for check in report.get("checks", [])] + report.get("notes", [])
-        return _result(version, "promoted", reasons or ["it is the champion"], report)
+        return _result(version, "promoted", reasons or ["it is already the champion"], report)
     config = recorded_config(run.info.run_id, registry.tracker)
     rival, note = _rival(champion, run, registry, settings)
     decision = decide(
         _gate(version.name, settings, config.gate), config.task.headline, _metrics(run), missing(run.data.tags), rival
     )
     report = _report(version, champion, decision, note)
-    registry.tracker.log_text(run.info.run_id, "gate/report.json", json.dumps(report, indent=2))
+    registry.tracker.log_text(run.info.run_id, artifacts.GATE_REPORT, json.dumps(report, indent=2))
     if decision.passed:
         registry.crown(version, report)
         return _result(version, "promoted", decision.reasons + note, report)
@@ -94,40 +101,33 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, settings: Settin
 def _rival(
     champion: ModelVersion | None, run: Run, registry: Registry, settings: Settings
 ) -> tuple[dict[str, float] | None, list[str]]:
-    """The champion's metrics on the candidate's test split: recorded where the data are the same, else measured."""
+    """The champion's metrics on the candidate's test split: as recorded if the data is the same, else measured."""
     if champion is None:
         return None, ["no champion to compare with"]
     tracker = registry.tracker
     other = tracker.get(run_of(champion))
     if other.data.tags[PREFIX + "dataset_hash"] == run.data.tags[PREFIX + "dataset_hash"]:
         return _metrics(other), []
-    config, dataset = recorded_config(other.info.run_id, tracker), _dataset(settings, run)
+    config, dataset = recorded_config(other.info.run_id, tracker), open_training_dataset(run, settings, _silent)
     same_task = config.task.name == recorded_config(run.info.run_id, tracker).task.name
     if not same_task or other.data.tags[CLASSES] != run.data.tags[CLASSES]:
-        return None, ["not compared with the champion: it was trained for another task or other classes"]
+        return None, ["not compared with the champion, which was trained for another task or other classes"]
     metrics, _ = measure(other.info.run_id, config, dataset, "test", tracker)
-    return metrics, ["the champion was measured anew on this dataset version"]
+    return metrics, ["the champion was measured again on this dataset version"]
 
 
-def _dataset(settings: Settings, run: Run) -> Dataset:
-    name, version = run.data.tags[PREFIX + "dataset"], run.data.tags[PREFIX + "dataset_hash"]
-    dataset = opened(name, settings, lambda _: None)
-    if dataset.hash != version:
-        raise InputError(
-            f"run {run.info.run_id} was trained on version {version} of dataset {name!r}, and here is {dataset.hash}: "
-            "go back with `git checkout` of its dvc.lock and `dvc checkout`"
-        )
-    return dataset
+def _silent(_line: str) -> None:
+    """No log: opening a dataset for a moment is not worth a line."""
 
 
 def _gate(model: str, settings: Settings, recorded: GateConfig) -> GateConfig:
-    """Today's gate of the experiment, for the policy is today's; the recorded one where the experiment is gone."""
+    """The experiment's gate in today's params.yaml; the recorded one if the experiment is gone."""
     experiments = load_params(settings.params_file).experiments
     return experiments[model].gate if model in experiments else recorded
 
 
 def _metrics(run: Run) -> dict[str, float]:
-    """The recorded validation metrics of the kept weights and the test metrics, by their evaluations."""
+    """The validation metrics of the kept weights and the test metrics, from the recorded evaluations."""
     metrics: dict[str, float] = {}
     for name, value in run.data.tags.items():
         if name.startswith(PREFIX + "evaluation."):

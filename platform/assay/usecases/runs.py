@@ -1,4 +1,4 @@
-"""`assay runs`: what was run here, newest first."""
+"""`assay runs`: the runs in the tracking store, newest first."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from assay.tracking.tracker import Tracker
 KINDS = ("run", "search", "trial")
 
 
-def runs(kind: str, experiment: str | None, limit: int, settings: Settings) -> dict[str, Any]:
-    """The newest runs of a kind, of one experiment or of all.
+def list_runs(kind: str, experiment: str | None, limit: int, settings: Settings) -> dict[str, Any]:
+    """The newest runs of a kind, of one experiment or of all experiments.
 
     Raises:
         InputError: no such kind, or no such experiment in the tracking store.

@@ -1,14 +1,15 @@
-"""`assay train`: from a name in `params.yaml` to a finished run. The composition root; the steps are elsewhere."""
+"""`assay train`: from a name in `params.yaml` to a finished run. It only joins the steps, which are elsewhere."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from assay.config.experiment import ExperimentConfig, located, override, parse_experiment
+from assay.config.experiment import ExperimentConfig, located, override
 from assay.config.params import load_params
 from assay.config.plugin import load_task
 from assay.config.schema import resolved
@@ -17,15 +18,23 @@ from assay.errors import InputError, Interrupted
 from assay.log import Log
 from assay.settings import Settings
 from assay.storage.object_store import ObjectStore
+from assay.tracking import artifacts
 from assay.tracking.code_hash import code_sha256, libraries
 from assay.tracking.provenance import PREFIX, collect, file_hashes, fingerprint, inputs_sha256, other_libraries
 from assay.tracking.recorder import Recorder
 from assay.tracking.runs import Claim, claim, reap, status_as_earned
-from assay.tracking.tracker import RECORD, Tracker
+from assay.tracking.tracker import Tracker
 from assay.train.folder import CHECKPOINTS, PICTURES
-from assay.usecases.helpers import outputs
-from assay.usecases.helpers.places import opened, project_for_nodes, require_cluster, require_repository
-from assay.usecases.helpers.progress import Progress
+from assay.usecases.helpers.curves import log_curves
+from assay.usecases.helpers.places import (
+    open_or_fetch_dataset,
+    project_for_nodes,
+    require_cluster,
+    require_repository,
+)
+from assay.usecases.helpers.results import ExperimentResults, write_run
+from assay.usecases.helpers.trained import recorded_config
+from assay.usecases.helpers.training_progress import TrainingProgress
 from assay.workers.job import Job
 from assay.workers.launch import launch
 from assay.workers.plan import Plan, check_fit, plan
@@ -36,8 +45,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for. `assignments` are `--set` pairs."""
+class TrainRequest:
+    """What to train. `assignments` are `--set` pairs."""
 
     experiment: str
     assignments: tuple[str, ...] = ()
@@ -47,49 +56,49 @@ class Request:
 
     @property
     def plain(self) -> bool:
-        """True for the run that `dvc repro` makes: as params.yaml says. Only this one writes to `results/`."""
+        """Whether this is what `dvc repro` runs: params.yaml without changes. Only then `results/` is written."""
         return not (self.assignments or self.resume or self.new or self.preset)
 
 
-def train(request: Request, settings: Settings, progress: Progress) -> dict[str, Any]:
+def train(request: TrainRequest, settings: Settings, progress: TrainingProgress) -> dict[str, Any]:
     """Train, continue or find the run of an experiment; returns its record.
 
     Raises:
         InputError: anything that can be known to be wrong before training.
-        WorkError: the training failed; the run says FAILED and why.
-        Interrupted: a signal stopped it; the run says KILLED and can be continued.
+        WorkError: the training failed; the run has the status FAILED and the reason.
+        Interrupted: a signal stopped it; the run has the status KILLED and can be continued.
     """
     tracker = Tracker(settings)
     config = requested_config(request, settings, tracker)
     require_repository(settings.root)
-    dataset = opened(config.data, settings, progress.log)
+    dataset = open_or_fetch_dataset(config.data, settings, progress.log)
     check_fit(config, dataset.card.samples)
-    local = located(config, settings.root)  # what is built; what is recorded says the same on every machine
+    local = located(config, settings.root)  # with the paths of this machine, which are not recorded
     load_task(config.task.name)[0].check(local, dataset)
-    if (done := _finished(request, config, dataset, tracker, progress.log)) is not None:
-        progress.log(f"nothing to train: run {done['run_id']} has these very inputs")
-        if request.resume and config == load_params(settings.params_file).experiments.get(request.experiment):
-            tags = tracker.get(done["run_id"]).data.tags  # chosen by hand in place of the run that would be made
-            taken = tags.get(PREFIX + "inputs_sha256") == _inputs(config, dataset, tracker)
-            return written(replace(request, resume=None) if taken else request, done, settings, tracker)
-        return written(request, done, settings, tracker)
+    if (done := _find_finished(request, config, dataset, tracker, progress.log)) is not None:
+        progress.log(f"nothing to train: run {done['run_id']} has exactly these inputs")
+        if _is_chosen(request, config, dataset, done["run_id"], tracker):
+            request = replace(request, resume=None)
+        write_results(request, done, settings, tracker)
+        return done
     with cluster_joined(settings, progress.log):
         require_cluster(settings, searching=False)
         chosen = plan(config.train, available_slots(settings, config.train, progress.log))
         if config.train.compile and not chosen.compiled:
-            progress.log("warning: train.compile: no C++ compiler here; training without torch.compile")
+            progress.log("warning: train.compile: no C++ compiler found; training without torch.compile")
         provenance = collect(settings.root, request.experiment, config, dataset, chosen.machine())
         if request.resume:
             _require_same_inputs(tracker.get(request.resume).data.tags, provenance.tags)
         for run_id in reap(settings, tracker):
-            progress.log(f"run {run_id} had died; marked KILLED")
+            progress.log(f"run {run_id} died earlier; its status is now KILLED")
         with claim(settings, tracker, request.experiment, provenance, request.resume, request.new) as held:
-            if held.finished:  # by another process, while this one planned
-                record = _record_of(held.run_id, tracker)
+            if held.finished:  # by another process in the meantime
+                record = found_record(held.run_id, tracker)
             else:
                 job = _job(held, local, dataset, chosen, settings)
-                record = _execute(job, chosen, held, config, dataset, settings, tracker, progress)
-            return written(request, record, settings, tracker)
+                record = _execute(job, chosen, held, settings, tracker, progress)
+        write_results(request, record, settings, tracker)
+        return record
 
 
 def _job(held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, settings: Settings) -> Job:
@@ -108,10 +117,10 @@ def _job(held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, 
     )
 
 
-def _finished(
-    request: Request, config: ExperimentConfig, dataset: Dataset, tracker: Tracker, log: Log
+def _find_finished(
+    request: TrainRequest, config: ExperimentConfig, dataset: Dataset, tracker: Tracker, log: Log
 ) -> dict[str, Any] | None:
-    """The record of the finished run with these inputs, unless another is asked for."""
+    """The record of the finished run with these inputs, unless the request is for a new one."""
     if request.new:
         return None
     run: Run | None
@@ -123,8 +132,19 @@ def _finished(
         if run is None and (older := tracker.find_inputs(request.experiment, inputs)) is not None:
             changed = "; ".join(other_libraries(older.data.tags))
             log(f"run {older.info.run_id} has the same inputs, but was trained with other libraries ({changed})")
-            log(f"training again; to take that run: assay train {request.experiment} --resume {older.info.run_id}")
-    return _record_of(run.info.run_id, tracker) if run is not None and run.info.status == "FINISHED" else None
+            log(f"training again; to use that run: assay train {request.experiment} --resume {older.info.run_id}")
+    return found_record(run.info.run_id, tracker) if run is not None and run.info.status == "FINISHED" else None
+
+
+def _is_chosen(
+    request: TrainRequest, config: ExperimentConfig, dataset: Dataset, run_id: str, tracker: Tracker
+) -> bool:
+    """Whether `--resume` names a finished run that `results/` may hold: one with the inputs of params.yaml."""
+    plain = load_params(tracker.settings.params_file).experiments.get(request.experiment)
+    if request.resume is None or config != plain:
+        return False
+    recorded = tracker.get(run_id).data.tags.get(PREFIX + "inputs_sha256")
+    return bool(recorded == _inputs(config, dataset, tracker))
 
 
 def _inputs(config: ExperimentConfig, dataset: Dataset, tracker: Tracker) -> str:
@@ -132,33 +152,33 @@ def _inputs(config: ExperimentConfig, dataset: Dataset, tracker: Tracker) -> str
     return inputs_sha256(config, dataset.hash, code_sha256(config.task.name), files)
 
 
-def _record_of(run_id: str, tracker: Tracker) -> dict[str, Any]:
+def found_record(run_id: str, tracker: Tracker) -> dict[str, Any]:
+    """The record of a finished run that was found, not trained now."""
     return {**tracker.record(run_id), "trained_steps": 0}
 
 
-def written(request: Request, record: dict[str, Any], settings: Settings, tracker: Tracker) -> dict[str, Any]:
-    """The record, after the outputs of the DVC stage were written where the request is the one of `dvc repro`."""
+def write_results(request: TrainRequest, record: Mapping[str, Any], settings: Settings, tracker: Tracker) -> None:
+    """Write the outputs of the DVC stage if the request is the one of `dvc repro`."""
     if request.plain:
-        outputs.write(settings.results_folder(request.experiment), record, tracker)
-    return record
+        write_run(ExperimentResults.of(settings.root, request.experiment), record, tracker)
 
 
 def _require_same_inputs(recorded: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """A run goes on as what it was: its record would be false with other data or code."""
+    """Refuse to continue a run with other data or code: its record would be wrong."""
     for name, what in (("dataset_hash", "the dataset"), ("code_sha256", "the training code")):
         if recorded[PREFIX + name] != here[name]:
-            found = f"{name} {recorded[PREFIX + name]}, here {here[name]}"
-            mend = "go back to it, or start another run without --resume"
-            raise InputError(f"--resume: {what} is not what the run began with ({found}): {mend}")
+            change = f"{name} was {recorded[PREFIX + name]}, is {here[name]}"
+            fix = "restore it, or start a new run without --resume"
+            raise InputError(f"--resume: {what} has changed since the run began ({change}): {fix}")
     if changed := other_libraries(recorded):
         raise InputError(
-            f"--resume: the libraries are not those that the run began with ({'; '.join(changed)}): "
-            "install them, or start another run without --resume"
+            f"--resume: the libraries have changed since the run began ({'; '.join(changed)}): "
+            "install the old ones, or start a new run without --resume"
         )
 
 
-def requested_config(request: Request, settings: Settings, tracker: Tracker) -> ExperimentConfig:
-    """The experiment's block with its overrides; of a resumed run, what it was started with."""
+def requested_config(request: TrainRequest, settings: Settings, tracker: Tracker) -> ExperimentConfig:
+    """The experiment's settings with the overrides of the request; those of the run if one is resumed."""
     params = load_params(settings.params_file)
     config = params.experiment(request.experiment)
     if request.preset:
@@ -168,41 +188,31 @@ def requested_config(request: Request, settings: Settings, tracker: Tracker) -> 
         return config
     run = tracker.get(request.resume)
     if run.data.tags.get(PREFIX + "experiment") != request.experiment:
-        raise InputError(f"--resume {request.resume}: that run is not one of experiment {request.experiment!r}")
+        raise InputError(f"--resume {request.resume}: not a run of experiment {request.experiment!r}")
     if request.assignments or request.preset:
-        raise InputError("--resume continues a run as it was started: leave out --set, --preset and --workers")
-    import json
-
-    plain = json.loads(tracker.read_bytes(request.resume, "provenance/config.json"))
-    return parse_experiment(plain, f"run {request.resume}")
+        raise InputError("--resume continues a run with its original settings: leave out --set, --preset and --workers")
+    return recorded_config(request.resume, tracker)
 
 
 def _execute(
-    job: Job,
-    chosen: Plan,
-    held: Claim,
-    config: ExperimentConfig,
-    dataset: Dataset,
-    settings: Settings,
-    tracker: Tracker,
-    progress: Progress,
+    job: Job, chosen: Plan, held: Claim, settings: Settings, tracker: Tracker, progress: TrainingProgress
 ) -> dict[str, Any]:
-    """Train under the recorder, hand the results to MLflow, and leave the run with the status that it earned."""
+    """Train, record the results, and give the run its final status; returns its record."""
     started = time.monotonic()
     recorder = Recorder(tracker, held.run_id, held.folder, progress.log)
     with status_as_earned(held.run_id, tracker):
-        with progress.showing(held.folder):
+        with progress.following(held.folder):
             try:
                 outcome = launch(job, chosen, settings, progress.tick, progress.log)
             finally:
                 recorder.close()
-                _keep_pictures(held, tracker)
+                _log_pictures(held, tracker)
         if not outcome["finished"]:
             raise Interrupted(
-                f"stopped at step {outcome['steps']}, saved; the same command continues run {held.run_id}"
+                f"stopped and saved at step {outcome['steps']}; to continue run {held.run_id}, run the same command"
             )
-        record = _record(held, outcome, config, dataset, time.monotonic() - started)
-        _keep(held, record, tracker)
+        record = _record(job, outcome, time.monotonic() - started)
+        _log_results(held, record, tracker)
     tracker.set_status(held.run_id, "FINISHED")
     shutil.rmtree(held.folder / CHECKPOINTS)
     if job.store:
@@ -210,41 +220,33 @@ def _execute(
     return record
 
 
-def _record(
-    held: Claim, outcome: Mapping[str, Any], config: ExperimentConfig, dataset: Dataset, seconds: float
-) -> dict[str, Any]:
+def _record(job: Job, outcome: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     return {
-        "run_id": held.run_id,
+        "run_id": job.run_id,
         "status": "FINISHED",
         "metrics": outcome["metrics"],
         "steps": outcome["steps"],
         "trained_steps": outcome["trained_steps"],
         "seconds": round(seconds, 2),
         "weights_sha256": outcome["weights_sha256"],
-        "dataset": {"name": config.data, "hash": dataset.hash},
+        "dataset": {"name": job.config["data"], "hash": job.dataset_hash},
         "resumed_from": outcome["resumed_from"],
         "facts": outcome["facts"],
     }
 
 
-def _keep_pictures(held: Claim, tracker: Tracker) -> None:
-    """Hand over how the training looked on its way, whatever its end."""
+def _log_pictures(held: Claim, tracker: Tracker) -> None:
+    """Record the pictures made while training, however it ended."""
     for path in sorted((held.folder / PICTURES).glob("*.png")):
-        tracker.log_file(held.run_id, "pictures/training", path)
+        tracker.log_file(held.run_id, artifacts.TRAINING_PICTURES, path)
 
 
-def _keep(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> None:
-    """Hand the weights, the curves and the record to MLflow; the record last, for it says that all is there."""
-    import json
-
+def _log_results(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> None:
+    """Record the weights, the curves and, last, the record, which marks the run as complete."""
     newest = max((held.folder / CHECKPOINTS).glob("step-*"))
-    weights = held.folder / outputs.WEIGHTS
-    shutil.copyfile(newest / "best.safetensors", weights)
-    tracker.log_file(held.run_id, "weights", weights)
-    weights.unlink()
-    for name, content in outputs.curves(held.folder):
-        tracker.log_bytes(held.run_id, f"pictures/{name}", content)
+    tracker.log_bytes(held.run_id, artifacts.WEIGHTS, (newest / "best.safetensors").read_bytes())
+    log_curves(held.run_id, held.folder, tracker)
     tracker.client.set_tag(held.run_id, PREFIX + "weights_sha256", record["weights_sha256"])
     for name, value in record["facts"].items():
         tracker.client.set_tag(held.run_id, f"{PREFIX}task.{name}", value[:5000])
-    tracker.log_text(held.run_id, RECORD, json.dumps(record, indent=2))
+    tracker.log_text(held.run_id, artifacts.RECORD, json.dumps(record, indent=2))

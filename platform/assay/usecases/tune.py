@@ -1,6 +1,6 @@
-"""`assay tune` and `assay search`: from a block of `searches:` to trials, a front and a page.
+"""`assay tune`: from a block of `searches:` to trials, a front and a page.
 
-The composition root; what to try next, how it runs and how it is recorded are elsewhere.
+It only joins the steps. What to try next, how it runs and how it is recorded are elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from assay.config.schema import resolved
 from assay.errors import InputError, Interrupted, WorkError
 from assay.report.search import SearchStory, front
 from assay.settings import Settings
@@ -26,9 +25,10 @@ from assay.tune.search import Search, Trial
 from assay.tune.trial import WEIGHTS, TrialJob, trial_folder
 from assay.tune.work import Work
 from assay.usecases.helpers import search_outputs
+from assay.usecases.helpers.results import SearchResults, write_search
 from assay.usecases.helpers.search_context import SearchContext
 from assay.usecases.helpers.search_progress import SearchProgress
-from assay.usecases.helpers.story import Curves, row, story
+from assay.usecases.helpers.search_story import TrialCurves, search_story, trial_row
 from assay.workers.ray_session import cluster_joined
 
 JOURNAL = "journal.jsonl"
@@ -36,7 +36,7 @@ JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """What the command line asks for. `minutes` and `parallel` are for this session alone."""
+    """What to search. `minutes` and `parallel` are for this session only."""
 
     search: str
     resume: str | None = None
@@ -50,8 +50,8 @@ def tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> 
 
     Raises:
         InputError: anything that can be known to be wrong before the first trial.
-        WorkError: too many trials failed in a row, or none finished; the search says FAILED and why.
-        Interrupted: a signal ended it; the same command continues it.
+        WorkError: too many trials failed in a row, or none finished; the search has the status FAILED and the reason.
+        Interrupted: a signal stopped it; the same command continues it.
     """
     if request.minutes is not None and request.minutes <= 0:
         raise InputError(f"--minutes: must be above 0, not {request.minutes:g}")
@@ -63,14 +63,15 @@ def _tune(request: TuneRequest, settings: Settings, progress: SearchProgress) ->
     context = SearchContext.of(request.search, settings, request.parallel, progress.log)
     tracker = Tracker(settings)
     search_id = None if request.new else context.find(tracker, request.resume)
-    if search_id is not None and (record := _finished(search_id, context, tracker)) is not None:
-        progress.log(f"nothing to search: search {search_id} has come to its end ({record['reason']})")
-        search_outputs.write(settings.search_folder(request.search), record, tracker)
+    results = SearchResults.of(settings.root, request.search)
+    if search_id is not None and (record := context.finished_record(tracker, search_id)) is not None:
+        progress.log(f"nothing to search: search {search_id} is finished ({record['reason']})")
+        write_search(results, record, tracker)
         return record
     if search_id is not None:
         context.require_same(search_id, settings.runs / search_id / JOURNAL)
     for run_id in reap(settings, tracker):
-        progress.log(f"run {run_id} had died; marked KILLED")
+        progress.log(f"run {run_id} died earlier; its status is now KILLED")
     provenance = context.provenance()
     with (
         claim(settings, tracker, context.config.experiment, provenance, search_id, request.new, reopen=True) as held,
@@ -80,20 +81,12 @@ def _tune(request: TuneRequest, settings: Settings, progress: SearchProgress) ->
         record = _Session(request, context, held, journal, tracker, progress).run()
         finished = record["status"] == "FINISHED"
         tracker.set_status(held.run_id, "FINISHED" if finished else "KILLED", record["reason"])
-    search_outputs.write(settings.search_folder(request.search), record, tracker)
+    write_search(results, record, tracker)
     return record
 
 
-def _finished(search_id: str, context: SearchContext, tracker: Tracker) -> dict[str, Any] | None:
-    """The record of a search that has come to its end under the budget of today."""
-    if tracker.get(search_id).info.status != "FINISHED":
-        return None
-    record = tracker.record(search_id)
-    return record if record["budget"] == resolved(context.config.budget) else None
-
-
 class _Session:
-    """One process's work on a search: from the journal's end on, to the search's end or to a stop."""
+    """One process's work on a search: from where the journal ends to the end of the search, or until it is stopped."""
 
     def __init__(
         self,
@@ -116,8 +109,8 @@ class _Session:
         self.recorder = TrialRecorder(
             tracker, held.run_id, context.config.experiment, context.trial_provenance, progress.log
         )
-        self.curves = Curves(held.folder)
-        self.baseline = search_outputs.baseline(context)
+        self.curves = TrialCurves(held.folder)
+        self.baseline = search_outputs.measure_baseline(context)
         at = held.folder / "trials"
         self.kept = {int(path.parent.name) for path in at.glob(f"*/{WEIGHTS}")}  # numbers of trials
 
@@ -130,48 +123,50 @@ class _Session:
 
     def _work(self) -> None:
         done = self.search.ended
-        for trial in done:  # what an earlier session left unrecorded
+        for trial in done:  # in case an earlier session did not record them
             self.recorder.put(self.context.entry(self.held.folder, trial))
         if done:
-            self.progress.log(f"going on with search {self.held.run_id}: {len(done)} trials are done")
+            self.progress.log(f"continuing search {self.held.run_id}: {len(done)} trials are done")
         work = Work(self.search, self._job, self, self.held.folder, self.context.plan, self.deadline)
-        with self.progress.showing(self.story):
+        with self.progress.following(self.story):
             execute(work, self.context.settings, self.progress.tick, self.progress.log)
 
     def _close(self) -> dict[str, Any]:
-        """What comes after the last trial: the record, or why there is none."""
+        """Record the search after its last trial; returns the record. Raises `WorkError` if no trial finished."""
         search = self.search
         if search.broken:
-            raise WorkError(f"{search.broken}; mend it, then go on with `--resume {self.held.run_id}`")
+            raise WorkError(f"{search.broken}: fix the cause, then continue with `--resume {self.held.run_id}`")
         ended = self._total_spent() if search.open else search.finished
         paused = None if ended else self._paused()
-        told = self.story()
-        if not front(told.trials, told.objectives):
-            raise WorkError(f"no trial finished ({ended or paused}); search {self.held.run_id} says why of each")
+        story = self.story()
+        if not front(story.trials, story.objectives):
+            raise WorkError(f"no trial finished ({ended or paused}): for the reasons: assay runs --kind trial")
         status = "FINISHED" if ended else "PAUSED"
-        record = search_outputs.record(told, self.context, search, status, str(ended or paused), self._seconds())
-        search_outputs.keep(told, record, self.context, self.held.folder, search, self.tracker)
+        record = search_outputs.search_record(
+            story, self.context, search, status, str(ended or paused), self._seconds()
+        )
+        search_outputs.log_search(story, record, self.context, self.held.folder, search, self.tracker)
         return record
 
     def _total_spent(self) -> str | None:
-        """Why the search ends here, where it is the minutes of its budget."""
+        """The reason, if the minutes of the search's budget are over."""
         total = self.context.config.budget.minutes
         return f"budget of {total:g} minutes" if total is not None and self._seconds() >= total * 60 else None
 
     def _paused(self) -> str:
-        """Why the session ends here, where it is its own minutes. Raises `Interrupted` where somebody stopped it."""
+        """The reason, if the minutes of this session are over. Raises `Interrupted` if the session was stopped."""
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            return "the session's minutes are over; the same command goes on"
+            return "the minutes of this session are over; to continue, run the same command"
         done = len(self.search.ended)
         raise Interrupted(
-            f"stopped after {done} trials, saved; the same command, or --resume {self.held.run_id}, goes on"
+            f"stopped and saved after {done} trials; to continue search {self.held.run_id}, run the same command"
         )
 
     def story(self) -> SearchStory:
         """The search so far."""
         context, search = self.context, self.search
         budget = context.config.budget
-        facts = {"time": f"{self._seconds() / 60:.1f} minutes", **search_outputs.facts(context)}
+        facts = {"time": f"{self._seconds() / 60:.1f} minutes", **search_outputs.page_header(context)}
         if budget.trials is not None:
             facts["total"] = str(budget.trials)
         clock = None if self.deadline is None else self.deadline - time.monotonic()
@@ -179,9 +174,9 @@ class _Session:
         if left is not None and search.finished is None:
             facts["time left"] = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
         run_ids = self.recorder.run_ids
-        return story(context.name, self.held.run_id, search, facts, run_ids, self.curves, self.baseline)
+        return search_story(context.name, self.held.run_id, search, facts, run_ids, self.curves, self.baseline)
 
-    # --- what the executor tells ---
+    # --- called by the executor ---
 
     def _job(self, trial: Trial) -> TrialJob:
         return self.context.job(self.held.run_id, self.held.folder, trial, self.search.milestones)
@@ -190,10 +185,10 @@ class _Session:
         self.recorder.put(self.context.entry(self.held.folder, trial))
 
     def ended(self, trial: Trial) -> None:
-        """Record it, and keep the weights of the best alone; of a population, the states that others may take over."""
+        """Record it. Keep only the weights of the best, and of a population the states that others may inherit."""
         self.recorder.put(self.context.entry(self.held.folder, trial))
         metric = next(iter(self.search.objectives))
-        best = {r.number for r in front([row(t, metric) for t in self.search.trials], self.search.objectives)}
+        best = {row.number for row in front([trial_row(t, metric) for t in self.search.trials], self.search.objectives)}
         for number in (self.kept | {trial.number}) - best:
             at = trial_folder(self.held.folder, number)
             (at / WEIGHTS).unlink(missing_ok=True)
@@ -204,7 +199,7 @@ class _Session:
         self.kept = best
 
     def _forget_states(self) -> None:
-        """Remove the states of an age from which nobody starts any more: all of the population is an age older."""
+        """Remove the states that no trial starts from any more: the whole population is one interval older."""
         done = [trial for trial in self.search.trials if trial.status == "finished"]
         ages = Counter(trial.epochs for trial in done)
         for trial in done:

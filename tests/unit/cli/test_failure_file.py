@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from assay.cli.failure import FILE, telling
+from assay.cli.failure import FILE, failure_reported
 from assay.errors import InputError, Unavailable, WorkError
 
 
 def told(monkeypatch: pytest.MonkeyPatch, path: Path, error: BaseException | None) -> Any:
     monkeypatch.setenv(FILE, str(path))
     try:
-        with telling():
+        with failure_reported():
             assert FILE not in os.environ
             if error is not None:
                 raise error
@@ -44,9 +44,9 @@ def test_a_secret_is_not_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert "hunter2" not in told(monkeypatch, tmp_path / "error.json", error)["message"]
 
 
-def test_a_killed_program_leaves_the_word_that_it_was_killed(tmp_path: Path) -> None:
+def test_a_killed_program_leaves_the_report_that_it_was_killed(tmp_path: Path) -> None:
     file = tmp_path / "error.json"
-    code = "import os; from assay.cli.failure import telling\nwith telling(): os.kill(os.getpid(), 9)"
+    code = "import os; from assay.cli.failure import failure_reported\nwith failure_reported(): os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, FILE: str(file), "PYTHONPATH": "platform"})
     assert done.returncode == -signal.SIGKILL
     assert json.loads(file.read_text())["retry"] is True

@@ -204,7 +204,7 @@ def test_check_reads_everything(tmp_path: Path) -> None:
     assert not result["ok"]
     assert "test-00000.arrow" in result["problems"][0]
     assert len(result["problems"]) > 1
-    assert "changed since it was added" in result["warnings"][0]
+    assert "has changed since it was added" in result["warnings"][0]
     shutil.rmtree(tmp_path / "raw")
     result = check_dataset(tmp_path, "pets", settings, folder, lambda *_: None)
     assert "is missing" in result["warnings"][0]

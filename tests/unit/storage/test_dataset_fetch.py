@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 
@@ -34,10 +35,10 @@ def test_a_version_is_fetched_once_and_nothing_else_is_left(node: Node) -> None:
 
 
 def test_the_fetch_tells_how_far_it_is(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("assay.storage.dataset_fetch.SAY_SECONDS", 0.0)
+    monkeypatch.setattr("assay.progress.PLAIN_SECONDS", 0.0)
     node.fetch(node.publish(FILES))
     assert node.lines[-2].startswith("dataset pets: 1.0 kB of 1.0 kB, ")
-    assert node.lines[-2].endswith(" MB/s, 0 s left")
+    assert re.search(r", [\d.]+ [kMG]B/s, 0 s left$", node.lines[-2])
 
 
 def test_what_is_no_version_is_refused(node: Node) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from assay.config.experiment import parse_experiment, replaced
 from assay.config.search import SearchConfig
 from assay.tune.space import bound
-from assay.usecases.apply import written
+from assay.usecases.apply import trial_block
 
 BLOCK: dict[str, Any] = {
     "task": {"name": "classification", "architecture": "small_cnn", "image_size": 8},
@@ -38,7 +38,7 @@ def test_any_point_of_a_space_of_networks_can_be_written(seed: int) -> None:
 
     values = SPACE.sample(np.random.default_rng(seed))
     wanted = SPACE.apply(EXPERIMENT, values)
-    block = written(BLOCK, values, wanted)
+    block = trial_block(BLOCK, values, wanted)
     assert parse_experiment(block, "block") == wanted
     assert len(block["task"]["network"]["stages"]) == 4
     assert block["optimizer"] == {"name": "adamw", "lr": values["optimizer.lr"], "betas": values["optimizer.betas"]}
@@ -46,6 +46,6 @@ def test_any_point_of_a_space_of_networks_can_be_written(seed: int) -> None:
 
 def test_only_what_differs_is_added() -> None:
     values = {"optimizer.weight_decay": 0.1, "train.clip": 2.0}
-    block = written(BLOCK, values, replaced(EXPERIMENT, values.items(), "x"))
+    block = trial_block(BLOCK, values, replaced(EXPERIMENT, values.items(), "x"))
     assert block == {**BLOCK, "optimizer": {**BLOCK["optimizer"], "weight_decay": 0.1}, "train": {"clip": 2.0}}
     assert "weight_decay" not in BLOCK["optimizer"]  # the given block stays as it was

@@ -18,17 +18,17 @@ from typer.testing import CliRunner
 from assay import installed
 from assay.cli.doctor import doctor as verb
 from assay.usecases import doctor
-from assay.usecases.doctor import Check
+from assay.usecases.doctor import Finding
 
 GOOD = {"prefect": "3.8.8", "fastapi": "0.150.0", "torch": "2.14.1", "torchvision": "0.29.1"}
 REPOSITORY = Path(__file__).parents[3]
 
 
-def combinations(versions: Mapping[str, str]) -> list[Check]:
+def combinations(versions: Mapping[str, str]) -> list[Finding]:
     return list(doctor.check_combinations(versions))
 
 
-def package(text: str, versions: Mapping[str, str], constraints: Mapping[str, str], found: bool = True) -> Check:
+def package(text: str, versions: Mapping[str, str], constraints: Mapping[str, str], found: bool = True) -> Finding:
     (check,) = [
         check
         for check in doctor.check_packages([Requirement(text)], versions, constraints, lambda _: found)
@@ -75,7 +75,7 @@ def test_the_pinned_versions_are_not_known_to_be_bad() -> None:
         ({"torch": "2.14.1+cpu"}, "not of the same build", "same index"),
     ],
 )
-def test_a_known_bad_combination_is_named_with_its_mend(change: dict[str, str], symptom: str, fix: str) -> None:
+def test_a_known_bad_combination_is_named_with_its_fix(change: dict[str, str], symptom: str, fix: str) -> None:
     (check,) = combinations(GOOD | change)
     assert not check.ok
     assert symptom in check.detail
@@ -95,7 +95,7 @@ def test_two_bad_combinations_are_both_reported() -> None:
 
 def test_packages_missing_different_or_as_pinned() -> None:
     pins = {"dvc": "3.67.1"}
-    assert package("dvc", {"dvc": "3.67.1"}, pins) == Check("package dvc", True, "3.67.1")
+    assert package("dvc", {"dvc": "3.67.1"}, pins) == Finding("package dvc", True, "3.67.1")
     missing = package("dvc", {}, pins)
     assert (missing.ok, missing.detail) == (False, "not installed")
     assert missing.fix == "pip install -c constraints.txt 'dvc'"
@@ -153,7 +153,7 @@ def test_git_and_dvc(project: Path, tmp_path_factory: pytest.TempPathFactory) ->
     (project / ".dvc" / "config").write_text("")
     assert "core.analytics" in doctor.check_dvc(project).fix
     bare = tmp_path_factory.mktemp("bare")
-    assert "no git repository" in doctor.check_git(bare).detail
+    assert "not in a git repository" in doctor.check_git(bare).detail
     assert "dvc init" in doctor.check_dvc(bare).fix
     subprocess.run(["git", "init", "-q", str(bare)], check=True)
     assert "no commit" in doctor.check_git(bare).detail
@@ -161,7 +161,7 @@ def test_git_and_dvc(project: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_the_program_must_be_found_and_be_the_one_of_this_environment() -> None:
     here = Path("/env/bin")
-    assert doctor.check_program("/env/bin/assay", here) == Check("assay on PATH", True, "/env/bin/assay")
+    assert doctor.check_program("/env/bin/assay", here) == Finding("assay on PATH", True, "/env/bin/assay")
     assert "another environment" in doctor.check_program("/else/bin/assay", here).detail
     missing = doctor.check_program(None, here)
     assert not missing.ok
@@ -205,7 +205,7 @@ def test_json_is_one_object_and_failures_exit_2(project: Path, monkeypatch: pyte
     assert people.exit_code == 2
     assert "✗  params.yaml" in people.stdout
     assert "✓  packages" in people.stdout
-    assert "1 to mend" in people.stdout
+    assert "1 problem, " in people.stdout
 
 
 def test_outside_a_project_it_still_speaks(tmp_path: Path) -> None:

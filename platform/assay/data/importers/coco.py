@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from assay.config.plugin import FolderSource
-from assay.data.samples import Progress, Scan
+from assay.data.samples import Scan
 from assay.errors import InputError
+from assay.progress import Progress
 
 if TYPE_CHECKING:
     from assay.data.boxes import Annotated, Drawn

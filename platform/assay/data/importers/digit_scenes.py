@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from assay.config.plugin import SourceConfig
-from assay.data.samples import Box, Progress, Scan, held
+from assay.data.samples import Box, Scan, held
+from assay.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

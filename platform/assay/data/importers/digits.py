@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from assay.config.plugin import SourceConfig
-from assay.data.samples import Progress, Scan
+from assay.data.samples import Scan
+from assay.progress import Progress
 
 
 class Source(SourceConfig):

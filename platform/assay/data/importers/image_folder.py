@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from assay.config.plugin import FolderSource
-from assay.data.samples import Progress, Scan
+from assay.data.samples import Scan
 from assay.errors import InputError
+from assay.progress import Progress
 
 if TYPE_CHECKING:
     from assay.data.images import ImageFacts

@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from assay.config.plugin import SourceConfig
-from assay.data.samples import Progress, Scan
+from assay.data.samples import Scan
+from assay.progress import Progress
 
 Texture = Literal["brick", "grass", "gravel", "hubble", "ihc", "moon", "retina"]
 

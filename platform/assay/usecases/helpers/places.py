@@ -1,4 +1,4 @@
-"""Where a job finds its data, and whether the places that it is to use can work on the cluster that it runs on."""
+"""Where a training finds its data, and whether its settings name places that every node of its cluster can reach."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from assay.tracking.provenance import PACKAGE, git_commit
 from assay.workers import nodes
 
 
-def opened(name: str, settings: Settings, log: Log) -> Dataset:
-    """The dataset version that `dvc.lock` records: of the project; on a cluster's node, fetched from the DVC remote.
+def open_or_fetch_dataset(name: str, settings: Settings, log: Log) -> Dataset:
+    """Open the dataset version that `dvc.lock` records: the project's, or in a submitted job, one from the DVC remote.
 
     Raises:
-        InputError: it is not here or not what was recorded; one line with the mend.
+        InputError: it is missing or differs from what was recorded; the line names the fix.
     """
     version = recorded_hash(settings.root, name)
     if version is None or not _is_package(settings):
@@ -30,24 +30,25 @@ def opened(name: str, settings: Settings, log: Log) -> Dataset:
 
 
 def require_repository(root: Path) -> None:
+    """Raises `InputError` if the project is not in a git repository with a commit, or is not a DVC repository."""
     git_commit(root)
     if not (root / ".dvc").is_dir():
-        raise InputError(f"{root}: no DVC repository: run `dvc init`, so that datasets have versions")
+        raise InputError(f"{root}: not a DVC repository: run `dvc init`, so that datasets have versions")
 
 
 def project_for_nodes(settings: Settings) -> str:
-    """What a job's workers are told of the project: its folder, where they may be on other nodes; else nothing."""
+    """The project's folder, if workers may run on other nodes; else an empty string."""
     return str(settings.root) if settings.ray_address else ""
 
 
 def require_cluster(settings: Settings, searching: bool) -> None:
-    """Refuse, before anything starts, places that only one node of a cluster can reach. Needs a connected Ray there.
+    """Refuse, before anything starts, places that only one node of the cluster can reach. Ray must be connected.
 
     Args:
         searching: a search's trials share its folder, so object storage alone is not enough.
 
     Raises:
-        InputError: one line that names the setting, with the mend.
+        InputError: the line names the setting and the fix.
     """
     several = bool(settings.ray_address) and nodes.node_count() > 1
     if not several and not _is_package(settings):
@@ -55,12 +56,12 @@ def require_cluster(settings: Settings, searching: bool) -> None:
     _require_tracking(settings, several)
     if settings.storage is None:
         raise InputError(
-            "ASSAY_STORAGE is not set: runs would lie on one node only: set it on every node to a folder that all "
-            "share, or to s3://bucket/prefix"
+            "ASSAY_STORAGE is not set, so runs would be kept on one node only: set it on every node to a shared folder "
+            "or to s3://bucket/prefix"
         )
     if searching and settings.remote_runs is not None:
         raise InputError(
-            f"ASSAY_STORAGE {settings.remote_runs}: the trials of a search share a folder: "
+            f"ASSAY_STORAGE {settings.remote_runs}: the trials of a search need a shared folder: "
             "set it to a folder that all nodes share"
         )
     if settings.ray_address:
@@ -71,27 +72,27 @@ def require_cluster(settings: Settings, searching: bool) -> None:
 
 
 def _is_package(settings: Settings) -> bool:
-    """Whether this is a submitted job's package, which ends with the job."""
+    """Whether the project is the package of a submitted job, which is removed when the job ends."""
     return (settings.root / PACKAGE).is_file()
 
 
 def _require_tracking(settings: Settings, several: bool) -> None:
-    """The record must outlive the node, and the job's package."""
+    """Runs and artifacts must outlive the node and the job's package."""
     database = sqlite_file(settings.tracking)
     if database is not None and (several or database.is_relative_to(settings.root)):
         raise InputError(
-            f"ASSAY_TRACKING_URI: the SQLite file {database} lies on one node only: set it on every node to the "
+            f"ASSAY_TRACKING_URI: the SQLite file {database} is on one node only: set it on every node to the "
             "address of an MLflow server, or to postgresql+psycopg2://user:password@host/database"
         )
     if settings.artifact_uri is None and not _on_server(settings):
         raise InputError(
-            "ASSAY_ARTIFACT_URI is not set: artifacts would lie on one node only: set it on every node to "
-            "s3://bucket/prefix, or to a folder that all share"
+            "ASSAY_ARTIFACT_URI is not set, so artifacts would be kept on one node only: set it on every node to "
+            "s3://bucket/prefix or to a shared folder"
         )
 
 
 def _on_server(settings: Settings) -> bool:
-    """Whether an MLflow server says where artifacts go."""
+    """Whether an MLflow server decides where artifacts go."""
     return settings.artifact_uri is None and settings.tracking.startswith(("http://", "https://"))
 
 

@@ -1,4 +1,4 @@
-"""All of a search that is known before it starts: its block, space, data and machine; and what a trial is made of."""
+"""What is known of a search before it starts: its block, space, data and machine; and how a trial is set up."""
 
 from __future__ import annotations
 
@@ -26,17 +26,22 @@ from assay.tune.plan import TrialPlan, trial_plan
 from assay.tune.search import Trial
 from assay.tune.space import Space, bound
 from assay.tune.trial import TrialJob, trial_folder
-from assay.usecases.helpers.places import opened, project_for_nodes, require_cluster, require_repository
+from assay.usecases.helpers.places import (
+    open_or_fetch_dataset,
+    project_for_nodes,
+    require_cluster,
+    require_repository,
+)
 from assay.workers.job import Job
 from assay.workers.plan import check_fit
 from assay.workers.ray_session import available_slots, cluster_joined
 
-PASSING = ("budget", "parallel")  # of a search: may change while it goes on
+CHANGEABLE = ("budget", "parallel")  # of a search: may change from one session to the next
 
 
 @dataclass(frozen=True)
 class SearchContext:
-    """All of a search that is known before it starts."""
+    """What is known of a search before it starts."""
 
     name: str
     settings: Settings
@@ -53,7 +58,7 @@ class SearchContext:
         space, experiment = bound(name, config, params.experiment(config.experiment))
         objectives.check(name, config, space, experiment)
         require_repository(settings.root)
-        dataset = opened(experiment.data, settings, log)
+        dataset = open_or_fetch_dataset(experiment.data, settings, log)
         check_fit(experiment, dataset.card.samples)
         load_task(experiment.task.name)[0].check(located(experiment, settings.root), dataset)
         with cluster_joined(settings, log):
@@ -71,8 +76,8 @@ class SearchContext:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """What the search is: its block without what may change while it goes on."""
-        return {name: value for name, value in resolved(self.config).items() if name not in PASSING}
+        """The search's block without what may change from one session to the next."""
+        return {name: value for name, value in resolved(self.config).items() if name not in CHANGEABLE}
 
     @property
     def costs(self) -> bool:
@@ -85,38 +90,37 @@ class SearchContext:
         return {name: self.base.tags[name] for name in names}
 
     def provenance(self) -> Provenance:
-        """Of the search itself: a run of its own kind, the parent of its trials."""
+        """The provenance of the search, which is a run of kind `search` and the parent of its trials."""
         same = digest({"name": self.name, "search": self.plain, **self.inputs()})
         tags = {**self.base.tags, "fingerprint": same, "search": self.name}
         return replace(self.base, tags=tags, config={"search": resolved(self.config)}, kind="search")
 
     def trial_provenance(self, entry: Entry) -> Provenance:
-        """Of a trial: that of the experiment with the trial's own config."""
+        """The provenance of a trial: that of the experiment, with the trial's settings."""
         fingerprint = digest({"config": {k: v for k, v in entry.config.items() if k != "gate"}, **self.inputs()})
         tags = {**self.base.tags, "config_sha256": digest(entry.config), "fingerprint": fingerprint}
         return replace(self.base, tags={**tags, **entry.tags}, config=entry.config, kind="trial")
 
     def find(self, tracker: Tracker, resume: str | None) -> str | None:
-        """The search to go on with, if there is one."""
+        """The search to continue, if there is one. Raises `InputError` if `resume` is not a run of this search."""
         if resume is None:
             fingerprint = self.provenance().tags["fingerprint"]
             found = tracker.find(self.config.experiment, fingerprint, "search")
             return None if found is None else str(found.info.run_id)
         tags = tracker.get(resume).data.tags
         if tags.get(f"{PREFIX}search") != self.name or tags.get(f"{PREFIX}kind") != "search":
-            raise InputError(f"--resume {resume}: that is no search {self.name!r}")
+            raise InputError(f"--resume {resume}: not a search {self.name!r}; to list them: assay runs --kind search")
         return resume
 
-    def finished(self, search_id: str, tracker: Tracker) -> dict[str, Any] | None:
-        """The record of a search that has come to its end, under today's budget."""
-        run = tracker.get(search_id)
-        if run.info.status != "FINISHED":
+    def finished_record(self, tracker: Tracker, search_id: str) -> dict[str, Any] | None:
+        """The record of a search that is finished under today's budget."""
+        if tracker.get(search_id).info.status != "FINISHED":
             return None
         record = tracker.record(search_id)
         return record if record["budget"] == resolved(self.config.budget) else None
 
     def job(self, search_id: str, folder: Path, trial: Trial, milestones: tuple[float, ...]) -> TrialJob:
-        """A trial as its worker takes it. Raises `InputError` where its values do not go together."""
+        """A trial as plain data for its worker. Raises `InputError` if its values do not fit together."""
         config = located(self.space.apply(self.experiment, trial.values), self.settings.root)
         load_task(config.task.name)[0].check(config, self.dataset)
         at = trial_folder(folder, trial.number)
@@ -138,7 +142,7 @@ class SearchContext:
         )
 
     def entry(self, folder: Path, trial: Trial) -> Entry:
-        """A trial for the record."""
+        """A trial as the tracking store records it."""
         config = resolved(self.space.apply(self.experiment, trial.values))
         tags = {"search": self.name, "seed": str(self.experiment.seed)}
         if trial.parent is not None:
@@ -149,33 +153,33 @@ class SearchContext:
         return Entry(trial.number, at, config, tags, trial.status, trial.reason, trial.metrics)
 
     def header(self) -> dict[str, Any]:
-        """What the journal says of the search in its first line."""
+        """The first line of the journal."""
         return {"name": self.name, "search": self.plain, "inputs": self.inputs()}
 
     def require_same(self, search_id: str, journal: Path) -> None:
-        """Refuse to go on with a search that was another. Raises `InputError`: what has changed."""
+        """Refuse to continue a search that has changed. Raises `InputError`, which names what has changed."""
         events, _ = read(journal)
         if not events:
             return
         header = events[0]
         before, now = flatten(header["search"]), flatten(self.plain)
         changed = [
-            f"{name} was {before.get(name, 'not there')}, is {now.get(name, 'not there')}"
+            f"{name} was {before.get(name, 'not set')}, is {now.get(name, 'not set')}"
             for name in sorted(before | now)
             if before.get(name) != now.get(name)
         ]
         changed += [
-            f"{name} is another" for name, value in self.inputs().items() if header["inputs"].get(name) != value
+            f"{name} has changed" for name, value in self.inputs().items() if header["inputs"].get(name) != value
         ]
         if changed:
             raise InputError(
-                f"search {search_id} cannot go on, for it has changed since it began: {'; '.join(changed)}. Put it "
-                "back, or leave out --resume to start another search"
+                f"search {search_id} cannot be continued; changed since it began: {'; '.join(changed)}: "
+                "undo the change, or leave out --resume to start a new search"
             )
 
 
 def network_costs(config: ExperimentConfig, context: SearchContext) -> dict[str, float]:
-    """What the network of an experiment costs, as metrics `cost/…`, with fresh weights, on a CPU."""
+    """The costs of an experiment's network, as metrics `cost/…`, with new weights, on a CPU."""
     from assay.networks.costs import task_costs
     from assay.train.prepare import rebuild
 

@@ -1,4 +1,4 @@
-"""What a search leaves: its record, pictures, tables and page, in MLflow and in `results/searches/`."""
+"""What a search records: pictures, tables, a page, the trials of its front and the search's own record."""
 
 from __future__ import annotations
 
@@ -9,39 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from assay.config.schema import resolved
-from assay.files import write_json
 from assay.report.search import SearchStory, TrialRow, front, table_csv
 from assay.report.search_page import page, pictures
+from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
-from assay.tracking.tracker import RECORD, Tracker
+from assay.tracking.tracker import Tracker
 from assay.train.folder import CHECKPOINTS
 from assay.tune.search import Search
 from assay.tune.trial import WEIGHTS, trial_folder
-from assay.usecases.helpers import outputs
+from assay.usecases.helpers.curves import log_curves
+from assay.usecases.helpers.results import ExperimentResults
 from assay.usecases.helpers.search_context import SearchContext, network_costs
 
-PAGE = "search.html"
-TRIALS = "trials.csv"
 
-
-def facts(context: SearchContext) -> dict[str, str]:
-    """What stands above a search's tables."""
+def page_header(context: SearchContext) -> dict[str, str]:
+    """What the page shows above the tables."""
     tags, budget = context.base.tags, context.config.budget
     limits = {name: value for name, value in resolved(budget).items() if value is not None}
-    found = {
+    header = {
         "budget": ", ".join(f"{value:g} {name}" for name, value in limits.items()),
         "dataset": f"{tags['dataset']} {tags['dataset_hash']}",
         "commit": tags["commit"][:12] + (" with changes" if tags["dirty"] == "true" else ""),
         "slots": f"{context.plan.parallel} at a time, {context.plan.threads} threads each, on {context.plan.device}",
     }
     if context.config.limits:
-        found["limits"] = ", ".join(f"{name} ≤ {most:g}" for name, most in context.config.limits.items())
-    return found
+        header["limits"] = ", ".join(f"{name} ≤ {most:g}" for name, most in context.config.limits.items())
+    return header
 
 
-def baseline(context: SearchContext) -> dict[str, float]:
-    """What the experiment as it is has reached on this dataset, and costs; nothing where it was not trained here."""
-    path = context.settings.results_folder(context.config.experiment) / "train.json"
+def measure_baseline(context: SearchContext) -> dict[str, float]:
+    """The metrics and costs of the unchanged experiment on this dataset; empty if it was not trained here."""
+    path = ExperimentResults.of(context.settings.root, context.config.experiment).record
     trained = json.loads(path.read_text()) if path.exists() else {}
     if trained.get("dataset", {}).get("hash") != context.dataset.hash:
         return {}
@@ -49,22 +47,22 @@ def baseline(context: SearchContext) -> dict[str, float]:
 
 
 def seconds_left(search: Search, parallel: int, spent: float, clock: float | None) -> float | None:
-    """An estimate from the trials so far, no more than the clock allows; None before the first has ended."""
+    """An estimate from the trials so far, at most `clock`; None before the first trial has ended."""
     budget = search.config.budget
     done = [trial for trial in search.ended if trial.status != "over"]
-    guess = [] if clock is None else [max(clock, 0.0)]
+    guesses = [] if clock is None else [max(clock, 0.0)]
     if done and budget.trials is not None:
         mean = sum(trial.seconds for trial in done) / len(done)
-        guess.append(max(budget.trials - len(done), 0) * mean / parallel)
+        guesses.append(max(budget.trials - len(done), 0) * mean / parallel)
     if done and budget.epochs is not None and search.epochs_trained:
-        guess.append(max(budget.epochs - search.epochs_trained, 0) * spent / search.epochs_trained)
-    return min(guess) if guess else None
+        guesses.append(max(budget.epochs - search.epochs_trained, 0) * spent / search.epochs_trained)
+    return min(guesses) if guesses else None
 
 
-def record(
+def search_record(
     story: SearchStory, context: SearchContext, search: Search, status: str, reason: str, seconds: float
 ) -> dict[str, Any]:
-    """What `assay tune` prints: `best` is the first of `front`, by the first objective."""
+    """What `assay tune` prints. `best` is the first of `front`, by the first objective."""
     best = front(story.trials, story.objectives)
     return {
         "search_id": story.search_id,
@@ -82,18 +80,18 @@ def record(
         "over": story.count("over"),
         "epochs": round(search.epochs_trained, 4),
         "seconds": round(seconds, 2),
-        "best": _found(best[0]),
-        "front": [_found(row) for row in best],
+        "best": _summary(best[0]),
+        "front": [_summary(row) for row in best],
         "dataset": {"name": context.experiment.data, "hash": context.dataset.hash},
         "budget": resolved(context.config.budget),
     }
 
 
-def _found(row: TrialRow) -> dict[str, Any]:
+def _summary(row: TrialRow) -> dict[str, Any]:
     return {"run_id": row.run_id, "trial": row.number, "config": dict(row.values), "metrics": dict(row.metrics)}
 
 
-def keep(
+def log_search(
     story: SearchStory,
     record: Mapping[str, Any],
     context: SearchContext,
@@ -101,25 +99,25 @@ def keep(
     search: Search,
     tracker: Tracker,
 ) -> None:
-    """Hand the pictures, tables and the page to MLflow, and the weights of the front; the record last."""
+    """Record the pictures, the tables, the page, the trials of the front and, last, the record."""
     run_id = story.search_id
     drawn = pictures(story)
     for name, png in drawn.items():
-        tracker.log_bytes(run_id, f"pictures/{name}.png", png)
-    tracker.log_bytes(run_id, TRIALS, table_csv(story))
-    tracker.log_text(run_id, PAGE, page(story, drawn))
+        tracker.log_bytes(run_id, artifacts.search_picture(name), png)
+    tracker.log_bytes(run_id, artifacts.TRIALS, table_csv(story))
+    tracker.log_text(run_id, artifacts.PAGE, page(story, drawn))
     _log_progress(story, run_id, tracker)
     for row in front(story.trials, story.objectives):
-        _keep_trial(row, record, context, folder, search, tracker)
+        _log_trial(row, record, context, folder, search, tracker)
     tracker.client.set_tag(run_id, f"{PREFIX}best", record["best"]["run_id"])
-    tracker.log_text(run_id, RECORD, json.dumps(record, indent=2))
+    tracker.log_text(run_id, artifacts.RECORD, json.dumps(record, indent=2))
     if record["status"] == "FINISHED" and not search.continues:
         for at in (folder / "trials").glob("*"):
             shutil.rmtree(at / CHECKPOINTS, ignore_errors=True)
 
 
 def _log_progress(story: SearchStory, run_id: str, tracker: Tracker) -> None:
-    """The best so far, by the number of trials, under the objective's own name: comparable with any run's metric."""
+    """Record the best value so far by number of trials, under the objective's name, as in any run."""
     best: list[TrialRow] = []
     points: list[tuple[int, float]] = []
     metric = story.objective
@@ -131,16 +129,15 @@ def _log_progress(story: SearchStory, run_id: str, tracker: Tracker) -> None:
     tracker.log_series(run_id, metric, points)
 
 
-def _keep_trial(
+def _log_trial(
     row: TrialRow, record: Mapping[str, Any], context: SearchContext, folder: Path, search: Search, tracker: Tracker
 ) -> None:
-    """Make a trial of the front a run like any other: with weights, curves and a record, to evaluate and register."""
+    """Give a trial of the front what any run has, so that it can be evaluated and registered."""
     trial, at = search.trials[row.number], trial_folder(folder, row.number)
-    if not (at / WEIGHTS).exists():  # handed over by an earlier session
+    if not (at / WEIGHTS).exists():  # recorded by an earlier session
         return
-    tracker.log_file(row.run_id, "weights", at / WEIGHTS)
-    for name, content in outputs.curves(at):
-        tracker.log_bytes(row.run_id, f"pictures/{name}", content)
+    tracker.log_bytes(row.run_id, artifacts.WEIGHTS, (at / WEIGHTS).read_bytes())
+    log_curves(row.run_id, at, tracker)
     own = {
         "run_id": row.run_id,
         "status": "FINISHED",
@@ -153,16 +150,7 @@ def _keep_trial(
         "facts": trial.facts["task"],
     }
     config = resolved(context.space.apply(context.experiment, row.values))
-    tracker.log_text(row.run_id, "provenance/config.json", json.dumps(config, indent=2))
+    tracker.log_text(row.run_id, artifacts.CONFIG, json.dumps(config, indent=2))
     tracker.copy_provenance(record["search_id"], row.run_id)
-    tracker.log_text(row.run_id, RECORD, json.dumps(own, indent=2))
+    tracker.log_text(row.run_id, artifacts.RECORD, json.dumps(own, indent=2))
     (at / WEIGHTS).unlink()
-
-
-def write(folder: Path, record: Mapping[str, Any], tracker: Tracker) -> None:
-    """The outputs of the DVC stage `search`: the same for the same search, whoever asks and however often."""
-    folder.mkdir(parents=True, exist_ok=True)
-    passing = ("seconds", "status")
-    write_json(folder / "search.json", {name: value for name, value in record.items() if name not in passing})
-    for name in (PAGE, TRIALS):
-        (folder / name).write_bytes(tracker.read_bytes(record["search_id"], name))

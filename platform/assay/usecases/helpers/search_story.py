@@ -1,4 +1,4 @@
-"""A search as people see it: its state turned into the plain rows that reports are drawn from."""
+"""A search as reports show it: its state as plain rows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from assay.tune.trial import epochs_at, trial_folder
 Curve = Sequence[tuple[float, float]]
 
 
-def story(
+def search_story(
     name: str,
     search_id: str,
     search: Search,
     facts: Mapping[str, str],
     run_ids: Mapping[int, str],
-    curves: Curves,
+    curves: TrialCurves,
     baseline: Mapping[str, float],
 ) -> SearchStory:
-    """The story of a search so far."""
+    """The search so far."""
     metric = next(iter(search.objectives))
     return SearchStory(
         name=name,
@@ -35,15 +35,15 @@ def story(
         scheduler=search.config.scheduling,
         objectives=search.objectives,
         parameters={parameter.key: _plain(parameter) for parameter in search.space.parameters},
-        trials=[row(t, metric, run_ids.get(t.number, ""), curves.of(search, t, metric)) for t in search.trials],
+        trials=[trial_row(t, metric, run_ids.get(t.number, ""), curves.of(search, t, metric)) for t in search.trials],
         facts=facts,
         fixed=search.config.set,
         baseline=baseline,
     )
 
 
-def row(trial: Trial, metric: str, run_id: str = "", by_epoch: Curve = ()) -> TrialRow:
-    """A trial as a row; `by_epoch` is its curve where more is known than what it reported."""
+def trial_row(trial: Trial, metric: str, run_id: str = "", by_epoch: Curve = ()) -> TrialRow:
+    """A trial as a row. `by_epoch` is its curve, if more points are known than it reported."""
     curve = by_epoch or [(epoch, metrics[metric]) for epoch, metrics in trial.curve if epoch and metric in metrics]
     metrics = trial.metrics or (trial.curve[-1][1] if trial.curve else {})
     return TrialRow(
@@ -60,15 +60,15 @@ def row(trial: Trial, metric: str, run_id: str = "", by_epoch: Curve = ()) -> Tr
     )
 
 
-class Curves:
-    """The evaluations of trials, from their spools in a search's folder; those of ended trials are read once."""
+class TrialCurves:
+    """The evaluations of trials, from their spools in a search's folder. Those of ended trials are read once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.known: dict[int, Curve] = {}
 
     def of(self, search: Search, trial: Trial, metric: str) -> Curve:
-        """(epoch, value) of every evaluation; a trial that began with its parent's weights counts on from there."""
+        """(epoch, value) of every evaluation. A trial that started from its parent's weights continues its count."""
         if trial.number in self.known:
             return self.known[trial.number]
         folder, epochs = trial_folder(self.folder, trial.number), search.whole(trial.values)

@@ -1,0 +1,53 @@
+"""The artifacts of a run in the tracking store, each named once.
+
+Existing runs have these names: never change one.
+"""
+
+from __future__ import annotations
+
+RECORD = "record.json"
+"""What `assay train` or `assay tune` printed at the end. Written last: a run that has it is complete."""
+
+PROVENANCE = "provenance"
+"""The folder of what the run was made from."""
+CONFIG = f"{PROVENANCE}/config.json"
+"""The settings with every default written out. The last of the provenance."""
+PACKAGES = f"{PROVENANCE}/packages.json"
+"""The versions of all installed packages."""
+DIFF = f"{PROVENANCE}/working-tree.diff"
+"""The changes that were not committed."""
+
+WEIGHTS = "weights/model.safetensors"
+"""The kept weights."""
+MODEL = "model"
+"""The folder of the model in MLflow's format, of a registered run."""
+GATE_REPORT = "gate/report.json"
+"""The gate's decision on a registered run."""
+
+PICTURES = "pictures"
+"""The folder of all pictures and of the numbers that they show."""
+CURVES = f"{PICTURES}/curves.csv"
+"""The training and validation metrics by step: metric, step, value."""
+CURVES_PICTURE = f"{PICTURES}/curves.png"
+TRAINING_PICTURES = f"{PICTURES}/training"
+"""The folder of pictures made while training."""
+
+PAGE = "search.html"
+"""The report on a search."""
+TRIALS = "trials.csv"
+"""A search's trials with their settings and metrics."""
+
+
+def evaluation_picture(split: str, name: str) -> str:
+    """A picture of an evaluation."""
+    return f"{PICTURES}/{split}-{name}.png"
+
+
+def evaluation_table(split: str, name: str) -> str:
+    """The numbers that a picture of an evaluation shows."""
+    return f"{PICTURES}/{split}-{name}.json"
+
+
+def search_picture(name: str) -> str:
+    """A picture of a search's page."""
+    return f"{PICTURES}/{name}.png"

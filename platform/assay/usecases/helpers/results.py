@@ -1,0 +1,95 @@
+"""What `results/` holds for DVC, for flows and for people: the outputs of the stages after `data`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.files import write_json
+from assay.tracking import artifacts
+
+if TYPE_CHECKING:
+    from assay.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class ExperimentResults:
+    """`results/EXPERIMENT/`: of the newest run with the settings of `params.yaml`."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, root: Path, experiment: str) -> ExperimentResults:
+        return cls(root / "results" / experiment)
+
+    @property
+    def record(self) -> Path:
+        """The run's record, without what differs from one session to the next."""
+        return self.folder / "train.json"
+
+    @property
+    def curves(self) -> Path:
+        """The training and validation metrics by step: metric, step, value."""
+        return self.folder / "curves.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics of the last evaluation."""
+        return self.folder / "metrics.json"
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of the pictures of the last evaluation."""
+        return self.folder / "pictures"
+
+    @property
+    def model(self) -> Path:
+        """The registered version, and what the gate decided."""
+        return self.folder / "model.json"
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """`results/searches/SEARCH/`: of the newest search with the block of `params.yaml`."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, root: Path, search: str) -> SearchResults:
+        return cls(root / "results" / "searches" / search)
+
+    @property
+    def record(self) -> Path:
+        """The search's record, without what differs from one session to the next."""
+        return self.folder / "search.json"
+
+    @property
+    def page(self) -> Path:
+        """The report for a browser."""
+        return self.folder / "search.html"
+
+    @property
+    def trials(self) -> Path:
+        """The trials with their settings and metrics."""
+        return self.folder / "trials.csv"
+
+
+def write_run(results: ExperimentResults, record: Mapping[str, Any], tracker: Tracker) -> None:
+    """Write the outputs of the DVC stage `train`. They are the same for the same run, whenever they are written."""
+    results.folder.mkdir(parents=True, exist_ok=True)
+    write_json(results.record, _without(record, "trained_steps", "status", "resumed_from", "seconds"))
+    results.curves.write_bytes(tracker.read_bytes(record["run_id"], artifacts.CURVES))
+
+
+def write_search(results: SearchResults, record: Mapping[str, Any], tracker: Tracker) -> None:
+    """Write the outputs of the DVC stage `search`. They are the same for the same search, whenever they are written."""
+    results.folder.mkdir(parents=True, exist_ok=True)
+    write_json(results.record, _without(record, "seconds", "status"))
+    for path, name in ((results.page, artifacts.PAGE), (results.trials, artifacts.TRIALS)):
+        path.write_bytes(tracker.read_bytes(record["search_id"], name))
+
+
+def _without(record: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in names}
