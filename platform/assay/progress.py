@@ -22,7 +22,7 @@ PLAIN_SECONDS = 2.0
 
 def count(number: float) -> str:
     """A number of things, or of things per second, for people."""
-    return f"{number:.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 class PlainProgress:

@@ -163,7 +163,7 @@ def _some(lines: list[str]) -> list[str]:
 def _render_list(result: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
-    grid = Table(box=None, padding=(0, 2, 0, 0))
+    grid = Table(box=None, padding=(0, 1, 0, 0))
     for title in ("dataset", "kind", "samples", "annotation", "classes", "rejected", "hash", "state"):
         grid.add_column(title, justify="left", overflow="fold")
     for row in result["datasets"]:

@@ -30,6 +30,8 @@ def _table(result: Mapping[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    if not result["runs"]:
+        return "none found"
     grid = Table("run", box=None)
     grid.columns[0].min_width = 32  # ids get copied
     for name in ("started", "experiment", "status", "val metrics", "reason"):

@@ -27,7 +27,7 @@ def apply_trial(record: Mapping[str, Any], trial: int | None, settings: Settings
     front = {entry["trial"]: entry for entry in record["front"]}
     chosen = record["best"]["trial"] if trial is None else trial
     if chosen not in front:
-        raise InputError(f"--trial {chosen}: not on the front; choose one of {', '.join(map(str, front))}")
+        raise InputError(f"--trial {chosen}: not on the front; choose from {', '.join(map(str, front))}")
     params = load_params(path)
     values = {**params.search(name).set, **front[chosen]["config"]}
     wanted = replaced(params.experiment(record["experiment"]), values.items(), f"trial {chosen}:")
