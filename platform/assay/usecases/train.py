@@ -97,8 +97,8 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
             else:
                 job = _job(held, local, dataset, chosen, settings)
                 record = _execute(job, chosen, held, settings, tracker, progress)
-        write_results(request, record, settings, tracker)
-        return record
+            write_results(request, record, settings, tracker)
+            return record
 
 
 def _job(held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, settings: Settings) -> Job:
