@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from assay.errors import InputError, Unavailable
 from assay.log import Log
 from assay.services.stores import without_password
+from assay.state import PREFECT
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -29,7 +30,7 @@ def prepare(settings: Settings) -> None:
     from assay.silence import quiet
 
     quiet()
-    home = settings.state / "prefect"
+    home = settings.state / PREFECT
     home.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
     defaults = {
         "ASSAY_PROJECT": str(settings.root),

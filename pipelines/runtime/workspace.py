@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from assay.log import Log
+from assay.state import WORKSPACE_LOCK, state_folder
 
-LOCK = "workspace.lock"
 POLL_SECONDS = 0.3
 WATCHDOG = Path(__file__).with_name("watchdog.py")
 
@@ -40,8 +40,8 @@ def workspace(root: Path, who: str, log: Log) -> Iterator[None]:
     if _watchdog is not None:
         yield
         return
-    (root / ".assay").mkdir(exist_ok=True)
-    descriptor = os.open(root / ".assay" / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    state_folder(root).mkdir(exist_ok=True)
+    descriptor = os.open(state_folder(root) / WORKSPACE_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _wait(descriptor, log)
         os.ftruncate(descriptor, 0)

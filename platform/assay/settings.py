@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assay.errors import InputError
+from assay.state import ARTIFACTS, RUNS, TRACKING_DATABASE, state_folder
 
 
 class Settings(BaseSettings):
@@ -43,7 +44,7 @@ class Settings(BaseSettings):
     @property
     def state(self) -> Path:
         """All local state, git-ignored."""
-        return self.root / ".assay"
+        return state_folder(self.root)
 
     @property
     def params_file(self) -> Path:
@@ -53,7 +54,7 @@ class Settings(BaseSettings):
     def runs(self) -> Path:
         """One folder a run: checkpoints, spool, progress. Shared by all workers."""
         if self.storage is None or self.remote_runs is not None:
-            return (self.state / "runs").resolve()
+            return (self.state / RUNS).resolve()
         return Path(self.storage).resolve()
 
     @property
@@ -68,11 +69,11 @@ class Settings(BaseSettings):
 
     @property
     def tracking(self) -> str:
-        return self.tracking_uri or f"sqlite:///{self.state / 'mlflow.db'}"
+        return self.tracking_uri or f"sqlite:///{self.state / TRACKING_DATABASE}"
 
     @property
     def artifacts(self) -> str:
-        return self.artifact_uri or (self.state / "artifacts").as_uri()
+        return self.artifact_uri or (self.state / ARTIFACTS).as_uri()
 
     def dataset_folder(self, name: str) -> Path:
         return self.root / "data" / name

@@ -41,6 +41,7 @@ HARMLESS = {
     "assay.files": "writes what it is given",
     "assay.report": "empty",
     "assay.report.pictures": "draws",
+    "assay.state": "names of files below .assay/",
     "assay.tasks": "empty",
 }
 """Modules that training imports and that cannot change a weight, each with its reason."""

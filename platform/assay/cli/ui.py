@@ -46,18 +46,20 @@ def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False
 
 def _services(settings: Settings, found: Running) -> dict[str, Any]:
     """The pages of all that is up, MLflow's as the one to open."""
-    from assay.services.credentials import CREDENTIALS, load_credentials
+    from assay.services.credentials import load_credentials
     from assay.services.setup import pages
+    from assay.state import CREDENTIALS
 
     shown = pages(asdict(found), settings.state, load_credentials(settings.state / CREDENTIALS))
     return {"url": shown["mlflow"], **shown}
 
 
 def _serve(settings: Settings, port: int, as_json: bool, browse: bool) -> None:
-    from assay.services.credentials import CREDENTIALS, load_credentials
+    from assay.services.credentials import load_credentials
     from assay.services.mlflow import mlflow_service, require_login
     from assay.services.net import require_free
     from assay.services.server import Server, stop_signals
+    from assay.state import CREDENTIALS
 
     _require_runs(settings)
     require_free(port)

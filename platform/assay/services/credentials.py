@@ -12,8 +12,6 @@ from pathlib import Path
 from assay.errors import InputError
 
 USER = "assay"
-CREDENTIALS = "credentials.json"
-RAY_TOKEN = "ray-token"  # noqa: S105 - the name of a file
 
 
 @dataclass(frozen=True)

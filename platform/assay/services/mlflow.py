@@ -12,6 +12,7 @@ from assay.services.credentials import USER, Credentials
 from assay.services.net import HOST, basic, http_status
 from assay.services.server import Service, child_environment
 from assay.services.stores import sqlite_file
+from assay.state import LOGS, MLFLOW_LOGIN_SETTINGS, MLFLOW_LOGINS
 
 if TYPE_CHECKING:
     from assay.settings import Settings
@@ -38,7 +39,7 @@ def mlflow_service(settings: Settings, port: int, credentials: Credentials) -> S
     def healthy(_started: float) -> bool:
         return http_status(f"{url}/health") == 200
 
-    log = state / "logs" / "mlflow.log"
+    log = state / LOGS / "mlflow.log"
     return Service("MLflow", command, child_environment(own), state, log, url, healthy)
 
 
@@ -49,12 +50,12 @@ def _auth_config(state: Path) -> Path:
     config = configparser.ConfigParser(interpolation=None)
     config["mlflow"] = {
         "default_permission": "READ",
-        "database_uri": f"sqlite:///{state / 'auth.db'}".replace("%", "%%"),
+        "database_uri": f"sqlite:///{state / MLFLOW_LOGINS}".replace("%", "%%"),
         "admin_username": USER,
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         "grant_default_workspace_access": "false",
     }
-    file = state / "mlflow-auth.ini"
+    file = state / MLFLOW_LOGIN_SETTINGS
     partial = file.with_suffix(f".{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as stream:
         config.write(stream)
@@ -66,8 +67,8 @@ def require_login(url: str, credentials: Credentials) -> None:
     """The password of the file must open the door: MLflow keeps the one it was first started with."""
     route = f"{url}/api/2.0/mlflow/experiments/search?max_results=1"
     if http_status(route, basic(credentials.user, credentials.password), seconds=20) == 401:
-        database = credentials.file.with_name("auth.db")
+        database = credentials.file.with_name(MLFLOW_LOGINS)
         raise InputError(
             f"{credentials.file}: its password is not the one that {database} was made with; bring the old file "
-            "back, or remove auth.db (and with it the users you added) and start again"
+            f"back, or remove {MLFLOW_LOGINS} (and with it the users you added) and start again"
         )

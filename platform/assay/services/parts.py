@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from assay.services.credentials import CREDENTIALS, load_credentials
+from assay.services.credentials import load_credentials
 from assay.services.mlflow import mlflow_service
 from assay.services.ports import Ports, addresses
 from assay.services.prefect import prefect_service, worker_service
 from assay.services.ray import OF_COMMANDS, ray_service
 from assay.services.running import Running, variables
 from assay.services.server import Service
+from assay.state import CREDENTIALS
 
 if TYPE_CHECKING:
     from assay.settings import Settings

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from assay.errors import InputError
 from assay.services.net import HOST, port_owner
+from assay.state import PORTS
 
-FILE = "ports.json"
 LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "dashboard": "Ray's dashboard", "ray": "Ray"}
 
 
@@ -45,7 +45,7 @@ def chosen_ports(state: Path, first: int | None) -> Ports:
 
 def kept_ports(state: Path) -> Ports:
     """Those of the last time, else the usual ones."""
-    file = state / FILE
+    file = state / PORTS
     if not file.exists():
         return Ports()
     try:
@@ -55,7 +55,7 @@ def kept_ports(state: Path) -> Ports:
 
 
 def keep_ports(state: Path, ports: Ports) -> None:
-    (state / FILE).write_text(json.dumps(asdict(ports)), encoding="utf-8")
+    (state / PORTS).write_text(json.dumps(asdict(ports)), encoding="utf-8")
 
 
 def require_all_free(ports: Ports) -> None:

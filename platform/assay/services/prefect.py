@@ -9,6 +9,7 @@ from pathlib import Path
 from assay.services.credentials import Credentials
 from assay.services.net import HOST, answer, basic, http_status
 from assay.services.server import Service, child_environment
+from assay.state import LOGS, PREFECT
 
 POOL = "assay"
 _CLOCKS = 1.0  # seconds by which a heartbeat may seem to be older than the worker
@@ -31,7 +32,7 @@ def prefect_service(state: Path, port: int, credentials: Credentials) -> Service
     def healthy(_started: float) -> bool:
         return http_status(f"{url}/api/health") == 200
 
-    log = state / "logs" / "prefect.log"
+    log = state / LOGS / "prefect.log"
     return Service("Prefect", command, child_environment(own), home, log, url, healthy)
 
 
@@ -45,12 +46,12 @@ def worker_service(state: Path, api: str, credentials: Credentials, own: dict[st
         _, body = answer(workers, basic(credentials.user, credentials.password), body=b"{}")
         return any(_seconds(heartbeat) > started - _CLOCKS for heartbeat in _heartbeats(body))
 
-    log = state / "logs" / "worker.log"
+    log = state / LOGS / "worker.log"
     return Service("Prefect worker", command, child_environment(own), state.parent, log, "", healthy, after="Prefect")
 
 
 def _home(state: Path) -> Path:
-    home = state / "prefect"
+    home = state / PREFECT
     home.mkdir(parents=True, exist_ok=True)
     return home
 

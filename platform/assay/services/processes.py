@@ -14,6 +14,7 @@ from assay.log import Log
 from assay.services.net import MARK
 from assay.services.ray import ray_folder
 from assay.services.server import alive
+from assay.state import state_folder
 
 if TYPE_CHECKING:
     import psutil
@@ -71,7 +72,7 @@ def _belongs(process: psutil.Process, root: Path) -> bool:
     environment = _environment(process)
     if environment:
         return environment.get(MARK) == str(root)
-    folder = ray_folder(root / ".assay")
+    folder = ray_folder(state_folder(root))
     with suppress(Exception):  # gone meanwhile, or another user's
         return any(Path(file.path).is_relative_to(folder) for file in process.open_files())
     return False
@@ -129,7 +130,7 @@ def sweep(root: Path) -> int:
                 process.kill() if force else process.terminate()
         ended |= {process.pid for process in left}
         psutil.wait_procs(left, timeout=_END_SECONDS / 2)
-    for socket in ray_folder(root / ".assay").glob("session_*/sockets/*"):
+    for socket in ray_folder(state_folder(root)).glob("session_*/sockets/*"):
         socket.unlink(missing_ok=True)
     return len(ended)
 

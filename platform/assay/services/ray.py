@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from assay.files import private_folder
-from assay.services.credentials import RAY_TOKEN
 from assay.services.net import HOST, answer, http_status
 from assay.services.server import Service, child_environment
+from assay.state import LOGS, RAY_TOKEN, SERVICES_RAY
 from assay.workers.ray_environment import RAY_ENVIRONMENT, with_room_for_sockets
 
 HEAD_ENVIRONMENT = {
@@ -56,10 +56,10 @@ def ray_service(state: Path, port: int, dashboard: int, own: dict[str, str]) -> 
         _, nodes = answer(f"{url}/nodes?view=hostNameList", allowed)
         return b'"hostNameList": ["' in nodes and http_status(f"{url}/api/jobs/", allowed) == 200
 
-    return Service("Ray", command, environment, state, state / "logs" / "ray.log", url, healthy)
+    return Service("Ray", command, environment, state, state / LOGS / "ray.log", url, healthy)
 
 
 def ray_folder(state: Path) -> Path:
     """Of the head that `assay up` starts: no two projects share one."""
     project = hashlib.sha256(str(state).encode()).hexdigest()[:8]
-    return with_room_for_sockets(state / "up" / "ray", f"assay-{os.getuid()}-{project}/ray")
+    return with_room_for_sockets(state / SERVICES_RAY, f"assay-{os.getuid()}-{project}/ray")

@@ -15,13 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.services.credentials import CREDENTIALS, RAY_TOKEN
+from assay.state import CREDENTIALS, RAY_TOKEN, SERVICES_LOCK, SERVICES_STATUS
 
 if TYPE_CHECKING:
     from assay.settings import Settings
-
-LOCK = "services.lock"
-STATUS = "services.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def running(state: Path) -> Running | None:
 def supervised(state: Path) -> bool:
     """Whether a supervisor lives. Asking takes a shared lock for a moment, so that nobody waits for who asks."""
     try:
-        handle = os.open(state / LOCK, os.O_RDONLY)
+        handle = os.open(state / SERVICES_LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
@@ -60,7 +57,7 @@ def supervised(state: Path) -> bool:
 def read_status(state: Path) -> dict[str, Any]:
     """What the supervisor wrote last; empty if there is nothing."""
     with suppress(FileNotFoundError, ValueError):
-        status: dict[str, Any] = json.loads((state / STATUS).read_text(encoding="utf-8"))
+        status: dict[str, Any] = json.loads((state / SERVICES_STATUS).read_text(encoding="utf-8"))
         return status
     return {}
 

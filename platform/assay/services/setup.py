@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError
 from assay.log import Log
-from assay.services.credentials import CREDENTIALS, RAY_TOKEN, Credentials, load_credentials, ray_token
+from assay.services.credentials import Credentials, load_credentials, ray_token
 from assay.services.mlflow import require_login
 from assay.services.net import MARK
 from assay.services.parts import services
 from assay.services.ports import Ports, addresses, chosen_ports, keep_ports, kept_ports, require_all_free
 from assay.services.processes import SAVE_SECONDS, end_work, of_setup, sweep
-from assay.services.running import STATUS, read_status, supervised
+from assay.services.running import read_status, supervised
 from assay.services.server import Service, Stop, new_log, stop_signals
 from assay.services.stores import without_password
+from assay.state import CREDENTIALS, LOGS, RAY_TOKEN, SERVICES_STATUS, SUPERVISOR_LOG, UP_LOCK
 
 if TYPE_CHECKING:
     import psutil
@@ -102,7 +103,7 @@ def _turn(state: Path, log: Log) -> Iterator[None]:
     """One `up` or `down` at a time in a project."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(state / "up.lock")
+    lock = FileLock(state / UP_LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -123,8 +124,8 @@ def _start(settings: Settings, ports: Ports, log: Log) -> subprocess.Popen[bytes
     require_all_free(ports)
     keep_ports(state, ports)
     ray_token(state / RAY_TOKEN)
-    (state / STATUS).unlink(missing_ok=True)
-    handle = new_log(state / "logs" / "services.log")
+    (state / SERVICES_STATUS).unlink(missing_ok=True)
+    handle = new_log(state / SUPERVISOR_LOG)
     try:
         return subprocess.Popen(
             [sys.executable, "-m", SUPERVISOR, str(root)],
@@ -160,14 +161,10 @@ def _wait(
         else:
             heard = time.monotonic()
         if supervisor.poll() is not None if supervisor else not supervised(state):
-            raise WorkError(
-                read_status(state).get("failed") or f"the supervisor ended; see {state / 'logs/services.log'}"
-            )
+            raise WorkError(read_status(state).get("failed") or f"the supervisor ended; see {state / SUPERVISOR_LOG}")
         if time.monotonic() - began > WAIT_SECONDS:
             sick = ", ".join(name for name, now in found.items() if now != "healthy")
-            raise Unavailable(
-                f"{sick or 'the supervisor'}: not healthy after {WAIT_SECONDS:.0f} s; see {state / 'logs'}"
-            )
+            raise Unavailable(f"{sick or 'the supervisor'}: not healthy after {WAIT_SECONDS:.0f} s; see {state / LOGS}")
         time.sleep(_POLL)
     return False
 
@@ -189,7 +186,7 @@ def _end(root: Path, state: Path, log: Log) -> int:
     else:
         end_work(root, log)
     sweep(root)
-    (state / STATUS).unlink(missing_ok=True)
+    (state / SERVICES_STATUS).unlink(missing_ok=True)
     return len(before)
 
 

@@ -18,12 +18,11 @@ from assay.errors import AssayError, WorkError
 from assay.services.parts import services
 from assay.services.ports import Ports, addresses, kept_ports
 from assay.services.processes import end_work
-from assay.services.running import LOCK, STATUS
 from assay.services.server import START_SECONDS, Server, Service, limit_log, stop_signals
 from assay.settings import Settings
 from assay.silence import quiet
+from assay.state import SERVICES_LOCK, SERVICES_STATUS, SUPERVISOR_LOG
 
-LOG = "services.log"
 LONGEST_WAIT = 30.0
 STEADY_SECONDS = 60.0  # after which an earlier death counts no more
 _TICK = 0.25
@@ -108,7 +107,7 @@ class Supervisor:
             part.step(healthy)
         self.ready = self.ready or all(part.state == "healthy" for part in self.parts)
         self.write()
-        limit_log(self.settings.state / "logs" / LOG)
+        limit_log(self.settings.state / SUPERVISOR_LOG)
 
     def write(self, **more: Any) -> None:
         status = {
@@ -137,7 +136,7 @@ class Supervisor:
 
 def write_status(state: Path, status: dict[str, Any]) -> None:
     """Replace the file as a whole, if it says something new."""
-    file, text = state / STATUS, json.dumps(status, indent=2)
+    file, text = state / SERVICES_STATUS, json.dumps(status, indent=2)
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         partial = file.with_suffix(".partial")
         partial.write_text(text, encoding="utf-8")
@@ -146,7 +145,7 @@ def write_status(state: Path, status: dict[str, Any]) -> None:
 
 def _lock(state: Path) -> int | None:
     """Hold the lock until this process ends; None if another supervisor does. Who only asks holds it for a moment."""
-    handle = os.open(state / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(state / SERVICES_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     for _ in range(20):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -169,7 +168,7 @@ def main() -> None:
     except AssayError as error:
         write_status(settings.state, {"failed": str(error)})
         sys.exit(error.exit_code)
-    (settings.state / STATUS).unlink()
+    (settings.state / SERVICES_STATUS).unlink()
 
 
 if __name__ == "__main__":

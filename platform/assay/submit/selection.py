@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from assay.config.params import read_yaml
 from assay.errors import InputError
+from assay.state import RAY_TOKEN, STATE
 from assay.tracking.provenance import PACKAGE
 
 CACHES = {
-    ".git", ".hg", ".svn", ".assay", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache",
+    ".git", ".hg", ".svn", STATE, ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache",
     ".pytest_cache", ".hypothesis", ".import_linter_cache", ".ipynb_checkpoints", ".cache", "mlruns",
 }  # fmt: skip
 """Folders with these names stay here."""
@@ -22,7 +23,7 @@ KEYS = (
     ".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.gpg",
     "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*credentials*.json", "credentials", "*credentials.y*ml",
     "service*account*.json", "*secret*.json", "*secret*.y*ml", ".netrc", "_netrc", ".pgpass", ".pypirc", ".npmrc",
-    ".htpasswd", "kubeconfig", "*.kubeconfig", "config.local", "ray-token", "auth_token",
+    ".htpasswd", "kubeconfig", "*.kubeconfig", "config.local", RAY_TOKEN, "auth_token",
 )  # fmt: skip
 """Files with these names are taken for keys, passwords and tokens, and stay here, also where git knows them."""
 

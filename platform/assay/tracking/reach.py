@@ -19,6 +19,7 @@ from assay.errors import AssayError, InputError, Unavailable, WorkError
 from assay.services.net import answer
 from assay.services.stores import store_error
 from assay.settings import Settings
+from assay.state import TRACKING_LOCK
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +48,7 @@ def connect(settings: Settings) -> MlflowClient:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # an outage is told once, in our words
     logging.getLogger("alembic").setLevel(logging.ERROR)
     settings.state.mkdir(exist_ok=True)
-    with FileLock(settings.state / "mlflow.lock"), _first_use(settings):
+    with FileLock(settings.state / TRACKING_LOCK), _first_use(settings):
         try:
             client = mlflow.MlflowClient(settings.tracking)
             client.search_experiments(max_results=1)
