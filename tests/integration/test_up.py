@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from assay.services.net import MARK, answer, basic
+from assay.http import ask, basic_login
+from assay.services.net import MARK
 from assay.services.processes import of_setup, work
 from assay.services.ray import ray_folder
 from assay.services.setup import supervisor_of
@@ -255,8 +256,8 @@ def test_commands_use_them(setup: Setup) -> None:
     assert run["run_id"] == record["run_id"]
     kept = json.loads((setup.state / "credentials.json").read_text())
     route = f"{setup.printed[0]['mlflow']}/api/2.0/mlflow/runs/get?run_id={record['run_id']}"
-    status, body = answer(route, basic(kept["user"], kept["password"]))
-    assert (status, json.loads(body)["run"]["info"]["status"]) == (200, "FINISHED")
+    answer = ask("GET", route, basic_login(kept["user"], kept["password"]))
+    assert (answer.status, answer.json()["run"]["info"]["status"]) == (200, "FINISHED")
     assert list((setup.state / "artifacts").rglob("record.json"))
     with start(setup.project, "doctor") as process:  # whatever else it finds
         checks = {check["name"]: check for check in json.loads(process.communicate(timeout=100)[0])["checks"]}
@@ -275,10 +276,10 @@ def test_another_project_is_told_who_has_the_ports(setup: Setup, tmp_path: Path)
 
 def submit(setup: Setup, *command: str) -> str:
     """Hand a job to Ray's job server."""
-    body = json.dumps({"entrypoint": " ".join(command)}).encode()
-    status, reply = answer(f"{setup.printed[0]['ray']}/api/jobs/", setup.token, body, seconds=60)
-    assert status == 200, reply
-    return str(json.loads(reply)["submission_id"])
+    body = {"entrypoint": " ".join(command)}
+    answer = ask("POST", f"{setup.printed[0]['ray']}/api/jobs/", setup.token, body=body, seconds=60)
+    assert answer.status == 200, answer.text
+    return str(answer.json()["submission_id"])
 
 
 JOB = """

@@ -26,8 +26,8 @@ def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False
 
     Example: assay ui --port 5050
     """
+    from assay.redaction import hide_login
     from assay.services.running import running
-    from assay.services.stores import without_password
     from assay.settings import Settings
     from assay.silence import quiet
 
@@ -36,7 +36,7 @@ def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False
     browse = sys.stdout.isatty() and not no_browser and not as_json
     found = running(settings.state)
     if settings.tracking.startswith(("http://", "https://")) and (found is None or settings.tracking != found.mlflow):
-        result = {"url": without_password(settings.tracking), "user": None, "credentials_file": None}
+        result = {"url": hide_login(settings.tracking), "user": None, "credentials_file": None}
         _show(result, as_json, browse)
     elif found is not None:
         _show(_services(settings, found), as_json, browse)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from assay.errors import InputError
+from assay.files import write_json
 from assay.services.net import HOST, port_owner
 from assay.state import PORTS
 
@@ -55,7 +56,7 @@ def kept_ports(state: Path) -> Ports:
 
 
 def keep_ports(state: Path, ports: Ports) -> None:
-    (state / PORTS).write_text(json.dumps(asdict(ports)), encoding="utf-8")
+    write_json(state / PORTS, asdict(ports))
 
 
 def require_all_free(ports: Ports) -> None:

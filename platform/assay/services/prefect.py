@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
+from assay.http import NoAnswer, ask, basic_login, status_of
 from assay.services.credentials import Credentials
-from assay.services.net import HOST, answer, basic, http_status
+from assay.services.net import HOST
 from assay.services.server import Service, child_environment
 from assay.state import LOGS, PREFECT
 
@@ -30,7 +31,7 @@ def prefect_service(state: Path, port: int, credentials: Credentials) -> Service
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
 
     def healthy(_started: float) -> bool:
-        return http_status(f"{url}/api/health") == 200
+        return status_of(f"{url}/api/health") == 200
 
     log = state / LOGS / "prefect.log"
     return Service("Prefect", command, child_environment(own), home, log, url, healthy)
@@ -43,8 +44,11 @@ def worker_service(state: Path, api: str, credentials: Credentials, own: dict[st
     workers = f"{api}/work_pools/{POOL}/workers/filter"
 
     def healthy(started: float) -> bool:
-        _, body = answer(workers, basic(credentials.user, credentials.password), body=b"{}")
-        return any(_seconds(heartbeat) > started - _CLOCKS for heartbeat in _heartbeats(body))
+        try:
+            found = ask("POST", workers, basic_login(credentials.user, credentials.password), body={}).json()
+        except (NoAnswer, ValueError):
+            return False
+        return any(_seconds(heartbeat) > started - _CLOCKS for heartbeat in _heartbeats(found))
 
     log = state / LOGS / "worker.log"
     return Service("Prefect worker", command, child_environment(own), state.parent, log, "", healthy, after="Prefect")
@@ -56,16 +60,10 @@ def _home(state: Path) -> Path:
     return home
 
 
-def _heartbeats(body: bytes) -> list[str]:
-    try:
-        found = json.loads(body)
-    except ValueError:
-        return []
-    return (
-        [worker["last_heartbeat_time"] for worker in found if worker.get("last_heartbeat_time")]
-        if isinstance(found, list)
-        else []
-    )
+def _heartbeats(workers: Any) -> list[str]:
+    """The times of the workers' last heartbeats; none in what is not a list of workers, such as a refusal."""
+    listed = workers if isinstance(workers, list) else []
+    return [worker["last_heartbeat_time"] for worker in listed if worker.get("last_heartbeat_time")]
 
 
 def _seconds(moment: str) -> float:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from assay.files import private_folder
-from assay.services.net import HOST, answer, http_status
+from assay.http import NoAnswer, ask
+from assay.services.net import HOST
 from assay.services.server import Service, child_environment
 from assay.state import LOGS, RAY_TOKEN, SERVICES_RAY
 from assay.workers.ray_environment import RAY_ENVIRONMENT, with_room_for_sockets
@@ -53,8 +54,11 @@ def ray_service(state: Path, port: int, dashboard: int, own: dict[str, str]) -> 
 
     def healthy(_started: float) -> bool:
         allowed = {"Authorization": f"Bearer {token.read_text(encoding='utf-8').strip()}"}
-        _, nodes = answer(f"{url}/nodes?view=hostNameList", allowed)
-        return b'"hostNameList": ["' in nodes and http_status(f"{url}/api/jobs/", allowed) == 200
+        try:
+            nodes = ask("GET", f"{url}/nodes?view=hostNameList", allowed).text
+            return '"hostNameList": ["' in nodes and ask("GET", f"{url}/api/jobs/", allowed).status == 200
+        except NoAnswer:
+            return False
 
     return Service("Ray", command, environment, state, state / LOGS / "ray.log", url, healthy)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from assay.errors import WorkError
 from assay.log import Log
+from assay.signals import STOPPING, handled_by
 
 if TYPE_CHECKING:
     import psutil
@@ -73,15 +74,11 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Ctrl-C, SIGTERM and a closed terminal set the `Stop` while this lasts; `nohup` keeps its meaning."""
     stop = Stop()
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = [*STOPPING]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
+    with handled_by(stop, numbers):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Server:

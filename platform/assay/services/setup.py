@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError
 from assay.log import Log
+from assay.redaction import hide_login
 from assay.services.credentials import Credentials, load_credentials, ray_token
 from assay.services.mlflow import require_login
 from assay.services.net import MARK
@@ -21,7 +22,6 @@ from assay.services.ports import Ports, addresses, chosen_ports, keep_ports, kep
 from assay.services.processes import SAVE_SECONDS, end_work, of_setup, sweep
 from assay.services.running import read_status, supervised
 from assay.services.server import Service, Stop, new_log, stop_signals
-from assay.services.stores import without_password
 from assay.state import CREDENTIALS, LOGS, RAY_TOKEN, SERVICES_STATUS, SUPERVISOR_LOG, UP_LOCK
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def down(settings: Settings, log: Log) -> dict[str, Any]:
 def _require_own_store(settings: Settings) -> None:
     if settings.tracking.startswith(("http://", "https://")):
         raise InputError(
-            f"ASSAY_TRACKING_URI names a server, {without_password(settings.tracking)}, and `assay up` starts one of "
+            f"ASSAY_TRACKING_URI names a server, {hide_login(settings.tracking)}, and `assay up` starts one of "
             "its own; unset it, or name the database that the server shall use"
         )
 

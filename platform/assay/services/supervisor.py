@@ -6,7 +6,6 @@ As long as it lives it holds `services.lock`. What it does stands in `services.j
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import sys
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError, WorkError
+from assay.files import write_json
 from assay.services.parts import services
 from assay.services.ports import Ports, addresses, kept_ports
 from assay.services.processes import end_work
+from assay.services.running import read_status
 from assay.services.server import START_SECONDS, Server, Service, limit_log, stop_signals
 from assay.settings import Settings
 from assay.silence import quiet
@@ -135,12 +136,9 @@ class Supervisor:
 
 
 def write_status(state: Path, status: dict[str, Any]) -> None:
-    """Replace the file as a whole, if it says something new."""
-    file, text = state / SERVICES_STATUS, json.dumps(status, indent=2)
-    if not file.exists() or file.read_text(encoding="utf-8") != text:
-        partial = file.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+    """Replace the file if that changes what it says."""
+    if not (state / SERVICES_STATUS).exists() or read_status(state) != status:
+        write_json(state / SERVICES_STATUS, status)
 
 
 def _lock(state: Path) -> int | None:

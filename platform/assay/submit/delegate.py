@@ -6,16 +6,17 @@ died without a word, the job went on, and the same command follows it again.
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from assay.errors import InputError, Interrupted, Unavailable
+from assay.http import is_loopback
 from assay.log import Log
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
+from assay.signals import handled_by
 from assay.submit.follow import Follower, Halted, JobFailed, result_of, stop
 from assay.submit.package import pack
 from assay.submit.ray_jobs import Cluster
@@ -24,8 +25,6 @@ from assay.tracking.tracker import Tracker
 from assay.usecases.helpers import search_outputs
 from assay.usecases.train import Request, written
 from assay.usecases.tune import TuneRequest
-
-LOOPBACK = ("127.", "localhost", "[::1]")
 
 
 def train_there(request: Request, settings: Settings, log: Log) -> dict[str, Any]:
@@ -109,26 +108,19 @@ def _stop(cluster: Cluster, job_id: str, log: Log) -> None:
 def _halting() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets, whatever is being done then; the second leaves at once."""
     halt = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield halt
-        return
 
     def handle(_number: int, _frame: object) -> None:
         if halt.is_set():
             raise KeyboardInterrupt
         halt.set()
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_by(handle):
         yield halt
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _require_shared_tracking(settings: Settings, cluster: Cluster) -> None:
     """Refuse a tracking store that no other machine can write to, before hours of training end in another one."""
-    if sqlite_file(settings.tracking) is not None and not cluster.host.startswith(LOOPBACK):
+    if sqlite_file(settings.tracking) is not None and not is_loopback(cluster.address):
         raise InputError(
             "ASSAY_TRACKING_URI: a file on this machine, or not set, while the work is done on a cluster: set it to "
             "the address of the tracking store that the cluster's nodes use"

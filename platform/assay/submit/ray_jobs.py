@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from assay.errors import InputError, Unavailable, WorkError, known
+from assay import http
+from assay.errors import InputError, Unavailable, WorkError, known, last_line
 from assay.submit.package import Archive
 
 SECONDS = 20.0
@@ -102,11 +103,11 @@ class Cluster:
     def upload(self, archive: Archive) -> bool:
         """Hand an archive to the cluster; False where it has it already."""
         path = f"/api/packages/gcs/{archive.name}"
-        if self._ask("GET", path).status_code == 200:
+        if self._ask("GET", path).status == 200:
             return False
-        answer = self._ask("PUT", path, data=archive.content)
-        if answer.status_code != 200:
-            raise WorkError(f"the cluster did not take the package: {_last_line(answer.text)}")
+        answer = self._ask("PUT", path, content=archive.content)
+        if answer.status != 200:
+            raise WorkError(f"the cluster did not take the package: {last_line(answer.text)}")
         return True
 
     def submit(self, job: NewJob) -> None:
@@ -120,7 +121,7 @@ class Cluster:
         limit = time.monotonic() + READY_SECONDS
         while True:
             try:
-                self._json("POST", "/api/jobs/", json=body)
+                self._json("POST", "/api/jobs/", body=body)
                 return
             except _Refused as error:
                 raise WorkError(f"the cluster did not take the job: {error}") from None
@@ -156,35 +157,31 @@ class Cluster:
 
     def _json(self, method: str, path: str, **more: Any) -> Any:
         answer = self._ask(method, path, **more)
-        if answer.status_code != 200:
-            raise _Refused(answer.status_code, _last_line(answer.text))
+        if answer.status != 200:
+            raise _Refused(answer.status, last_line(answer.text))
         return answer.json()
 
-    def _ask(self, method: str, path: str, **more: Any) -> Any:
-        import requests
-
+    def _ask(self, method: str, path: str, **more: Any) -> http.Answer:
         try:
-            answer = requests.request(
-                method, self.address + path, headers=_token_header(), timeout=SECONDS, allow_redirects=False, **more
-            )
-        except requests.RequestException as error:
-            raise Unavailable(f"{self.origin} {self.address}: no answer ({_reason(error)}): {_MEND}") from None
-        if answer.status_code == 401:
+            answer = http.ask(method, self.address + path, _token_header(), seconds=SECONDS, **more)
+        except http.NoAnswer as error:
+            raise Unavailable(f"{self.origin} {self.address}: no answer ({error}): {_HINT}") from None
+        if answer.status == 401:
             raise InputError(
                 f"{self.origin} {self.address}: the cluster asks for a token: set RAY_AUTH_MODE=token, and "
                 "RAY_AUTH_TOKEN_PATH to the file with its token"
             )
-        if answer.status_code == 403:
+        if answer.status == 403:
             raise InputError(
                 f"{self.origin} {self.address}: the token is not this cluster's: mend RAY_AUTH_TOKEN or the file of "
                 "RAY_AUTH_TOKEN_PATH"
             )
-        if answer.status_code >= 500:
-            raise Unavailable(f"{self.origin} {self.address}: {_last_line(answer.text)}")
+        if answer.status >= 500:
+            raise Unavailable(f"{self.origin} {self.address}: {last_line(answer.text)}")
         return answer
 
 
-_MEND = "is the cluster up, and its dashboard's port reachable from here?"
+_HINT = "is the cluster up, and its dashboard's port reachable from here?"
 
 
 class _Refused(WorkError):
@@ -239,20 +236,3 @@ def _info(told: Mapping[str, Any]) -> JobInfo:
         message=told.get("message") or "",
         exit_code=told.get("driver_exit_code"),
     )
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
-    return lines[-1].strip()[:300]
-
-
-def _reason(error: Exception) -> str:
-    """The innermost cause, in a few words."""
-    text = str(error)
-    for words in ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable"):
-        if words in text:
-            return words
-    if "timed out" in text.lower():
-        return "it takes too long"
-    cut = "Connection aborted" in text or "reset" in text
-    return "the connection was cut" if cut else type(error).__name__

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from assay.errors import Unavailable
+from assay.files import write_atomic
 from assay.tracking.reach import one_line
 from assay.tracking.tracker import BATCH, Tracker
 from assay.train.folder import SHIPPED, SPOOL
@@ -86,9 +87,7 @@ def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
 def _send(tracker: Tracker, run_id: str, batch: list, marker: Path, offset: int) -> int:  # type: ignore[type-arg]
     for start in range(0, len(batch), BATCH):
         tracker.client.log_batch(run_id, metrics=batch[start : start + BATCH])
-    temporary = marker.with_suffix(".tmp")
-    temporary.write_text(json.dumps(offset))
-    temporary.replace(marker)
+    write_atomic(marker, json.dumps(offset).encode())
     return len(batch)
 
 

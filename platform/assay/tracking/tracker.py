@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from assay.errors import InputError, Unavailable, known
-from assay.redaction import redact, redact_known
+from assay.redaction import hide_login, redact, redact_known
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance
-from assay.tracking.reach import connect, one_line, shown
+from assay.tracking.reach import connect, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -152,7 +152,7 @@ class Tracker:
         try:
             return self.client.get_run(run_id)
         except MlflowException:
-            raise InputError(f"no run {run_id!r} in {shown(self.settings.tracking)}") from None
+            raise InputError(f"no run {run_id!r} in {hide_login(self.settings.tracking)}") from None
 
     def unfinished(self) -> list[Run]:
         """The runs that say RUNNING."""

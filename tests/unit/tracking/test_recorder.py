@@ -102,7 +102,7 @@ def test_killed_between_sending_and_remembering(
     ship(tracker, run_id, tmp_path)
     spool(tmp_path, 2, 5)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(recorder, "write_atomic", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ship(tracker, run_id, tmp_path)
     assert stored(tracker, run_id) == expected(5)
