@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assay.errors import Unavailable
 from assay.files import write_atomic
@@ -18,6 +19,9 @@ from assay.tracking.reach import one_line
 from assay.tracking.tracker import BATCH, Tracker
 from assay.train.folder import SHIPPED, SPOOL
 from assay.train.spool import read
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
 
 SECONDS = 3.0
 """Between two shipments: each takes a moment of a core that a small machine trains on."""
@@ -84,9 +88,8 @@ def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
     return sent + (_send(tracker, run_id, batch, marker, offset) if batch else 0)
 
 
-def _send(tracker: Tracker, run_id: str, batch: list, marker: Path, offset: int) -> int:  # type: ignore[type-arg]
-    for start in range(0, len(batch), BATCH):
-        tracker.client.log_batch(run_id, metrics=batch[start : start + BATCH])
+def _send(tracker: Tracker, run_id: str, batch: list[Metric], marker: Path, offset: int) -> int:
+    tracker.log_points(run_id, batch)
     write_atomic(marker, json.dumps(offset).encode())
     return len(batch)
 

@@ -108,7 +108,7 @@ def _keep(
         tracker.log_bytes(run_id, f"pictures/{split}-{picture.name}.png", picture.png)
         if picture.table:
             tracker.log_text(run_id, f"pictures/{split}-{picture.name}.json", json.dumps(list(picture.table)))
-    tracker.client.set_tag(run_id, tag, json.dumps(metrics))
+    tracker.set_tags(run_id, {tag: json.dumps(metrics)})
 
 
 def _write_pictures(run_id: str, split: str, folder: Path, tracker: Tracker) -> None:

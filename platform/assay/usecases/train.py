@@ -244,7 +244,6 @@ def _keep(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> None:
     weights.unlink()
     for name, content in outputs.curves(held.folder):
         tracker.log_bytes(held.run_id, f"pictures/{name}", content)
-    tracker.client.set_tag(held.run_id, PREFIX + "weights_sha256", record["weights_sha256"])
-    for name, value in record["facts"].items():
-        tracker.client.set_tag(held.run_id, f"{PREFIX}task.{name}", value[:5000])
+    facts = {f"{PREFIX}task.{name}": value[:5000] for name, value in record["facts"].items()}
+    tracker.set_tags(held.run_id, {PREFIX + "weights_sha256": record["weights_sha256"], **facts})
     tracker.log_text(held.run_id, RECORD, json.dumps(record, indent=2))

@@ -128,7 +128,7 @@ def test_the_dead_are_marked_and_their_metrics_shipped(settings: Settings, track
     spool.append(1, {"train/loss": 0.5})
     spool.close()
     elsewhere = tracker.create(EXPERIMENT, provenance())  # no folder here: another machine works on it
-    foreign = tracker.client.create_run(tracker.get(run_id).info.experiment_id).info.run_id
+    foreign = tracker._client.create_run(tracker.get(run_id).info.experiment_id).info.run_id
     (settings.runs / foreign).mkdir()
     try:
         assert reap(settings, tracker) == [run_id]
@@ -168,7 +168,7 @@ with claim(settings, Tracker(settings), "runs", Provenance(tags, {}, ""), None, 
 
 def test_a_process_that_is_killed_leaves_no_run_running(settings: Settings, tracker: Tracker) -> None:
     inputs = provenance()
-    assert tracker.client.search_experiments()  # the schema is there before a second process asks for it
+    assert tracker._client.search_experiments()  # the schema is there before a second process asks for it
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(settings.root), inputs.tags["fingerprint"]],
         stdout=subprocess.PIPE,

@@ -111,7 +111,7 @@ def keep(
     _log_progress(story, run_id, tracker)
     for row in front(story.trials, story.objectives):
         _keep_trial(row, record, context, folder, search, tracker)
-    tracker.client.set_tag(run_id, f"{PREFIX}best", record["best"]["run_id"])
+    tracker.set_tags(run_id, {f"{PREFIX}best": record["best"]["run_id"]})
     tracker.log_text(run_id, RECORD, json.dumps(record, indent=2))
     if record["status"] == "FINISHED" and not search.continues:
         for at in (folder / "trials").glob("*"):
