@@ -19,7 +19,7 @@ import pytest
 
 from assay.http import ask, basic_login
 from assay.services.net import MARK
-from assay.services.processes import of_setup, work
+from assay.services.processes import find_workloads, of_setup
 from assay.services.ray import ray_folder
 from assay.services.setup import supervisor_of
 from tests.conftest import REPOSITORY, Project
@@ -84,7 +84,7 @@ def listening(setup: Setup) -> dict[tuple[str, int], str]:
 
 def test_two_at_a_time_start_one_setup(setup: Setup) -> None:
     assert sorted(printed["started"] for printed in setup.printed) == [False, True]
-    assert "another `assay up` or `assay down` is at work" in setup.said
+    assert "waiting for another `assay up` or `assay down`" in setup.said
     first, second = ({k: v for k, v in printed.items() if k != "started"} for printed in setup.printed)
     assert first == second
     assert first["user"] == "assay"
@@ -315,7 +315,7 @@ def test_down_lets_a_job_save_and_leaves_nothing(setup: Setup, tmp_path: Path) -
     (tmp_path / "job.py").write_text(JOB)
     submit(setup, sys.executable, str(tmp_path / "job.py"), str(tmp_path))
     wait_for("the work", (tmp_path / "works").exists, 60)
-    assert [one.name.split()[0] for one in work(setup.project.root)] == ["job"]
+    assert [one.name.split()[0] for one in find_workloads(setup.project.root)] == ["job"]
     printed, said = assay(setup.project, "down")
     assert printed["was_up"]
     assert printed["ended"] > 10

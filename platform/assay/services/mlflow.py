@@ -64,11 +64,11 @@ def _auth_config(state: Path) -> Path:
 
 
 def require_login(url: str, credentials: Credentials) -> None:
-    """The password of the file must open the door: MLflow keeps the one it was first started with."""
+    """Raise `InputError` unless the password of the file works: MLflow keeps the one it was first started with."""
     route = f"{url}/api/2.0/mlflow/experiments/search?max_results=1"
     if status_of(route, basic_login(credentials.user, credentials.password), seconds=20) == 401:
         database = credentials.file.with_name(MLFLOW_LOGINS)
         raise InputError(
-            f"{credentials.file}: its password is not the one that {database} was made with; bring the old file "
-            f"back, or remove {MLFLOW_LOGINS} (and with it the users you added) and start again"
+            f"{credentials.file}: its password is not the one that {database} was created with; restore the old file, "
+            f"or remove {MLFLOW_LOGINS} (and with it the users you added) and start again"
         )

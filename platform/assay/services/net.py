@@ -17,7 +17,7 @@ MARK = "ASSAY_SERVICES"
 
 
 def port_owner(port: int) -> str | None:
-    """Who listens on a port of this machine, as far as it may be known; None if it is free."""
+    """Who listens on a port of this machine, as far as can be known; None if it is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -49,9 +49,9 @@ def _named(owner: psutil.Process) -> str:
 
 
 def require_free(port: int) -> None:
-    """Raise `InputError` if a port is taken: by whom, and which one is free."""
+    """Raise `InputError` if a port is taken, naming who has it and which one is free."""
     owner = port_owner(port)
     if owner is not None:
         free = next((p for p in range(max(port, 1023) + 1, 65536) if port_owner(p) is None), None)
-        mend = f"use --port {free}" if free else "use a lower --port"
-        raise InputError(f"port {port} is taken by {owner}; {mend}, or end that process")
+        hint = f"use --port {free}" if free else "use a lower --port"
+        raise InputError(f"port {port} is taken by {owner}; {hint}, or end that process")

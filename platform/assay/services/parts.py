@@ -1,4 +1,4 @@
-"""What a setup consists of."""
+"""The services of a setup."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def services(settings: Settings, ports: Ports) -> list[Service]:
     if (settings.root / "pipelines" / "__main__.py").is_file():
         own = variables(found, state, os.environ)
         parts.append(worker_service(state, found.prefect, credentials, own))
-    told = {name: value for name, value in os.environ.items() if name not in OF_COMMANDS}
-    own = {"ASSAY_STORAGE": settings.storage or str(settings.runs), **variables(found, state, told)}
+    environment = {name: value for name, value in os.environ.items() if name not in OF_COMMANDS}
+    own = {"ASSAY_STORAGE": settings.storage or str(settings.runs), **variables(found, state, environment)}
     parts.append(ray_service(state, ports.ray, ports.dashboard, own))
     return parts

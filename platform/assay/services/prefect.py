@@ -13,11 +13,11 @@ from assay.services.server import Service, child_environment
 from assay.state import LOGS, PREFECT
 
 POOL = "assay"
-_CLOCKS = 1.0  # seconds by which a heartbeat may seem to be older than the worker
+_CLOCKS = 1.0  # seconds by which a heartbeat may seem older than the worker
 
 
 def prefect_service(state: Path, port: int, credentials: Credentials) -> Service:
-    """Prefect's server: loopback only, with a password, nothing reported to its makers."""
+    """Prefect's server: loopback only, with a password, without telemetry."""
     home, url = _home(state), f"http://{HOST}:{port}"
     login = f"{credentials.user}:{credentials.password}"
     own = {
@@ -26,7 +26,7 @@ def prefect_service(state: Path, port: int, credentials: Credentials) -> Service
         "PREFECT_API_AUTH_STRING": login,
         "PREFECT_SERVER_API_AUTH_STRING": login,
         "PREFECT_UI_API_URL": f"{url}/api",
-        "PREFECT_UI_STATIC_DIRECTORY": str(home / "pages"),  # else it writes its pages beside its code
+        "PREFECT_UI_STATIC_DIRECTORY": str(home / "pages"),  # else it writes its pages next to its code
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
 
@@ -38,7 +38,7 @@ def prefect_service(state: Path, port: int, credentials: Credentials) -> Service
 
 
 def worker_service(state: Path, api: str, credentials: Credentials, own: dict[str, str]) -> Service:
-    """The project's worker; healthy once the server has heard of it since it was started."""
+    """The project's worker; healthy once the server has had a heartbeat from it since it started."""
     own = {**own, "PREFECT_HOME": str(_home(state)), "ASSAY_PROJECT": str(state.parent)}
     command = [sys.executable, "-m", "pipelines", "worker"]
     workers = f"{api}/work_pools/{POOL}/workers/filter"

@@ -1,4 +1,4 @@
-"""Where a tracking store is, and what keeps it from being used."""
+"""Where a tracking store is, and why it cannot be used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def store_error(uri: str, seconds: float) -> str | None:
-    """What keeps a tracking store from being used, None if nothing; a database that is not there yet is fine."""
+    """Why a tracking store cannot be used; None if it can. A database that does not exist yet is fine."""
     database = sqlite_file(uri)
     if database is not None:
         return _database_error(database, seconds)

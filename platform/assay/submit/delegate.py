@@ -1,7 +1,7 @@
-"""`assay train`, `tune` and `search` with ASSAY_CLUSTER set: the work is done there, the outputs are written here.
+"""`assay train`, `tune` and `search` with ASSAY_CLUSTER set: it runs there, and its outputs are written here.
 
-The command stands for the work: stopped by a signal, it stops the job, which saves; given again, it goes on. Where it
-died without a word, the job went on, and the same command follows it again.
+The command stands for the job: stopped by a signal, it stops the job, which saves; given again, it continues. If the
+command is killed, the job continues, and the same command follows it again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from assay.signals import handled_by
 from assay.submit.follow import Follower, Halted, JobFailed, result_of, stop
 from assay.submit.package import pack
 from assay.submit.ray_jobs import Cluster
-from assay.submit.submit import Command, Work, checked, command_of, key_of, start
+from assay.submit.submit import CheckedCommand, Command, check_command, command_of, key_of, start
 from assay.tracking.tracker import Tracker
 from assay.usecases.helpers import search_outputs
 from assay.usecases.train import Request, written
@@ -32,13 +32,13 @@ def train_there(request: Request, settings: Settings, log: Log) -> dict[str, Any
     assert settings.cluster
     cluster, tracker, command = Cluster(settings.cluster), Tracker(settings), command_of(request)
     _require_shared_tracking(settings, cluster)
-    work = checked(command, settings)
-    found = tracker.find(request.experiment, work.fingerprint) if work.fingerprint and not request.new else None
+    checked = check_command(command, settings)
+    found = tracker.find(request.experiment, checked.fingerprint) if checked.fingerprint and not request.new else None
     if found is not None and found.info.status == "FINISHED":
         log(f"nothing to train: run {found.info.run_id} has these very inputs")
         record = {**tracker.record(found.info.run_id), "trained_steps": 0}
     else:
-        record = _done_there(command, work, cluster, settings, log)
+        record = _run_there(command, checked, cluster, settings, log)
         _require_run(record["run_id"], tracker)
     return written(request, record, settings, tracker)
 
@@ -54,19 +54,21 @@ def tune_there(verb: str, request: TuneRequest, settings: Settings, log: Log) ->
     assert settings.cluster
     cluster, tracker = Cluster(settings.cluster), Tracker(settings)
     _require_shared_tracking(settings, cluster)
-    record = _done_there(command, checked(command, settings), cluster, settings, log)
+    record = _run_there(command, check_command(command, settings), cluster, settings, log)
     _require_run(record["search_id"], tracker)
     search_outputs.write(settings.search_folder(request.search), record, tracker)
     return record
 
 
-def _done_there(command: Command, work: Work, cluster: Cluster, settings: Settings, log: Log) -> dict[str, Any]:
-    """The result of a command on the cluster: of the job that is at it already, else of a new one.
+def _run_there(
+    command: Command, checked: CheckedCommand, cluster: Cluster, settings: Settings, log: Log
+) -> dict[str, Any]:
+    """The result of a command on the cluster: of the job that runs it already, else of a new one.
 
-    A signal stops the job first. Raises `Interrupted` where it was stopped, here or by somebody else.
+    A signal stops the job first. Raises `Interrupted` if it was stopped, here or by somebody else.
     """
     with _halting() as halt:
-        job_id = _job(command, work, cluster, settings, log, halt)
+        job_id = _job(command, checked, cluster, settings, log, halt)
         follower = Follower(cluster, job_id, log, log, halt)
         try:
             ended = follower.to_the_end()
@@ -81,32 +83,34 @@ def _done_there(command: Command, work: Work, cluster: Cluster, settings: Settin
         raise
 
 
-def _job(command: Command, work: Work, cluster: Cluster, settings: Settings, log: Log, halt: threading.Event) -> str:
-    """The job that does a command's work: a running one, else a new one."""
+def _job(
+    command: Command, checked: CheckedCommand, cluster: Cluster, settings: Settings, log: Log, halt: threading.Event
+) -> str:
+    """The job that runs a command: one that is open, else a new one."""
     cluster.check()
-    package = pack(settings.root, work.config.task.files if work.config else ())
-    key = key_of(command, work, package)
+    package = pack(settings.root, checked.config.task.files if checked.config else ())
+    key = key_of(command, checked, package)
     job_id = next((job.job_id for job in cluster.list() if job.open and job.key == key), None)
     if job_id is not None:
-        log(f"job {job_id} is at this very work; following it")
+        log(f"job {job_id} is doing this already; following it")
         return job_id
     if halt.is_set():
         raise Interrupted("stopped before a job was submitted")
     for name in package.keys:
-        log(f"left out of the package, since it looks like a key: {name}")
-    return start(command, work, package, cluster, log, wait=False)
+        log(f"left out of the package because it looks like a key: {name}")
+    return start(command, checked, package, cluster, log, wait=False)
 
 
 def _stop(cluster: Cluster, job_id: str, log: Log) -> None:
     try:
         stop(cluster, job_id, log)
     except Unavailable as error:
-        raise Unavailable(f"{error} Job {job_id} may go on: `assay jobs stop {job_id}`") from None
+        raise Unavailable(f"{error} Job {job_id} may still run: `assay jobs stop {job_id}`") from None
 
 
 @contextmanager
 def _halting() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets, whatever is being done then; the second leaves at once."""
+    """An event that the first SIGINT or SIGTERM sets, at any moment; the second leaves at once."""
     halt = threading.Event()
 
     def handle(_number: int, _frame: object) -> None:
@@ -119,11 +123,11 @@ def _halting() -> Iterator[threading.Event]:
 
 
 def _require_shared_tracking(settings: Settings, cluster: Cluster) -> None:
-    """Refuse a tracking store that no other machine can write to, before hours of training end in another one."""
+    """Refuse a tracking store that the cluster cannot write to, before hours of training end up in another one."""
     if sqlite_file(settings.tracking) is not None and not is_loopback(cluster.address):
         raise InputError(
-            "ASSAY_TRACKING_URI: a file on this machine, or not set, while the work is done on a cluster: set it to "
-            "the address of the tracking store that the cluster's nodes use"
+            "ASSAY_TRACKING_URI: not set, or a file on this machine, which a cluster cannot use: set it to the "
+            "address of the tracking store that the cluster's nodes use"
         )
 
 
