@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,9 +27,9 @@ def make_optimizer(
     """
     rate = config.lr if lr is None else lr
     if config.name == "lbfgs":
-        return torch.optim.LBFGS(parameters, lr=rate, history_size=20, line_search_fn="strong_wolfe")
+        return _uncompiled(torch.optim.LBFGS)(parameters, lr=rate, history_size=20, line_search_fn="strong_wolfe")
     if config.name == "sgd":
-        return torch.optim.SGD(
+        return _uncompiled(torch.optim.SGD)(
             parameters,
             lr=rate,
             momentum=config.momentum,
@@ -35,7 +37,18 @@ def make_optimizer(
             nesterov=config.momentum > 0,
         )
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=rate, betas=config.betas, weight_decay=config.weight_decay)
+    return _uncompiled(kind)(parameters, lr=rate, betas=config.betas, weight_decay=config.weight_decay)
+
+
+@cache
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """The optimizer without what keeps torch's compiler from tracing it: that imports all of the compiler, two seconds
+    of each training's start. Nothing here traces an optimizer; `train.compile` compiles networks.
+    """
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        function = inspect.unwrap(getattr(torch.optim.Optimizer, name))
+        function.__dict__.setdefault("__dynamo_disable", function)
+    return type(kind.__name__, (kind,), {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def schedule(config: OptimizerConfig, step: int, total: int) -> float:

@@ -22,17 +22,20 @@ def prepare(config: ExperimentConfig, dataset: Dataset, context: LocalContext) -
     Raises:
         WorkError: every checkpoint that is there is damaged.
     """
-    be_deterministic(context.threads)
+    be_deterministic(context.threads, context.compiled)
     task_class, source = load_task(config.task.name)
     torch.manual_seed(key(config.seed, "init"))
     sources = {split: source(config.task, dataset, split) for split in ("train", "val")}
     return Training(task_class.build(config, dataset, context), sources, config, context)
 
 
-def be_deterministic(threads: int) -> None:
+def be_deterministic(threads: int, compiled: bool = False) -> None:
     """Let torch compute the same bits each time, with this many threads."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if compiled:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:
+        torch.set_deterministic_debug_mode("warn")  # the same without importing the compiler, which takes two seconds
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a check that costs a write of every output
     torch.backends.cudnn.benchmark = False
 

@@ -84,10 +84,12 @@ def train_on_ray(job: Job, plan: Plan, storage: Path, log: Log, receiver: Receiv
 
 def _fit(job: Job, plan: Plan, storage: Path) -> None:
     from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
+
+    from assay.workers.ray_trainer import Trainer
 
     resources: dict[str, float] = {"CPU": plan.threads, **({"GPU": 1} if plan.gpu else {})}
-    trainer = TorchTrainer(
+    trainer = Trainer(
         work_in_ray,
         train_loop_config=job.plain(),
         torch_config=TorchConfig(backend="nccl" if plan.gpu else "gloo"),

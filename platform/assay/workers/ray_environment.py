@@ -15,6 +15,8 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s is paid at the start and the end of each job
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",  # asks a dashboard that does not run
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # the controller works in the process that people look at
     "RAY_enable_metrics_collection": "0",  # nobody scrapes it here, and on two cores it shows
     "MALLOC_ARENA_MAX": "1",  # Ray trains in a second thread, whose own arena gives memory back at each step
     "RAY_worker_niceness": "0",  # at the default of 15 a step waits for whatever else wakes up

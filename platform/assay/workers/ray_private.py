@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -18,6 +20,26 @@ def listen_on_loopback_alone() -> None:
     from ray._private import ray_constants
 
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+@contextmanager
+def servers_of_trainings_alone() -> Iterator[None]:
+    """Let a Ray that starts in this block start what runs trainings and nothing else.
+
+    Its autoscaler, the forwarder of its logs and its dashboard serve nobody on one machine, and `ray.init` waits for
+    them: two seconds each at the start and at the end.
+    """
+    from ray._private.node import Node
+
+    names = ("start_monitor", "start_log_monitor", "start_api_server")
+    kept = {name: getattr(Node, name) for name in names}
+    for name in names:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Node, name, method)
 
 
 def ray_alive() -> bool:

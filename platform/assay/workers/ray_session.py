@@ -21,7 +21,7 @@ from assay.state import RAY
 from assay.workers import nodes
 from assay.workers.plan import Slots, local_slots
 from assay.workers.ray_environment import RAY_ENVIRONMENT, with_room_for_sockets
-from assay.workers.ray_private import listen_on_loopback_alone, read_authentication_again
+from assay.workers.ray_private import listen_on_loopback_alone, read_authentication_again, servers_of_trainings_alone
 
 SESSION_SECONDS = 24 * 3600
 END_SECONDS = 2.0
@@ -62,7 +62,8 @@ def ray_running(settings: Settings, log: Log) -> Iterator[None]:
         listen_on_loopback_alone()
         folder = with_room_for_sockets(settings.state / RAY, f"assay-ray-{os.getuid()}")
         _forget_sessions(folder)
-        ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=str(folder), **common)
+        with servers_of_trainings_alone():
+            ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=str(folder), **common)
     try:
         yield
     finally:
