@@ -49,6 +49,9 @@ for verb in (
 app.command(context_settings=jobs.WORDS)(jobs.submit)
 
 
+TRACKED = {"train", "evaluate", "tune", "search", "runs"}
+"""Verbs that read or write runs, and nothing else of MLflow: they do it by a process of its own."""
+
 OF_SERVICES = {"up", "down", "ui"}
 """Verbs that look at the services themselves."""
 
@@ -60,6 +63,8 @@ def _options(
 ) -> None:
     if context.invoked_subcommand not in OF_SERVICES:
         _use_services()
+    if context.invoked_subcommand in TRACKED and "--help" not in sys.argv:
+        _start_tracking()
 
 
 def _use_services() -> None:
@@ -71,6 +76,17 @@ def _use_services() -> None:
         from assay.settings import Settings
 
         enter(Settings())
+
+
+def _start_tracking() -> None:
+    """Let MLflow be imported elsewhere while this process imports torch."""
+    from assay.errors import InputError
+
+    with suppress(ModuleNotFoundError, InputError, ValueError):  # what is wrong, the verb itself says
+        from assay.settings import Settings
+        from assay.tracking.process import start
+
+        start(Settings())
 
 
 def main() -> None:

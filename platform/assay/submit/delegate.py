@@ -21,6 +21,7 @@ from assay.submit.follow import Follower, Halted, JobFailed, result_of, stop
 from assay.submit.package import pack
 from assay.submit.ray_jobs import Cluster
 from assay.submit.submit import CheckedCommand, Command, check_command, command_of, key_of, start
+from assay.tracking.process import open_tracker
 from assay.tracking.tracker import Tracker
 from assay.usecases.helpers import search_outputs
 from assay.usecases.train import Request, written
@@ -30,7 +31,7 @@ from assay.usecases.tune import TuneRequest
 def train_there(request: Request, settings: Settings, log: Log) -> dict[str, Any]:
     """Train, continue or find the run of an experiment on the cluster; its record, and its outputs here."""
     assert settings.cluster
-    cluster, tracker, command = Cluster(settings.cluster), Tracker(settings), command_of(request)
+    cluster, tracker, command = Cluster(settings.cluster), open_tracker(settings), command_of(request)
     _require_shared_tracking(settings, cluster)
     checked = check_command(command, settings)
     found = tracker.find(request.experiment, checked.fingerprint) if checked.fingerprint and not request.new else None
@@ -52,7 +53,7 @@ def tune_there(verb: str, request: TuneRequest, settings: Settings, log: Log) ->
     words += ["--new"] if request.new else []
     command = Command(verb, {"search": request.search, "new": request.new}, tuple(words))
     assert settings.cluster
-    cluster, tracker = Cluster(settings.cluster), Tracker(settings)
+    cluster, tracker = Cluster(settings.cluster), open_tracker(settings)
     _require_shared_tracking(settings, cluster)
     record = _run_there(command, check_command(command, settings), cluster, settings, log)
     _require_run(record["search_id"], tracker)

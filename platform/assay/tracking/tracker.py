@@ -18,16 +18,19 @@ from assay.errors import InputError, Unavailable, known
 from assay.redaction import hide_login, redact, redact_known
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
+from assay.tracking.curves import curves
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.reach import connect, one_line
+from assay.tracking.run import Run, plain_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
 
 RECORD = "record.json"
 CONFIG = "provenance/config.json"
 BATCH = 1000  # metrics that MLflow takes in one call
+Point = tuple[str, float, int, int]
+"""A metric's name, value, time (milliseconds since 1970) and step."""
 
 
 class Tracker:
@@ -104,12 +107,13 @@ class Tracker:
 
     def children(self, experiment: str, parent: str) -> list[Run]:
         """The trials of a search."""
-        found, token = [], None
+        found: list[Run] = []
+        token = None
         while True:
             page = self._client.search_runs(
                 [self._experiment_id(experiment)], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token
             )
-            found += list(page)
+            found += map(plain_run, page)
             token = page.token
             if not token:
                 return found
@@ -122,9 +126,8 @@ class Tracker:
         chosen = names if experiment is None else [experiment]
         found = [self._experiment_id(name) for name in chosen]
         order = ["attributes.start_time DESC"]
-        return list(
-            self._client.search_runs(found, f"tags.`{PREFIX}kind` = '{kind}'", max_results=limit, order_by=order)
-        )
+        runs = self._client.search_runs(found, f"tags.`{PREFIX}kind` = '{kind}'", max_results=limit, order_by=order)
+        return list(map(plain_run, runs))
 
     def find(self, experiment: str, fingerprint: str, kind: str = "run") -> Run | None:
         """The run or search of these very inputs: a finished one, else the newest unfinished one."""
@@ -144,20 +147,21 @@ class Tracker:
     def _of_kind(self, experiment_id: str, tag: str, value: str, kind: str) -> list[Run]:
         """The runs of a kind that have a tag, newest first."""
         chosen = f"tags.`{PREFIX}{tag}` = '{value}' and tags.`{PREFIX}kind` = '{kind}'"
-        return list(self._client.search_runs([experiment_id], chosen, order_by=["attributes.start_time DESC"]))
+        runs = self._client.search_runs([experiment_id], chosen, order_by=["attributes.start_time DESC"])
+        return list(map(plain_run, runs))
 
     def get(self, run_id: str) -> Run:
         from mlflow.exceptions import MlflowException
 
         try:
-            return self._client.get_run(run_id)
+            return plain_run(self._client.get_run(run_id))
         except MlflowException:
             raise InputError(f"no run {run_id!r} in {hide_login(self.settings.tracking)}") from None
 
     def unfinished(self) -> list[Run]:
         """The runs that say RUNNING."""
         experiments = [e.experiment_id for e in self._client.search_experiments()]
-        return list(self._client.search_runs(experiments, "attributes.status = 'RUNNING'"))
+        return list(map(plain_run, self._client.search_runs(experiments, "attributes.status = 'RUNNING'")))
 
     def set_status(self, run_id: str, status: str, reason: str = "") -> None:
         """RUNNING, FINISHED, FAILED or KILLED, with the reason as a tag that the UI shows."""
@@ -185,22 +189,21 @@ class Tracker:
         self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+        now = time.time_ns() // 1_000_000
+        self.log_points(run_id, [(name, value, now, step) for name, value in metrics.items()])
+
+    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+        """Metrics with times and steps of their own, in as many calls as they need."""
         from mlflow.entities import Metric
 
-        now = time.time_ns() // 1_000_000
-        self.log_points(run_id, [Metric(name, value, now, step) for name, value in metrics.items()])
-
-    def log_points(self, run_id: str, points: Sequence[Metric]) -> None:
-        """Metrics with times and steps of their own, in as many calls as they need."""
-        for start in range(0, len(points), BATCH):
-            self._client.log_batch(run_id, metrics=points[start : start + BATCH])
+        metrics = [Metric(*point) for point in points]
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
     def log_series(self, run_id: str, name: str, points: Sequence[tuple[int, float]]) -> None:
         """One metric at many steps, all at this moment."""
-        from mlflow.entities import Metric
-
         now = time.time_ns() // 1_000_000
-        self.log_points(run_id, [Metric(name, value, now, step) for step, value in points])
+        self.log_points(run_id, [(name, value, now, step) for step, value in points])
 
     def copy_provenance(self, source: str, target: str) -> None:
         """Give a trial the texts that its search has for all of its trials."""
@@ -216,6 +219,11 @@ class Tracker:
             path = Path(folder) / Path(name).name
             path.write_bytes(content)
             self.log_file(run_id, str(Path(name).parent), path)
+
+    def log_curves(self, run_id: str, folder: Path) -> None:
+        """Draw the curves of the run in `folder`, and log them as a picture and as a table."""
+        for name, content in curves(folder):
+            self.log_bytes(run_id, f"pictures/{name}", content)
 
     def log_file(self, run_id: str, folder: str, path: Path) -> None:
         self._client.log_artifact(run_id, str(path), None if folder == "." else folder)

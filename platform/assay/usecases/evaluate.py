@@ -13,6 +13,7 @@ from assay.errors import InputError
 from assay.files import new_folder, swapped, write_json
 from assay.log import Log
 from assay.settings import Settings
+from assay.tracking.process import open_tracker
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
 from assay.usecases.helpers.places import opened
@@ -32,7 +33,7 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
     Raises:
         InputError: no such run, or the dataset here is not the version that it was trained on.
     """
-    tracker = Tracker(settings)
+    tracker = open_tracker(settings)
     run_id = resolve_run(target, settings)
     run = tracker.get(run_id)
     config = recorded_config(run_id, tracker)

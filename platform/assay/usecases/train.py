@@ -18,6 +18,7 @@ from assay.log import Log
 from assay.settings import Settings
 from assay.storage.object_store import ObjectStore
 from assay.tracking.code_hash import code_sha256, libraries
+from assay.tracking.process import open_tracker
 from assay.tracking.provenance import PREFIX, collect, file_hashes, fingerprint, inputs_sha256, other_libraries
 from assay.tracking.recorder import Recorder
 from assay.tracking.runs import Claim, claim, reap, status_as_earned
@@ -32,7 +33,7 @@ from assay.workers.plan import Plan, check_fit, plan
 from assay.workers.ray_session import available_slots, cluster_joined
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from assay.tracking.run import Run
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
         WorkError: the training failed; the run says FAILED and why.
         Interrupted: a signal stopped it; the run says KILLED and can be continued.
     """
-    tracker = Tracker(settings)
+    tracker = open_tracker(settings)
     config = requested_config(request, settings, tracker)
     require_repository(settings.root)
     dataset = opened(config.data, settings, progress.log)
@@ -242,8 +243,7 @@ def _keep(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> None:
     shutil.copyfile(newest / "best.safetensors", weights)
     tracker.log_file(held.run_id, "weights", weights)
     weights.unlink()
-    for name, content in outputs.curves(held.folder):
-        tracker.log_bytes(held.run_id, f"pictures/{name}", content)
+    tracker.log_curves(held.run_id, held.folder)
     facts = {f"{PREFIX}task.{name}": value[:5000] for name, value in record["facts"].items()}
     tracker.set_tags(held.run_id, {PREFIX + "weights_sha256": record["weights_sha256"], **facts})
     tracker.log_text(held.run_id, RECORD, json.dumps(record, indent=2))

@@ -17,7 +17,6 @@ from assay.tracking.tracker import RECORD, Tracker
 from assay.train.folder import CHECKPOINTS
 from assay.tune.search import Search
 from assay.tune.trial import WEIGHTS, trial_folder
-from assay.usecases.helpers import outputs
 from assay.usecases.helpers.search_context import SearchContext, network_costs
 
 PAGE = "search.html"
@@ -139,8 +138,7 @@ def _keep_trial(
     if not (at / WEIGHTS).exists():  # handed over by an earlier session
         return
     tracker.log_file(row.run_id, "weights", at / WEIGHTS)
-    for name, content in outputs.curves(at):
-        tracker.log_bytes(row.run_id, f"pictures/{name}", content)
+    tracker.log_curves(row.run_id, at)
     own = {
         "run_id": row.run_id,
         "status": "FINISHED",
