@@ -10,8 +10,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from assay.errors import InputError
-from assay.state import ARTIFACTS, RUNS, TRACKING_DATABASE, state_folder
+from assay.state import ARTIFACTS, RUNS, TRACKING_DATABASE, find_project, state_folder
 
 
 class Settings(BaseSettings):
@@ -33,13 +32,7 @@ class Settings(BaseSettings):
     @cached_property
     def root(self) -> Path:
         """The project: the folder with `params.yaml`, here or above."""
-        if self.project is not None:
-            return self.project.resolve()
-        here = Path.cwd()
-        for folder in (here, *here.parents):
-            if (folder / "params.yaml").is_file():
-                return folder
-        raise InputError(f"{here}: no params.yaml here or above; run this inside an Assay project")
+        return self.project.resolve() if self.project is not None else find_project()
 
     @property
     def state(self) -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from assay.errors import InputError
 
 STATE = ".assay"
 
@@ -52,6 +55,21 @@ FLOW_LOGS = f"{LOGS}/flows"
 """One log for each flow run that the worker starts."""
 WORKSPACE_LOCK = "workspace.lock"
 """Held by the one flow that works in the checkout."""
+
+
+def find_project() -> Path:
+    """The project's root: ASSAY_PROJECT, else the folder with `params.yaml`, here or above.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if named := os.environ.get("ASSAY_PROJECT"):
+        return Path(named).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file():
+            return folder
+    raise InputError(f"{here}: no params.yaml here or above; run this inside an Assay project")
 
 
 def state_folder(root: Path) -> Path:

@@ -63,8 +63,6 @@ def _options(
 ) -> None:
     if context.invoked_subcommand not in OF_SERVICES:
         _use_services()
-    if context.invoked_subcommand in TRACKED and "--help" not in sys.argv:
-        _start_tracking()
 
 
 def _use_services() -> None:
@@ -79,14 +77,16 @@ def _use_services() -> None:
 
 
 def _start_tracking() -> None:
-    """Let MLflow be imported elsewhere while this process imports torch."""
+    """Let another process import MLflow while this one imports torch, before either does anything else."""
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if verb not in TRACKED or "--help" in sys.argv or "mlflow" in sys.modules:
+        return
     from assay.errors import InputError
+    from assay.state import find_project
+    from assay.tracking.remote import start
 
-    with suppress(ModuleNotFoundError, InputError, ValueError):  # what is wrong, the verb itself says
-        from assay.settings import Settings
-        from assay.tracking.process import start
-
-        start(Settings())
+    with suppress(InputError):  # the verb itself says so
+        start(find_project())
 
 
 def main() -> None:
@@ -94,6 +94,7 @@ def main() -> None:
     from assay.errors import AssayError
 
     quiet()
+    _start_tracking()
     try:
         with telling(), results_only() if "--json" in sys.argv else nullcontext():
             app()

@@ -21,7 +21,7 @@ from assay.submit.follow import Follower, Halted, JobFailed, result_of, stop
 from assay.submit.package import pack
 from assay.submit.ray_jobs import Cluster
 from assay.submit.submit import CheckedCommand, Command, check_command, command_of, key_of, start
-from assay.tracking.process import open_tracker
+from assay.tracking.remote import open_tracker
 from assay.tracking.tracker import Tracker
 from assay.usecases.helpers import search_outputs
 from assay.usecases.train import Request, written

@@ -13,8 +13,8 @@ from assay.errors import InputError
 from assay.files import new_folder, swapped, write_json
 from assay.log import Log
 from assay.settings import Settings
-from assay.tracking.process import open_tracker
 from assay.tracking.provenance import PREFIX
+from assay.tracking.remote import open_tracker
 from assay.tracking.tracker import Tracker
 from assay.usecases.helpers.places import opened
 

@@ -21,8 +21,9 @@ from assay.usecases.evaluate import load_weights, measure, recorded_config, reso
 from assay.usecases.helpers.places import opened
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
+
+    from assay.tracking.run import Run
 
 CLASSES = PREFIX + "classes_sha256"
 

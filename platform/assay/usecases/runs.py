@@ -7,8 +7,8 @@ from typing import Any
 
 from assay.errors import InputError
 from assay.settings import Settings
-from assay.tracking.process import open_tracker
 from assay.tracking.provenance import PREFIX
+from assay.tracking.remote import open_tracker
 
 KINDS = ("run", "search", "trial")
 

@@ -18,9 +18,9 @@ from assay.log import Log
 from assay.settings import Settings
 from assay.storage.object_store import ObjectStore
 from assay.tracking.code_hash import code_sha256, libraries
-from assay.tracking.process import open_tracker
 from assay.tracking.provenance import PREFIX, collect, file_hashes, fingerprint, inputs_sha256, other_libraries
 from assay.tracking.recorder import Recorder
+from assay.tracking.remote import open_tracker
 from assay.tracking.runs import Claim, claim, reap, status_as_earned
 from assay.tracking.tracker import RECORD, Tracker
 from assay.train.folder import CHECKPOINTS, PICTURES

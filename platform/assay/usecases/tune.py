@@ -16,7 +16,7 @@ from assay.config.schema import resolved
 from assay.errors import InputError, Interrupted, WorkError
 from assay.report.search import SearchStory, front
 from assay.settings import Settings
-from assay.tracking.process import open_tracker
+from assay.tracking.remote import open_tracker
 from assay.tracking.runs import Claim, claim, reap, status_as_earned
 from assay.tracking.tracker import Tracker
 from assay.tracking.trials import TrialRecorder

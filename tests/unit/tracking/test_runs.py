@@ -51,7 +51,7 @@ def test_a_claim_makes_a_run_with_its_record(settings: Settings, tracker: Tracke
     assert run.data.params == {"seed": "3", "optimizer.lr": "0.1"}
     assert run.data.tags[PREFIX + "fingerprint"] == inputs.tags["fingerprint"]
     assert run.data.tags["mlflow.source.git.commit"] == "c" * 40
-    (data,) = run.inputs.dataset_inputs
+    (data,) = tracker._client.get_run(held.run_id).inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("d", "h" * 36)
     assert json.loads(tracker.read_bytes(held.run_id, "provenance/config.json")) == inputs.config
     assert tracker.read_bytes(held.run_id, "provenance/working-tree.diff") == b"a diff"
