@@ -6,12 +6,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from assay.state import FLOW_LOGS
 from pipelines.runtime import records
 
 if TYPE_CHECKING:
     from assay.settings import Settings
-
-LOGS = "logs/flows"
 
 
 def run_engine(settings: Settings) -> None:
@@ -20,7 +19,7 @@ def run_engine(settings: Settings) -> None:
     So nothing of it depends on the worker that started it.
     """
     flow_run = os.environ["PREFECT__FLOW_RUN_ID"]
-    log = settings.state / LOGS / f"{flow_run}.log"
+    log = settings.state / FLOW_LOGS / f"{flow_run}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     os.setsid()
     with log.open("ab") as file:

@@ -13,8 +13,7 @@ from pathlib import Path
 import psutil
 
 from assay.files import write_json
-
-FOLDER = "flows"
+from assay.state import FLOW_PROCESSES, state_folder
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Record:
 
 def write(root: Path, flow_run: str) -> Record:
     """Say that this process runs the flow run."""
-    file = root / ".assay" / FOLDER / f"{flow_run}.json"
+    file = state_folder(root) / FLOW_PROCESSES / f"{flow_run}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     process = psutil.Process(os.getpid())
     record = Record(flow_run, process.pid, process.create_time(), file)
@@ -51,7 +50,7 @@ def write(root: Path, flow_run: str) -> Record:
 def read_all(root: Path) -> Iterator[Record]:
     import json
 
-    for file in sorted((root / ".assay" / FOLDER).glob("*.json")):
+    for file in sorted((state_folder(root) / FLOW_PROCESSES).glob("*.json")):
         try:
             told = json.loads(file.read_text())
             yield Record(told["flow_run"], told["pid"], told["started"], file)

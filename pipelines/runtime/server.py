@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from assay.errors import InputError, Unavailable
+from assay.http import NoAnswer, ask, basic_login
 from assay.log import Log
-from assay.services.stores import without_password
+from assay.redaction import hide_login
+from assay.state import PREFECT
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -29,7 +31,7 @@ def prepare(settings: Settings) -> None:
     from assay.silence import quiet
 
     quiet()
-    home = settings.state / "prefect"
+    home = settings.state / PREFECT
     home.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
     defaults = {
         "ASSAY_PROJECT": str(settings.root),
@@ -104,7 +106,6 @@ def require_server() -> None:
         Unavailable: nothing is named, or nothing answers.
         InputError: the password is wrong, or the server is of another version.
     """
-    import httpx
     import prefect
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
@@ -112,20 +113,19 @@ def require_server() -> None:
     if not address:
         raise Unavailable(NO_SERVER)
     user, _, password = (PREFECT_API_AUTH_STRING.value() or "").partition(":")
-    shown = without_password(address)
+    shown = hide_login(address)
     try:
-        found = httpx.get(f"{address.rstrip('/')}/admin/version", auth=(user, password), timeout=SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        why = type(error).__name__
-        raise Unavailable(f"no Prefect server answers at {shown} ({why}): run `assay up`") from None
-    if found.status_code == 401:
+        found = ask("GET", f"{address.rstrip('/')}/admin/version", basic_login(user, password), seconds=SECONDS)
+    except NoAnswer as error:
+        raise Unavailable(f"no Prefect server answers at {shown} ({error}): run `assay up`") from None
+    if found.status == 401:
         raise InputError(f"PREFECT_API_AUTH_STRING: the Prefect server at {shown} refuses it; it is user:password")
     try:
         version = str(found.json())
     except ValueError:
         raise InputError(f"PREFECT_API_URL: what answers at {shown} is no Prefect server; it ends in /api") from None
-    if found.status_code != 200:
-        raise InputError(f"PREFECT_API_URL: {shown} answers {found.status_code}; it ends in /api")
+    if found.status != 200:
+        raise InputError(f"PREFECT_API_URL: {shown} answers {found.status}; it ends in /api")
     if version.split(".")[:2] != prefect.__version__.split(".")[:2]:
         here = prefect.__version__
         raise InputError(f"the Prefect server at {shown} is version {version}, here is {here}: install the same")

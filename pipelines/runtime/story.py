@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from assay.services.stores import without_password
+from assay.redaction import hide_login
 from assay.settings import Settings
 from assay.usecases.helpers.results import ExperimentResults
 
@@ -60,7 +60,7 @@ def run_link(run_id: str) -> str:
     """A link to the run in MLflow's pages, where a server shows them."""
     tracking = Settings().tracking
     if tracking.startswith(("http://", "https://")):
-        return f"[{run_id}]({without_password(tracking).rstrip('/')}/#/runs/{run_id})"
+        return f"[{run_id}]({hide_login(tracking).rstrip('/')}/#/runs/{run_id})"
     return f"`{run_id}` (to see it: `assay ui`)"
 
 

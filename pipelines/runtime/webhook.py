@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Literal
+
+from assay.http import NoAnswer, ask
 
 if TYPE_CHECKING:
     from assay.settings import Settings
@@ -38,21 +37,18 @@ def tell(
     for attempt in range(TRIES):
         if attempt:
             time.sleep(PAUSE_SECONDS * 2**attempt)
-        problem = _post(settings.webhook.get_secret_value(), json.dumps(body).encode())
+        problem = _post(settings.webhook.get_secret_value(), body)
         if not problem:
             return None
     return f"the webhook was not told that {name} {event}: {problem}"
 
 
-def _post(address: str, body: bytes) -> str:
+def _post(address: str, body: dict[str, str | None]) -> str:
     """What went wrong, empty if nothing did."""
+    if not address.startswith(("http://", "https://")):
+        return "ASSAY_WEBHOOK is not an http address"
     try:
-        if not address.startswith(("http://", "https://")):
-            return "ASSAY_WEBHOOK is no http address"
-        request = urllib.request.Request(address, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
-        with urllib.request.urlopen(request, timeout=SECONDS):  # noqa: S310
-            return ""
-    except urllib.error.HTTPError as error:
-        return f"it answers {error.code}"
-    except Exception as error:  # an address that is none, a name that is not known, silence: the text may hold it
-        return f"it does not answer ({type(error).__name__})"
+        answer = ask("POST", address, body=body, seconds=SECONDS)
+    except NoAnswer as error:
+        return f"it does not answer ({error})"
+    return "" if answer.status < 300 else f"it answers {answer.status}"

@@ -12,15 +12,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from assay.log import Log
+from assay.signals import handled_by
+from assay.state import WORKSPACE_LOCK, state_folder
 
-LOCK = "workspace.lock"
 POLL_SECONDS = 0.3
 WATCHDOG = Path(__file__).with_name("watchdog.py")
 
@@ -40,8 +40,8 @@ def workspace(root: Path, who: str, log: Log) -> Iterator[None]:
     if _watchdog is not None:
         yield
         return
-    (root / ".assay").mkdir(exist_ok=True)
-    descriptor = os.open(root / ".assay" / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    state_folder(root).mkdir(exist_ok=True)
+    descriptor = os.open(state_folder(root) / WORKSPACE_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _wait(descriptor, log)
         os.ftruncate(descriptor, 0)
@@ -117,7 +117,7 @@ def stop_group(group: int) -> None:
     """SIGINT to a stage and all that it started, which save and end; SIGKILL to what does not."""
     from pipelines.runtime.watchdog import end_group
 
-    with _deaf():
+    with handled_by(signal.SIG_IGN):  # a second signal must not cut short the saving that the first one requested
         end_group(group, _alive)
 
 
@@ -130,17 +130,3 @@ def _alive(group: int) -> bool:
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
                 return True
     return False
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """A second signal must not cut short the saving that the first one asked for."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -5,9 +5,11 @@ Everything else that escapes is a defect of Assay and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class AssayError(Exception):
-    """A failure with a message made for the user: what is wrong, where, and how to mend it."""
+    """A failure with a message made for the user: what is wrong, where, and how to fix it."""
 
     exit_code = 1
 
@@ -34,10 +36,18 @@ class Unavailable(WorkError):
     """Something that may be there again later does not answer: a server, a cluster, a remote. Trying again can help."""
 
 
-def last_line(error: BaseException) -> str:
-    """The last line of what an error says: of a library's long story, usually the cause."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1].strip()[:200]
+def last_line(error: BaseException | str) -> str:
+    """The last line of an error or a server's message: of a library's long text, usually the cause."""
+    unnamed = "no reason given" if isinstance(error, str) else type(error).__name__
+    lines = [line for line in str(error).splitlines() if line.strip()] or [unnamed]
+    return lines[-1].strip()[:300]
+
+
+def causes(error: BaseException | None, implied: bool = False) -> Iterator[BaseException]:
+    """An error and those it was raised from; with `implied`, also those that were being handled at that time."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (error.__context__ if implied else None)
 
 
 def known(kind: str, name: str, names: list[str]) -> str:

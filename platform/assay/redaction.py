@@ -1,4 +1,4 @@
-"""Takes secrets out of what is written down: what looks like one, and what this process knows to be one.
+"""Takes secrets out of text: what looks like one, what this process knows to be one, and logins in addresses.
 
 Known are the values of environment variables whose names say so, and passwords inside addresses.
 """
@@ -19,7 +19,9 @@ SHORTEST = 8
 _LOOKS = re.compile(
     r"(?i)((?:password|passwd|secret|token|api_?key|access_key)\w*[\"']?\s*[:=]\s*[\"']?)([^\s\"']{6,})"
 )
-_IN_ADDRESS = re.compile(r"(://[^\s:/@]*:)([^\s/@]+)@")
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)([^\s/@]+(?:@[^\s/@\"']+)*)@")
+_WITH_LOGIN = re.compile(r"[^\s\"']+@[^\s\"']*")
+_QUERY = re.compile(r"(?<=\S)\?\S+")
 _NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|KEY|AUTH_STRING|WEBHOOK|CREDENTIAL")
 _NO_SECRET = ("_PATH", "_FILE", "_DIR", "_ID")  # places and names
 
@@ -27,7 +29,26 @@ _NO_SECRET = ("_PATH", "_FILE", "_DIR", "_ID")  # places and names
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """The text without the secrets of `environment` (this process's own), and without what looks like one."""
     text = without(text, secrets_of(os.environ if environment is None else environment))
-    return _IN_ADDRESS.sub(rf"\1{TAKEN_OUT}@", _LOOKS.sub(rf"\1{TAKEN_OUT}", text))
+    return _PASSWORD.sub(rf"\1{TAKEN_OUT}@", _LOOKS.sub(rf"\1{TAKEN_OUT}", text))
+
+
+def hide_login(address: str) -> str:
+    """One address without its user, its password and its options: for people, and for links."""
+    scheme, mark, rest = address.partition("://") if "://" in address else ("", "", address)
+    if rest.startswith("/"):  # a file's, where an @ is part of a name
+        return address.partition("?")[0]
+    return f"{scheme}{mark}{_place(rest)}"
+
+
+def hide_logins(text: str) -> str:
+    """A library's message without users, passwords and options, also of addresses that were cut at the wrong place."""
+    return _QUERY.sub("", _WITH_LOGIN.sub(lambda found: f"…@{_place(found[0])}", text))
+
+
+def _place(address: str) -> str:
+    """What stands between login and options; nothing of it where the two cannot be told apart."""
+    place, _, options = address.partition("?")
+    return "…" if "@" in options else place.rpartition("@")[2]
 
 
 def without(text: str, secrets: Iterable[str]) -> str:
@@ -59,7 +80,7 @@ def secrets_of(environment: Mapping[str, str]) -> dict[str, str]:
             found[value] = name
             if ":" in value and "://" not in value:  # user:password
                 found[value.split(":", 1)[1]] = name
-        for _, password in _IN_ADDRESS.findall(value):
+        for _, password in _PASSWORD.findall(value):
             found |= {password: name, unquote(password): name}
     token = environment.get("RAY_AUTH_TOKEN_PATH")
     if token and Path(token).is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from assay.errors import InputError
+from assay.state import ARTIFACTS, RUNS, TRACKING_DATABASE, find_project, state_folder
 
 
 class Settings(BaseSettings):
@@ -32,18 +32,12 @@ class Settings(BaseSettings):
     @cached_property
     def root(self) -> Path:
         """The project: the folder with `params.yaml`, here or above."""
-        if self.project is not None:
-            return self.project.resolve()
-        here = Path.cwd()
-        for folder in (here, *here.parents):
-            if (folder / "params.yaml").is_file():
-                return folder
-        raise InputError(f"{here}: no params.yaml here or above; run this inside an Assay project")
+        return self.project.resolve() if self.project is not None else find_project()
 
     @property
     def state(self) -> Path:
         """All local state, git-ignored."""
-        return self.root / ".assay"
+        return state_folder(self.root)
 
     @property
     def params_file(self) -> Path:
@@ -53,7 +47,7 @@ class Settings(BaseSettings):
     def runs(self) -> Path:
         """One folder a run: checkpoints, spool, progress. Shared by all workers."""
         if self.storage is None or self.remote_runs is not None:
-            return (self.state / "runs").resolve()
+            return (self.state / RUNS).resolve()
         return Path(self.storage).resolve()
 
     @property
@@ -68,11 +62,11 @@ class Settings(BaseSettings):
 
     @property
     def tracking(self) -> str:
-        return self.tracking_uri or f"sqlite:///{self.state / 'mlflow.db'}"
+        return self.tracking_uri or f"sqlite:///{self.state / TRACKING_DATABASE}"
 
     @property
     def artifacts(self) -> str:
-        return self.artifact_uri or (self.state / "artifacts").as_uri()
+        return self.artifact_uri or (self.state / ARTIFACTS).as_uri()
 
     def dataset_folder(self, name: str) -> Path:
         return self.root / "data" / name

@@ -42,6 +42,7 @@ HARMLESS = {
     "assay.progress": "shows how far something is",
     "assay.report": "empty",
     "assay.report.pictures": "draws",
+    "assay.state": "names of files below .assay/",
     "assay.tasks": "empty",
 }
 """Modules that training imports and that cannot change a weight, each with its reason."""

@@ -20,7 +20,7 @@ import yaml
 
 from assay.data.dataset import open_dataset
 from assay.errors import InputError, Unavailable
-from assay.services.net import http_status
+from assay.http import status_of
 from assay.settings import Settings
 from assay.tracking.provenance import missing
 from assay.tracking.tracker import Tracker
@@ -285,7 +285,7 @@ def compose_server(
     assert set(here) <= set(own), "the compose file sets what this test does"
     address = f"http://127.0.0.1:{port}"
     environment = {**team.environment, **{**own, **os.environ, **here}, "PATH": team.environment["PATH"]}
-    server = start(command, tmp_path / "log", lambda: http_status(f"{address}/health") == 200, environment)
+    server = start(command, tmp_path / "log", lambda: status_of(f"{address}/health") == 200, environment)
     monkeypatch.setenv("ASSAY_TRACKING_URI", address)
     monkeypatch.delenv("ASSAY_ARTIFACT_URI")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", own["MLFLOW_AUTH_ADMIN_USERNAME"])
@@ -301,7 +301,7 @@ def test_the_server_of_the_compose_file(
     team: Project, compose_server: str, s3: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     routes = f"{compose_server}/ajax-api/2.0/mlflow/experiments/search?max_results=1"
-    assert http_status(routes) == 401
+    assert status_of(routes) == 401
     user, password = os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]
     for host, status in {"mlflow:5000": 200, "elsewhere.example": 403}.items():
         assert requests.get(routes, auth=(user, password), headers={"Host": host}, timeout=10).status_code == status

@@ -206,7 +206,7 @@ def test_the_command_here_stands_for_the_job(cluster: Cluster, head: Head, mine:
     one.communicate()
     two = start(mine, head)
     assert two.stderr is not None
-    assert two.stderr.readline() == f"job {job} is at this very work; following it\n"
+    assert two.stderr.readline() == f"job {job} is doing this already; following it\n"
     two.send_signal(signal.SIGTERM)
     told = two.communicate(timeout=90)[1]
     assert two.returncode == 130
@@ -306,9 +306,9 @@ def test_a_cluster_that_is_not_right_is_named(
     with answering(b'{"version": "4", "ray_version": "1.13.0"}') as other:
         assert "the cluster runs Ray 1.13.0, here is Ray" in told(other)
     with answering(b"<html>welcome</html>") as other:
-        assert "no Ray dashboard there" in told(other)
+        assert "not a Ray dashboard" in told(other)
     monkeypatch.delenv("RAY_AUTH_MODE")
-    assert "the cluster asks for a token: set RAY_AUTH_MODE=token" in told(head.address)
+    assert "the cluster requires a token: set RAY_AUTH_MODE=token" in told(head.address)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     assert "the token is not this cluster's" in told(head.address)

@@ -22,9 +22,10 @@ import psutil
 import pytest
 
 from assay.errors import InputError, WorkError
+from assay.redaction import hide_login
 from assay.services.credentials import load_credentials
 from assay.services.server import Server, Service, Stop
-from assay.services.stores import sqlite_file, without_password
+from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking.tracker import Tracker
 from tests.support.servers import free_port
@@ -256,7 +257,7 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sqlite_file("sqlite:////a b/c.db?timeout=3") == Path("/a b/c.db")
     assert sqlite_file("sqlite:///c.db") == tmp_path / "c.db"
     assert sqlite_file("postgresql://h/c.db") is None
-    assert without_password("https://u:p@h:1/x?y=1") == "https://h:1/x?y=1"
+    assert hide_login("https://u:p@h:1/x?y=1") == "https://h:1/x"
 
 
 def service(folder: Path, script: str) -> Service:

@@ -17,8 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from assay.services.net import MARK, answer, basic
-from assay.services.processes import of_setup, work
+from assay.http import ask, basic_login
+from assay.services.net import MARK
+from assay.services.processes import find_workloads, of_setup
 from assay.services.ray import ray_folder
 from assay.services.setup import supervisor_of
 from tests.conftest import REPOSITORY, Project
@@ -83,7 +84,7 @@ def listening(setup: Setup) -> dict[tuple[str, int], str]:
 
 def test_two_at_a_time_start_one_setup(setup: Setup) -> None:
     assert sorted(printed["started"] for printed in setup.printed) == [False, True]
-    assert "another `assay up` or `assay down` is at work" in setup.said
+    assert "waiting for another `assay up` or `assay down`" in setup.said
     first, second = ({k: v for k, v in printed.items() if k != "started"} for printed in setup.printed)
     assert first == second
     assert first["user"] == "assay"
@@ -255,8 +256,8 @@ def test_commands_use_them(setup: Setup) -> None:
     assert run["run_id"] == record["run_id"]
     kept = json.loads((setup.state / "credentials.json").read_text())
     route = f"{setup.printed[0]['mlflow']}/api/2.0/mlflow/runs/get?run_id={record['run_id']}"
-    status, body = answer(route, basic(kept["user"], kept["password"]))
-    assert (status, json.loads(body)["run"]["info"]["status"]) == (200, "FINISHED")
+    answer = ask("GET", route, basic_login(kept["user"], kept["password"]))
+    assert (answer.status, answer.json()["run"]["info"]["status"]) == (200, "FINISHED")
     assert list((setup.state / "artifacts").rglob("record.json"))
     with start(setup.project, "doctor") as process:  # whatever else it finds
         checks = {check["name"]: check for check in json.loads(process.communicate(timeout=100)[0])["checks"]}
@@ -275,10 +276,10 @@ def test_another_project_is_told_who_has_the_ports(setup: Setup, tmp_path: Path)
 
 def submit(setup: Setup, *command: str) -> str:
     """Hand a job to Ray's job server."""
-    body = json.dumps({"entrypoint": " ".join(command)}).encode()
-    status, reply = answer(f"{setup.printed[0]['ray']}/api/jobs/", setup.token, body, seconds=60)
-    assert status == 200, reply
-    return str(json.loads(reply)["submission_id"])
+    body = {"entrypoint": " ".join(command)}
+    answer = ask("POST", f"{setup.printed[0]['ray']}/api/jobs/", setup.token, body=body, seconds=60)
+    assert answer.status == 200, answer.text
+    return str(answer.json()["submission_id"])
 
 
 JOB = """
@@ -314,7 +315,7 @@ def test_down_lets_a_job_save_and_leaves_nothing(setup: Setup, tmp_path: Path) -
     (tmp_path / "job.py").write_text(JOB)
     submit(setup, sys.executable, str(tmp_path / "job.py"), str(tmp_path))
     wait_for("the work", (tmp_path / "works").exists, 60)
-    assert [one.name.split()[0] for one in work(setup.project.root)] == ["job"]
+    assert [one.name.split()[0] for one in find_workloads(setup.project.root)] == ["job"]
     printed, said = assay(setup.project, "down")
     assert printed["was_up"]
     assert printed["ended"] > 10

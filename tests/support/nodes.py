@@ -180,9 +180,9 @@ class Cluster:
             time.sleep(0.3)
 
     def _answers(self) -> bool:
-        from assay.services.net import http_status
+        from assay.http import status_of
 
-        return http_status(f"{self.dashboard}/api/version") is not None
+        return status_of(f"{self.dashboard}/api/version") is not None
 
     def _start(self, name: str, enter: list[str], options: list[str], cpus: int, interface: str) -> None:
         for kind in ("r", "t"):

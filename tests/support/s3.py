@@ -70,9 +70,9 @@ class ObjectStorage:
         stop(self._server)
 
     def _answers(self) -> bool:
-        from assay.services.net import http_status
+        from assay.http import status_of
 
-        return http_status(f"http://{self.host}:{self.port}/moto-api/") == 200
+        return status_of(f"http://{self.host}:{self.port}/moto-api/") == 200
 
 
 @contextmanager

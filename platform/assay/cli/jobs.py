@@ -76,7 +76,9 @@ def logs(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
     info, written = cluster.info(job), JobLog()
     lines = list(written.new(cluster.log(job), last=True))
     present(
-        {**_row(info), "lines": lines, "ended": written.ended()}, as_json, lambda result: "\n".join(result["lines"])
+        {**_row(info), "lines": lines, "ended": written.final_report()},
+        as_json,
+        lambda result: "\n".join(result["lines"]),
     )
 
 

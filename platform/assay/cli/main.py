@@ -49,6 +49,9 @@ app.command("search", short_help="The same as `tune`.")(tune)
 app.command(context_settings=jobs.WORDS)(jobs.submit)
 
 
+TRACKED = {"train", "evaluate", "tune", "search", "runs"}
+"""Verbs that read or write runs, and nothing else of MLflow: they do it by a process of its own."""
+
 OF_SERVICES = {"up", "down", "ui"}
 """Verbs that manage the services themselves."""
 
@@ -73,11 +76,25 @@ def _use_services() -> None:
         enter(Settings())
 
 
+def _start_tracking() -> None:
+    """Let another process import MLflow while this one imports torch, before either does anything else."""
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if verb not in TRACKED or "--help" in sys.argv or "mlflow" in sys.modules:
+        return
+    from assay.errors import InputError
+    from assay.state import find_project
+    from assay.tracking.remote import start
+
+    with suppress(InputError):  # the verb itself says so
+        start(find_project())
+
+
 def main() -> None:
     """The `assay` program: one line and an exit code for each error; a traceback only with `--debug`."""
     from assay.errors import AssayError
 
     quiet()
+    _start_tracking()
     try:
         with failure_reported(), results_only() if "--json" in sys.argv else nullcontext():
             app()

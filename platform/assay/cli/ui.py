@@ -26,8 +26,8 @@ def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False
 
     Example: assay ui --port 5050
     """
+    from assay.redaction import hide_login
     from assay.services.running import running
-    from assay.services.stores import without_password
     from assay.settings import Settings
     from assay.silence import quiet
 
@@ -36,7 +36,7 @@ def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False
     browse = sys.stdout.isatty() and not no_browser and not as_json
     found = running(settings.state)
     if settings.tracking.startswith(("http://", "https://")) and (found is None or settings.tracking != found.mlflow):
-        result = {"url": without_password(settings.tracking), "user": None, "credentials_file": None}
+        result = {"url": hide_login(settings.tracking), "user": None, "credentials_file": None}
         _show(result, as_json, browse)
     elif found is not None:
         _show(_services(settings, found), as_json, browse)
@@ -46,18 +46,20 @@ def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False
 
 def _services(settings: Settings, found: Running) -> dict[str, Any]:
     """The pages of all running services; MLflow's is the one to open."""
-    from assay.services.credentials import CREDENTIALS, load_credentials
+    from assay.services.credentials import load_credentials
     from assay.services.setup import pages
+    from assay.state import CREDENTIALS
 
     shown = pages(asdict(found), settings.state, load_credentials(settings.state / CREDENTIALS))
     return {"url": shown["mlflow"], **shown}
 
 
 def _serve(settings: Settings, port: int, as_json: bool, browse: bool) -> None:
-    from assay.services.credentials import CREDENTIALS, load_credentials
+    from assay.services.credentials import load_credentials
     from assay.services.mlflow import mlflow_service, require_login
     from assay.services.net import require_free
     from assay.services.server import Server, stop_signals
+    from assay.state import CREDENTIALS
 
     _require_runs(settings)
     require_free(port)

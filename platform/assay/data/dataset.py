@@ -30,6 +30,7 @@ from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, known
 from assay.files import new_folder, swapped, write_atomic
 from assay.progress import Progress
+from assay.state import HASHES, state_folder
 
 CARD = "dataset.json"
 _CHUNK = 32
@@ -211,7 +212,7 @@ def open_dataset(root: Path, name: str, folder: Path) -> Dataset:
     recorded = recorded_hash(root, name)
     if recorded is None:
         raise InputError(f"dataset {name!r} has no recorded version: run `dvc repro data@{name}`")
-    found, md5s = folder_hash(folder, root / ".assay" / "hashes.json")
+    found, md5s = folder_hash(folder, state_folder(root) / HASHES)
     card = read_card(folder, name)
     if found != recorded:
         raise InputError(difference(name, card, md5s))

@@ -141,10 +141,10 @@ class Packed:
     def column(self, name: str) -> Any:
         """All values of a column: a numpy array where they are plain numbers, else a `pa.ChunkedArray`."""
         kind = self._schema.field(name).type
-        whole = pa.chunked_array([batch.column(name) for batch in self._batches], type=kind)
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            return np.asarray(whole.to_numpy())
-        return whole
+        parts = [batch.column(name) for batch in self._batches]
+        if parts and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            return np.concatenate([np.from_dlpack(part) for part in parts])  # `to_numpy` would import pandas
+        return pa.chunked_array(parts, type=kind)
 
     def image(self, index: int) -> memoryview:
         """The encoded image of a row, without a copy: it is valid as long as it is held."""

@@ -1,4 +1,4 @@
-"""The secrets of a project's servers: made on first use, kept in files that their owner alone can read."""
+"""The secrets of a project's servers: generated on first use, kept in files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay.errors import InputError
+from assay.state import MLFLOW_LOGINS
 
 USER = "assay"
-CREDENTIALS = "credentials.json"
-RAY_TOKEN = "ray-token"  # noqa: S105 - the name of a file
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who may enter, and where that is kept. The secrets never show in a representation."""
+    """Who may log in, and where that is kept. The secrets never show in a representation."""
 
     file: Path
     user: str
@@ -27,7 +26,7 @@ class Credentials:
 
 
 def load_credentials(file: Path) -> Credentials:
-    """The credentials kept in `file`, generated on first use; the file is readable by its owner alone."""
+    """The credentials kept in `file`, generated on first use; only its owner can read the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     new = {"user": USER, "password": secrets.token_urlsafe(24), "secret_key": secrets.token_urlsafe(32)}
     try:
@@ -48,20 +47,20 @@ def _read_credentials(file: Path) -> Credentials:
         values = {}
     if not values or not all(isinstance(value, str) and value for value in values.values()):
         raise InputError(
-            f"{file}: must hold user, password and secret_key; repair it, or remove it and auth.db beside it"
+            f"{file}: must hold user, password and secret_key; repair it, or remove it and {MLFLOW_LOGINS} next to it"
         )
     return Credentials(file, **values)
 
 
 def ray_token(file: Path) -> Path:
-    """The file with the token of the project's Ray, made on first use; readable by its owner alone."""
+    """The file with the token of the project's Ray, generated on first use; only its owner can read it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         _require_private(file)
         if not file.read_text(encoding="utf-8").strip():
-            raise InputError(f"{file}: is empty; remove it, and a new token is made") from None
+            raise InputError(f"{file}: is empty; remove it, and a new token is generated") from None
         return file
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(secrets.token_hex(32))
@@ -71,6 +70,6 @@ def ray_token(file: Path) -> Path:
 def _require_private(file: Path) -> None:
     status = file.lstat()
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{file}: must be a plain file; remove it, and new credentials are made")
+        raise InputError(f"{file}: must be a plain file; remove it, and new credentials are generated")
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise InputError(f"{file}: others may read it (mode {stat.S_IMODE(status.st_mode):o}); run `chmod 600 {file}`")

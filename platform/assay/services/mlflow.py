@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.errors import InputError
+from assay.files import write_atomic
+from assay.http import basic_login, status_of
 from assay.services.credentials import USER, Credentials
-from assay.services.net import HOST, basic, http_status
+from assay.services.net import HOST
 from assay.services.server import Service, child_environment
 from assay.services.stores import sqlite_file
+from assay.state import LOGS, MLFLOW_LOGIN_SETTINGS, MLFLOW_LOGINS
 
 if TYPE_CHECKING:
     from assay.settings import Settings
@@ -36,38 +38,37 @@ def mlflow_service(settings: Settings, port: int, credentials: Credentials) -> S
     url = f"http://{HOST}:{port}"
 
     def healthy(_started: float) -> bool:
-        return http_status(f"{url}/health") == 200
+        return status_of(f"{url}/health") == 200
 
-    log = state / "logs" / "mlflow.log"
+    log = state / LOGS / "mlflow.log"
     return Service("MLflow", command, child_environment(own), state, log, url, healthy)
 
 
 def _auth_config(state: Path) -> Path:
     """Write MLflow's authentication settings: its database below `.assay/`; users added later may read, not write."""
     import configparser
+    import io
 
     config = configparser.ConfigParser(interpolation=None)
     config["mlflow"] = {
         "default_permission": "READ",
-        "database_uri": f"sqlite:///{state / 'auth.db'}".replace("%", "%%"),
+        "database_uri": f"sqlite:///{state / MLFLOW_LOGINS}".replace("%", "%%"),
         "admin_username": USER,
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         "grant_default_workspace_access": "false",
     }
-    file = state / "mlflow-auth.ini"
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        config.write(stream)
-    partial.replace(file)
-    return file
+    text = io.StringIO()
+    config.write(text)
+    write_atomic(state / MLFLOW_LOGIN_SETTINGS, text.getvalue().encode())
+    return state / MLFLOW_LOGIN_SETTINGS
 
 
 def require_login(url: str, credentials: Credentials) -> None:
-    """The password of the file must open the door: MLflow keeps the one it was first started with."""
+    """Raise `InputError` unless the password of the file works: MLflow keeps the one it was first started with."""
     route = f"{url}/api/2.0/mlflow/experiments/search?max_results=1"
-    if http_status(route, basic(credentials.user, credentials.password), seconds=20) == 401:
-        database = credentials.file.with_name("auth.db")
+    if status_of(route, basic_login(credentials.user, credentials.password), seconds=20) == 401:
+        database = credentials.file.with_name(MLFLOW_LOGINS)
         raise InputError(
-            f"{credentials.file}: its password is not the one that {database} was made with; bring the old file "
-            "back, or remove auth.db (and with it the users you added) and start again"
+            f"{credentials.file}: its password is not the one that {database} was created with; restore the old file, "
+            f"or remove {MLFLOW_LOGINS} (and with it the users you added) and start again"
         )

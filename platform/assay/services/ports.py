@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from assay.errors import InputError
+from assay.files import write_json
 from assay.services.net import HOST, port_owner
+from assay.state import PORTS
 
-FILE = "ports.json"
 LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "dashboard": "Ray's dashboard", "ray": "Ray"}
 
 
@@ -22,7 +23,7 @@ class Ports:
 
 
 def addresses(ports: Ports) -> dict[str, str]:
-    """What `Running` holds."""
+    """The addresses that `Running` holds."""
     return {
         "mlflow": f"http://{HOST}:{ports.mlflow}",
         "prefect": f"http://{HOST}:{ports.prefect}/api",
@@ -37,15 +38,15 @@ def block(first: int) -> Ports:
 
 
 def chosen_ports(state: Path, first: int | None) -> Ports:
-    """The ports from `first` on, the usual ones for 0, those of the last time for None."""
+    """The ports from `first` on; the usual ones for 0, the last ones for None."""
     if first is None:
         return kept_ports(state)
     return block(first) if first else Ports()
 
 
 def kept_ports(state: Path) -> Ports:
-    """Those of the last time, else the usual ones."""
-    file = state / FILE
+    """The last ones, else the usual ones."""
+    file = state / PORTS
     if not file.exists():
         return Ports()
     try:
@@ -55,11 +56,11 @@ def kept_ports(state: Path) -> Ports:
 
 
 def keep_ports(state: Path, ports: Ports) -> None:
-    (state / FILE).write_text(json.dumps(asdict(ports)), encoding="utf-8")
+    write_json(state / PORTS, asdict(ports))
 
 
 def require_all_free(ports: Ports) -> None:
-    """Raise `InputError` if any port is taken: which, by whom, and where there is room for all."""
+    """Raise `InputError` if any port is taken, naming which, who has it, and where four are free."""
     wanted = asdict(ports)
     taken = [
         f"port {port} ({LABELS[name]}) is taken by {who}" for name, port in wanted.items() if (who := port_owner(port))

@@ -1,6 +1,6 @@
-"""`python -m assay.services.ray_head start ...`: Ray's own program, less what would open doors or fill the disk.
+"""`python -m assay.services.ray_head start ...`: Ray's own program, without what would open ports or fill the disk.
 
-Ray has no setting to leave out its client server, which needs a port of its own and which nothing here uses.
+Ray has no setting to leave out its client server, which needs another port and which nothing here uses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def forget_sessions(folder: Path) -> None:
-    """Remove Ray's logs of all but the last sessions; it never does so itself."""
+    """Remove Ray's logs of all but the last sessions; Ray never does."""
     for session in sorted(folder.glob("session_2*"))[: -(SESSIONS - 1)]:
         shutil.rmtree(session, ignore_errors=True)
 

@@ -1,7 +1,7 @@
-"""Whether the project's services are up, and how commands come to use them. Cheap, because every verb asks.
+"""Whether the project's services are up, and how commands use them. Cheap, because every verb asks.
 
-They are up while their supervisor holds `services.lock`, which the system frees at its death, and `services.json`
-says that all of them have answered. That file holds addresses and no secret.
+They are up while their supervisor holds `services.lock`, which the kernel frees when it dies, and `services.json`
+reports that all of them have answered. That file holds addresses and no secret.
 """
 
 from __future__ import annotations
@@ -15,13 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.services.credentials import CREDENTIALS, RAY_TOKEN
+from assay.state import CREDENTIALS, RAY_TOKEN, SERVICES_LOCK, SERVICES_STATUS
 
 if TYPE_CHECKING:
     from assay.settings import Settings
-
-LOCK = "services.lock"
-STATUS = "services.json"
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,9 @@ def running(state: Path) -> Running | None:
 
 
 def supervised(state: Path) -> bool:
-    """Whether a supervisor lives. Asking takes a shared lock for a moment, so that nobody waits for who asks."""
+    """Whether a supervisor lives. This takes a shared lock for a moment, which others may take too."""
     try:
-        handle = os.open(state / LOCK, os.O_RDONLY)
+        handle = os.open(state / SERVICES_LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
@@ -58,15 +55,15 @@ def supervised(state: Path) -> bool:
 
 
 def read_status(state: Path) -> dict[str, Any]:
-    """What the supervisor wrote last; empty if there is nothing."""
+    """What the supervisor wrote last; empty if it wrote nothing."""
     with suppress(FileNotFoundError, ValueError):
-        status: dict[str, Any] = json.loads((state / STATUS).read_text(encoding="utf-8"))
+        status: dict[str, Any] = json.loads((state / SERVICES_STATUS).read_text(encoding="utf-8"))
         return status
     return {}
 
 
 def described(state: Path) -> tuple[str, str]:
-    """How the services are, and what would be better; empty if nothing runs."""
+    """The state of the services, and a command that would improve it; both empty if nothing runs."""
     found, status = running(state), read_status(state)
     if found is None:
         return ("being started or ended", "assay up") if supervised(state) else ("", "")
@@ -76,15 +73,15 @@ def described(state: Path) -> tuple[str, str]:
 
 
 def enter(settings: Settings) -> None:
-    """Let this process and its children use the services that are up, where the user has named no others."""
+    """Let this process and its children use the services that are up, unless the user has named others."""
     found = running(settings.state)
     if found is not None:
-        with suppress(OSError, ValueError, KeyError):  # without the password, what is embedded is used
+        with suppress(OSError, ValueError, KeyError):  # without the password, commands do without the services
             os.environ.update(variables(found, settings.state, os.environ))
 
 
 def variables(found: Running, state: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """What leads to the services, less what this environment has decided. A password goes with its address only."""
+    """The variables that lead to the services, except those that are set. A password goes with its address only."""
     kept = json.loads((state / CREDENTIALS).read_text(encoding="utf-8"))
     user, password = kept["user"], kept["password"]
     tracking = {

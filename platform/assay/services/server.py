@@ -1,7 +1,7 @@
 """A server on this machine: how it starts, answers and ends.
 
-A server runs in a session of its own, so that all of it ends together. It is asked to end when this process
-dies, whatever kills it (Linux), and its secrets travel in the environment, never on a command line.
+A server runs in its own session, so that all of it ends together. When this process dies, whatever kills it, the
+server gets SIGTERM (Linux). Its secrets travel in the environment, never on a command line.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from assay.errors import WorkError
 from assay.log import Log
+from assay.signals import STOPPING, handled_by
 
 if TYPE_CHECKING:
     import psutil
@@ -33,9 +34,9 @@ _POLL = 0.2
 
 @dataclass(frozen=True)
 class Service:
-    """A program that can be started: how, where it answers, and where it writes what it says.
+    """A program that can be started: how, where it answers, and where it writes its log.
 
-    `healthy` is told when the process was started, in seconds since 1970. `after` names the service that must answer
+    `healthy` takes the start of the process, in seconds since 1970. `after` names the service that must answer
     before this one is started.
     """
 
@@ -50,7 +51,7 @@ class Service:
 
 
 def child_environment(own: Mapping[str, str], without: Collection[str] = ()) -> dict[str, str]:
-    """This environment for a server: silent, unbuffered, and with the interpreter's programs found first."""
+    """This environment for a server: without telemetry, unbuffered, and with the interpreter's programs found first."""
     from assay.silence import SILENCE
 
     bin_folder = str(Path(sys.executable).parent)
@@ -60,7 +61,7 @@ def child_environment(own: Mapping[str, str], without: Collection[str] = ()) -> 
 
 
 class Stop:
-    """Whether the user asked to stop. Signals only set it, so that no code is torn apart in the middle."""
+    """Whether the user asked to stop. Signals only set it, so that they interrupt no code in the middle."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -73,19 +74,15 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Ctrl-C, SIGTERM and a closed terminal set the `Stop` while this lasts; `nohup` keeps its meaning."""
     stop = Stop()
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = [*STOPPING]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
+    with handled_by(stop, numbers):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Server:
-    """A started service. Use it as a context manager: at the end nothing of it is left."""
+    """A started service. Use it as a context manager: nothing of it is left afterwards."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -113,12 +110,12 @@ class Server:
         self.end()
 
     def wait_healthy(self, stop: Stop, log: Log, seconds: float = START_SECONDS) -> bool:
-        """Wait until the server answers; False if the user asked to stop first.
+        """Wait until the server answers; False if the user stopped it first.
 
         Raises:
-            WorkError: it ended, or stayed silent for too long; with the last lines of its log.
+            WorkError: it ended, or did not answer in time; with the last lines of its log.
         """
-        name, started, told = self.service.name, time.monotonic(), 0
+        name, started, logged = self.service.name, time.monotonic(), 0
         log(f"starting {name} (up to {seconds:.0f} s) ...")
         while not stop.asked:
             waited = time.monotonic() - started
@@ -127,8 +124,8 @@ class Server:
                 return True
             if waited > seconds:
                 raise WorkError(f"{name} did not answer within {seconds:.0f} s{self.last_lines()}")
-            if waited // 10 > told:
-                told = int(waited // 10)
+            if waited // 10 > logged:
+                logged = int(waited // 10)
                 log(f"starting {name}: {waited:.0f} s")
             time.sleep(_POLL)
         return False
@@ -145,7 +142,7 @@ class Server:
             raise WorkError(f"{self.service.name} ended by itself (exit code {code}){self.last_lines()}")
 
     def end(self, seconds: float = STOP_SECONDS) -> None:
-        """Ask all of the server to end, and end by force what has not after a while."""
+        """Ask all of the server to end, and kill what has not after a while."""
         family = self._family()
         self.send(signal.SIGTERM)
         limit = time.monotonic() + seconds
@@ -179,7 +176,7 @@ class Server:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether a process runs; one that only waits for its parent's look does not."""
+    """Whether a process runs; a zombie does not."""
     import psutil
 
     try:
@@ -189,7 +186,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def new_log(file: Path) -> int:
-    """A handle on an empty log that its owner alone can read; the one before is kept beside it."""
+    """A handle on an empty log that only its owner can read; the previous one is kept next to it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         file.replace(file.with_suffix(".previous.log"))
@@ -197,7 +194,7 @@ def new_log(file: Path) -> int:
 
 
 def limit_log(file: Path, size: int = LOG_BYTES) -> None:
-    """Begin a log anew once it is too large, while its server goes on appending to it."""
+    """Start a log again once it is too large, while its server keeps appending to it."""
     with suppress(FileNotFoundError):
         if file.stat().st_size > size:
             shutil.copy(file, file.with_suffix(".previous.log"))
@@ -210,7 +207,7 @@ def _end_with_parent() -> Callable[[], None] | None:
         return None
     import ctypes
 
-    prctl = ctypes.CDLL(None).prctl  # found before the fork; after it nothing may be loaded
+    prctl = ctypes.CDLL(None).prctl  # loaded before the fork; after it nothing may be
 
     def ask() -> None:
         prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError
 from assay.log import Log
-from assay.services.credentials import CREDENTIALS, RAY_TOKEN, Credentials, load_credentials, ray_token
+from assay.redaction import hide_login
+from assay.services.credentials import Credentials, load_credentials, ray_token
 from assay.services.mlflow import require_login
 from assay.services.net import MARK
 from assay.services.parts import services
 from assay.services.ports import Ports, addresses, chosen_ports, keep_ports, kept_ports, require_all_free
-from assay.services.processes import SAVE_SECONDS, end_work, of_setup, sweep
-from assay.services.running import STATUS, read_status, supervised
+from assay.services.processes import SAVE_SECONDS, end_workloads, of_setup, sweep
+from assay.services.running import read_status, supervised
 from assay.services.server import Service, Stop, new_log, stop_signals
-from assay.services.stores import without_password
+from assay.state import CREDENTIALS, LOGS, RAY_TOKEN, SERVICES_STATUS, SUPERVISOR_LOG, UP_LOCK
 
 if TYPE_CHECKING:
     import psutil
@@ -36,7 +37,7 @@ _SILENT_SECONDS = 15.0
 
 
 def up(settings: Settings, first_port: int | None, log: Log) -> dict[str, Any] | None:
-    """Start what is not running and wait until all is healthy; None if the user asked to stop first.
+    """Start what is not running and wait until all is healthy; None if the user stopped it first.
 
     Raises:
         InputError: a port is taken, or the environment names another tracking server.
@@ -80,7 +81,7 @@ def pages(found: dict[str, str], state: Path, credentials: Credentials) -> dict[
 
 
 def down(settings: Settings, log: Log) -> dict[str, Any]:
-    """End all of the project's services, and what they work on; fine where there is nothing."""
+    """End all of the project's services and what runs in them, if anything does."""
     state = settings.state
     if not state.exists():
         return {"was_up": False, "ended": 0}
@@ -92,8 +93,8 @@ def down(settings: Settings, log: Log) -> dict[str, Any]:
 def _require_own_store(settings: Settings) -> None:
     if settings.tracking.startswith(("http://", "https://")):
         raise InputError(
-            f"ASSAY_TRACKING_URI names a server, {without_password(settings.tracking)}, and `assay up` starts one of "
-            "its own; unset it, or name the database that the server shall use"
+            f"ASSAY_TRACKING_URI names a server, {hide_login(settings.tracking)}, and `assay up` starts "
+            "another; unset it, or name the database that the server should use"
         )
 
 
@@ -102,11 +103,11 @@ def _turn(state: Path, log: Log) -> Iterator[None]:
     """One `up` or `down` at a time in a project."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(state / "up.lock")
+    lock = FileLock(state / UP_LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log("another `assay up` or `assay down` is at work; waiting for it")
+        log("waiting for another `assay up` or `assay down`")
         lock.acquire()
     try:
         yield
@@ -115,7 +116,7 @@ def _turn(state: Path, log: Log) -> Iterator[None]:
 
 
 def _start(settings: Settings, ports: Ports, log: Log) -> subprocess.Popen[bytes]:
-    """A supervisor of its own session, without a terminal. What is left of an earlier setup ends first."""
+    """Start a supervisor in a new session, without a terminal, after ending what is left of an earlier setup."""
     root, state = settings.root.resolve(), settings.state
     if left := of_setup(root):
         log(f"ending {len(left)} processes of an earlier setup")
@@ -123,8 +124,8 @@ def _start(settings: Settings, ports: Ports, log: Log) -> subprocess.Popen[bytes
     require_all_free(ports)
     keep_ports(state, ports)
     ray_token(state / RAY_TOKEN)
-    (state / STATUS).unlink(missing_ok=True)
-    handle = new_log(state / "logs" / "services.log")
+    (state / SERVICES_STATUS).unlink(missing_ok=True)
+    handle = new_log(state / SUPERVISOR_LOG)
     try:
         return subprocess.Popen(
             [sys.executable, "-m", SUPERVISOR, str(root)],
@@ -142,16 +143,16 @@ def _start(settings: Settings, ports: Ports, log: Log) -> subprocess.Popen[bytes
 def _wait(
     state: Path, supervisor: subprocess.Popen[bytes] | None, wanted: Sequence[Service], stop: Stop, log: Log
 ) -> bool:
-    """Until the supervisor calls every service healthy, and each answers; False if the user asked to stop first."""
-    began, told = time.monotonic(), dict[str, str]()
+    """Wait until the supervisor reports every service healthy, and each answers; False if the user stopped it first."""
+    began, logged = time.monotonic(), dict[str, str]()
     heard = began
     while not stop.asked:
         status = read_status(state)
         found: dict[str, str] = status.get("services", {})
         for name, now in found.items():
-            if told.get(name, "healthy") != now and now != "waiting":
+            if logged.get(name, "healthy") != now and now != "waiting":
                 log(f"{name}: {now} ({time.monotonic() - began:.0f} s)")
-        told = found
+        logged = found
         if status.get("ready") and set(found.values()) == {"healthy"}:
             silent = [service for service in wanted if not service.healthy(0.0)]
             if not silent:
@@ -160,41 +161,37 @@ def _wait(
         else:
             heard = time.monotonic()
         if supervisor.poll() is not None if supervisor else not supervised(state):
-            raise WorkError(
-                read_status(state).get("failed") or f"the supervisor ended; see {state / 'logs/services.log'}"
-            )
+            raise WorkError(read_status(state).get("failed") or f"the supervisor ended; see {state / SUPERVISOR_LOG}")
         if time.monotonic() - began > WAIT_SECONDS:
             sick = ", ".join(name for name, now in found.items() if now != "healthy")
-            raise Unavailable(
-                f"{sick or 'the supervisor'}: not healthy after {WAIT_SECONDS:.0f} s; see {state / 'logs'}"
-            )
+            raise Unavailable(f"{sick or 'the supervisor'}: not healthy after {WAIT_SECONDS:.0f} s; see {state / LOGS}")
         time.sleep(_POLL)
     return False
 
 
 def _require_answers_soon(silent: Sequence[Service], heard: float) -> None:
-    """What has just died is started again by the supervisor; what runs and says nothing for long is not."""
+    """The supervisor restarts what has just died, but not what runs and stays silent: that raises `Unavailable`."""
     if time.monotonic() - heard > _SILENT_SECONDS:
         names = ", ".join(service.name for service in silent)
         raise Unavailable(f"{names}: runs, and does not answer; `assay down`, then `assay up`; see {silent[0].log}")
 
 
 def _end(root: Path, state: Path, log: Log) -> int:
-    """End the supervisor and with it all others, then what it left; how many processes there were."""
+    """End the supervisor and with it the services, then what is left; returns how many processes there were."""
     before = {process.pid for process in of_setup(root)}
     supervisor = supervisor_of(root)
     if supervisor is not None:
         log("ending the services")
         _await_end(supervisor, state, log)
     else:
-        end_work(root, log)
+        end_workloads(root, log)
     sweep(root)
-    (state / STATUS).unlink(missing_ok=True)
+    (state / SERVICES_STATUS).unlink(missing_ok=True)
     return len(before)
 
 
 def supervisor_of(root: Path) -> psutil.Process | None:
-    """The supervisor: the oldest of its name, for a child that it is just starting looks like it for a moment."""
+    """The supervisor: the oldest of its name, because a child that it is starting looks like it for a moment."""
     import psutil
 
     found = []
@@ -208,7 +205,7 @@ def supervisor_of(root: Path) -> psutil.Process | None:
 def _await_end(supervisor: psutil.Process, state: Path, log: Log) -> None:
     import psutil
 
-    told = ""
+    logged = ""
     limit = time.monotonic() + _END_SECONDS
     with suppress(psutil.NoSuchProcess):
         supervisor.terminate()
@@ -217,6 +214,6 @@ def _await_end(supervisor: psutil.Process, state: Path, log: Log) -> None:
             supervisor.wait(timeout=_POLL)
             return
         line = read_status(state).get("ending", "")
-        if line.startswith("waiting") and line != told:
+        if line.startswith("waiting") and line != logged:
             log(line)
-            told = line
+            logged = line

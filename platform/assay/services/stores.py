@@ -1,4 +1,4 @@
-"""Where a tracking store is, and what keeps it from being used."""
+"""Where a tracking store is, and why it cannot be used."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ import re
 import socket
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from assay.services.net import http_status
-
-
-def without_password(url: str) -> str:
-    """An address that may be shown: no user, no password."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+from assay.http import status_of
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -25,13 +19,13 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def store_error(uri: str, seconds: float) -> str | None:
-    """What keeps a tracking store from being used, None if nothing; a database that is not there yet is fine."""
+    """Why a tracking store cannot be used; None if it can. A database that does not exist yet is fine."""
     database = sqlite_file(uri)
     if database is not None:
         return _database_error(database, seconds)
     if not uri.startswith(("http://", "https://")):
         return None if _listens(uri, seconds) else "does not answer"
-    status = http_status(uri.rstrip("/") + "/health", seconds=seconds)
+    status = status_of(uri.rstrip("/") + "/health", seconds=seconds)
     if status is None:
         return "does not answer"
     return f"answers with HTTP {status}" if status >= 500 else None

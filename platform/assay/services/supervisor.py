@@ -1,12 +1,11 @@
 """`python -m assay.services.supervisor PROJECT`: starts the services, restarts what dies, ends all of it on SIGTERM.
 
-As long as it lives it holds `services.lock`. What it does stands in `services.json`: addresses and states.
+As long as it lives it holds `services.lock`. It reports in `services.json`: addresses and states.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import sys
@@ -15,22 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError, WorkError
+from assay.files import write_json
 from assay.services.parts import services
 from assay.services.ports import Ports, addresses, kept_ports
-from assay.services.processes import end_work
-from assay.services.running import LOCK, STATUS
+from assay.services.processes import end_workloads
+from assay.services.running import read_status
 from assay.services.server import START_SECONDS, Server, Service, limit_log, stop_signals
 from assay.settings import Settings
 from assay.silence import quiet
+from assay.state import SERVICES_LOCK, SERVICES_STATUS, SUPERVISOR_LOG
 
-LOG = "services.log"
 LONGEST_WAIT = 30.0
-STEADY_SECONDS = 60.0  # after which an earlier death counts no more
+STEADY_SECONDS = 60.0  # after which an earlier death no longer counts
 _TICK = 0.25
 
 
 class Part:
-    """One service: started when it may be, started again when it dies, later each time."""
+    """One service: started when it may be, restarted when it dies, after a longer wait each time."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -48,16 +48,16 @@ class Part:
         elif (code := self.server.process.poll()) is not None:
             self._lost(f"ended by itself (exit code {code})")
         elif self.state == "starting":
-            self._look(now)
+            self._check_health(now)
         elif now - self.since > STEADY_SECONDS:
             self.deaths = 0
         limit_log(self.service.log)
 
-    def _look(self, now: float) -> None:
+    def _check_health(self, now: float) -> None:
         assert self.server is not None
         if self.service.healthy(self.server.started):
             self.state = "healthy"
-            self._tell(f"healthy after {now - self.since:.1f} s")
+            self._log(f"healthy after {now - self.since:.1f} s")
         elif now - self.since > START_SECONDS:
             self._lost(f"did not answer within {START_SECONDS:.0f} s")
 
@@ -68,9 +68,9 @@ class Part:
         wait = min(2.0**self.deaths, LONGEST_WAIT)
         self.server, self.state, self.due = None, "dead", time.monotonic() + wait
         self.deaths += 1
-        self._tell(f"{what}; again in {wait:.0f} s")
+        self._log(f"{what}; restarting in {wait:.0f} s")
 
-    def _tell(self, what: str) -> None:
+    def _log(self, what: str) -> None:
         sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.service.name}: {what}\n")
         sys.stdout.flush()
 
@@ -86,7 +86,7 @@ class Supervisor:
         self.written = ""
 
     def run(self) -> None:
-        """Until a signal. The first start is all or nothing; later, what dies is started again.
+        """Run until a signal. The first start is all or nothing; later, what dies is restarted.
 
         Raises:
             WorkError: a service could not be started; nothing is left running.
@@ -108,7 +108,7 @@ class Supervisor:
             part.step(healthy)
         self.ready = self.ready or all(part.state == "healthy" for part in self.parts)
         self.write()
-        limit_log(self.settings.state / "logs" / LOG)
+        limit_log(self.settings.state / SUPERVISOR_LOG)
 
     def write(self, **more: Any) -> None:
         status = {
@@ -120,11 +120,11 @@ class Supervisor:
         write_status(self.settings.state, status)
 
     def end(self) -> None:
-        """Work first, while there is still somebody to report to; then the services."""
+        """End flow runs and jobs first, while they can still report; then the services."""
         for part in self.parts:
             if part.service.after and part.server:  # the worker: it must not begin anything new
                 part.server.send(signal.SIGSTOP)
-        end_work(self.settings.root, lambda line: self.write(ending=line))
+        end_workloads(self.settings.root, lambda line: self.write(ending=line))
         self.write(ending="ending the services")
         for after in (True, False):  # the worker first: it reports to Prefect's server
             ending = [part.server for part in self.parts if part.server and bool(part.service.after) == after]
@@ -136,17 +136,14 @@ class Supervisor:
 
 
 def write_status(state: Path, status: dict[str, Any]) -> None:
-    """Replace the file as a whole, if it says something new."""
-    file, text = state / STATUS, json.dumps(status, indent=2)
-    if not file.exists() or file.read_text(encoding="utf-8") != text:
-        partial = file.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+    """Replace the status file if its content changes."""
+    if not (state / SERVICES_STATUS).exists() or read_status(state) != status:
+        write_json(state / SERVICES_STATUS, status)
 
 
 def _lock(state: Path) -> int | None:
-    """Hold the lock until this process ends; None if another supervisor does. Who only asks holds it for a moment."""
-    handle = os.open(state / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    """Hold the lock until this process ends; None if another supervisor does. Checks hold it for a moment."""
+    handle = os.open(state / SERVICES_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     for _ in range(20):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -169,7 +166,7 @@ def main() -> None:
     except AssayError as error:
         write_status(settings.state, {"failed": str(error)})
         sys.exit(error.exit_code)
-    (settings.state / STATUS).unlink()
+    (settings.state / SERVICES_STATUS).unlink()
 
 
 if __name__ == "__main__":

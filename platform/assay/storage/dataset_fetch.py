@@ -16,6 +16,7 @@ from assay.files import sync
 from assay.log import Log
 from assay.progress import PlainProgress
 from assay.settings import Settings
+from assay.state import HASHES, state_folder
 from assay.storage.dataset_cache import Place, amount
 from assay.storage.dvc_remote import Damaged, Remote, check_version, open_remote
 
@@ -33,7 +34,7 @@ def dataset_folder(root: Path, name: str, version: str, local: Path, cache: Path
         Unavailable: the remote does not answer, or versions in use fill the cache.
     """
     check_version(version)
-    if local.is_dir() and folder_hash(local, root / ".assay" / "hashes.json")[0] == version:
+    if local.is_dir() and folder_hash(local, state_folder(root) / HASHES)[0] == version:
         return local
     place = Place(name, version, cache.absolute(), limit_bytes, log)
     with place.plain_errors():

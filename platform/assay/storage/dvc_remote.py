@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
-from assay.errors import AssayError, InputError, Unavailable, WorkError
+from assay.errors import AssayError, InputError, Unavailable, WorkError, causes
+from assay.redaction import hide_login, hide_logins
 
 PAUSES = (1.0, 4.0)
 """Seconds before the second and the third try."""
@@ -25,8 +26,6 @@ CONNECT_SECONDS = 10
 Result = TypeVar("Result")
 _VERSION = re.compile(r"[0-9a-f]{32}\.dir")
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_IN_ADDRESS = re.compile(r"(://)[^\s/@]*@")
-_QUERY = re.compile(r"(?<=\S)\?\S+")
 
 
 class Damaged(WorkError):
@@ -160,7 +159,7 @@ def open_remote(root: Path, shipped: bool = False) -> Remote:
         raise InputError(f".dvc/config: not readable: {_line(error)}") from None
     except ImportError as error:
         raise InputError(f"the DVC remote {name!r}: {_plain(str(error))}") from None
-    return Remote(name, _IN_ADDRESS.sub(r"\1", str(url)).rstrip("/"), files, path)
+    return Remote(name, hide_login(str(url)).rstrip("/"), files, path)
 
 
 def _default(config: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -198,15 +197,9 @@ def check_version(version: str) -> None:
         raise InputError(f"{version!r} is not a dataset version: dvc.lock should name 32 hexadecimal digits and `.dir`")
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
 def _code(error: Exception) -> str | int | None:
     """What a server answered: S3's error code, or HTTP's status."""
-    for link in _chain(error):
+    for link in causes(error):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
             code: str = response.get("Error", {}).get("Code", "")
@@ -218,8 +211,8 @@ def _code(error: Exception) -> str | int | None:
 
 def _absent(error: FileNotFoundError) -> bool:
     """True where the remote says that there is no such object; some say the same where nobody answers."""
-    causes = list(_chain(error))[1:]
-    return not causes or _code(error) in (404, "404", "NoSuchKey")
+    _, *others = causes(error)
+    return not others or _code(error) in (404, "404", "NoSuchKey")
 
 
 def _refused(error: Exception) -> bool:
@@ -233,9 +226,9 @@ def _refused(error: Exception) -> bool:
 
 def _line(error: BaseException) -> str:
     """One line that says what a library met, without what an address may hold of users and passwords."""
-    told = next((link for link in reversed(list(_chain(error))) if str(link)), error)
+    told = next((link for link in reversed(list(causes(error))) if str(link)), error)
     return _plain(f"{type(told).__name__}: {told}")
 
 
 def _plain(text: str) -> str:
-    return _QUERY.sub("", _IN_ADDRESS.sub(r"\1", " ".join(text.split())))[:300]
+    return hide_logins(" ".join(text.split()))[:300]

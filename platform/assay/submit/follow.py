@@ -18,19 +18,19 @@ END = "::assay-job-ended:: "
 """Begins the last line that a job writes; JSON follows: what the verb printed, its exit code, and why it failed."""
 
 ERROR = "error: "
-"""Begins the line in which `assay` says why it ends."""
+"""Begins the line with the reason why `assay` ends."""
 
 POLL_SECONDS = 1.0
 BYTES_PER_SECOND = 200_000
-"""The log comes whole each time: a long one is asked for less often."""
+"""The log is sent whole each time: a long one is read less often."""
 
 LONGEST_PAUSE = 30.0
 UNREADABLE = 5
-"""An ended job whose log the cluster fails to give so often ends without it."""
+"""After so many failures to read the log of an ended job, it ends without it."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobEnd:
     """How a job ended. `result` is the JSON object that its verb printed."""
 
     info: JobInfo
@@ -40,7 +40,7 @@ class Ended:
 
 
 class JobFailed(WorkError):
-    """The job came to its end without its work being done; its exit code is this command's."""
+    """The job ended without doing its work; this command ends with the same exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -48,11 +48,11 @@ class JobFailed(WorkError):
 
 
 class Halted(Exception):
-    """Somebody wants to follow no longer."""
+    """The follower was asked to stop following."""
 
 
 class JobLog:
-    """The lines of a job's log, each given out once, however often the log is read."""
+    """The lines of a job's log, each returned once, however often the log is read."""
 
     def __init__(self) -> None:
         self._given = 0  # characters
@@ -60,9 +60,7 @@ class JobLog:
         self._error = ""
 
     def new(self, text: str, last: bool = False) -> Iterator[str]:
-        """The whole lines of `text`, the log so far, that were not given out before; what follows them, if it is the
-        last.
-        """
+        """The whole lines of `text`, the log so far, that are new; what follows them too, if it is the `last` text."""
         upto = len(text) if last else text.rfind("\n") + 1
         lines, self._given = text[self._given : upto].splitlines(), max(self._given, upto)
         for line in lines:
@@ -72,19 +70,19 @@ class JobLog:
                 self._error = line.removeprefix(ERROR) if line.startswith(ERROR) else ""
                 yield line
 
-    def ended(self) -> dict[str, Any]:
-        """What the last line told; empty where the job did not come to write it."""
+    def final_report(self) -> dict[str, Any]:
+        """What the job wrote in its last line; empty if it ended before that."""
         try:
-            told = json.loads(self._end or "{}")
+            report = json.loads(self._end or "{}")
         except ValueError:
             return {}
-        if not isinstance(told, dict):
+        if not isinstance(report, dict):
             return {}
-        return {**told, "error": told.get("error") or ({"message": self._error} if self._error else {})}
+        return {**report, "error": report.get("error") or ({"message": self._error} if self._error else {})}
 
 
 class Follower:
-    """Shows a job's log from its beginning, and waits for its end. Used again, it goes on where it was."""
+    """Shows a job's log from its beginning, and waits for its end. Called again, it continues where it was."""
 
     def __init__(self, cluster: Cluster, job_id: str, show: Log, log: Log, halt: threading.Event | None = None) -> None:
         self.cluster, self.job_id, self.show, self.log = cluster, job_id, show, log
@@ -93,10 +91,10 @@ class Follower:
         self._job_log = JobLog()
         self._failures = self._unreadable = 0
 
-    def to_the_end(self) -> Ended:
-        """Follow the job until it has ended. Raises `Halted`, once, where `halt` is set before.
+    def to_the_end(self) -> JobEnd:
+        """Follow the job until it has ended. Raises `Halted`, once, if `halt` is set before that.
 
-        A lost connection is told once and mended for as long as it takes; no line is lost or shown twice.
+        A lost connection is reported once and tried again for as long as it takes; no line is lost or shown twice.
         """
         while True:
             try:
@@ -107,8 +105,8 @@ class Follower:
                 continue
             except UnknownJob:
                 raise Unavailable(
-                    f"{self.cluster.address} has forgotten job {self.job_id}: its head was started anew: "
-                    "the same command goes on from the last checkpoint"
+                    f"{self.cluster.address} has forgotten job {self.job_id}: its head was restarted: "
+                    "the same command continues from the last checkpoint"
                 ) from None
             if self._failures >= 2:
                 self.log("connected again")
@@ -116,26 +114,26 @@ class Follower:
             for line in self._job_log.new(text, last=not info.open):
                 self.show(line)
             if not info.open:
-                return _ended(info, self._job_log.ended())
+                return _job_end(info, self._job_log.final_report())
             self._pause(max(POLL_SECONDS, len(text) / BYTES_PER_SECOND))
 
     def _text(self, info: JobInfo) -> str:
-        """The log so far; nothing if the job has ended and the cluster cannot give its log."""
+        """The log so far; empty if the job has ended and the cluster cannot read its log."""
         try:
             return self.cluster.log(self.job_id)
         except Unavailable as error:
             self._unreadable += not info.open
             if self._unreadable < UNREADABLE:
                 raise
-            self.log(f"the rest of the log cannot be had: {error}")
+            self.log(f"the rest of the log is lost: {error}")
             return ""
 
     def _wait(self, error: Unavailable) -> None:
-        """Before the next try; twice in a row is a lost connection."""
+        """Pause before the next try; two failures in a row are a lost connection."""
         self._failures += 1
         if self._failures == 2:
             self.log(f"{error}")
-            self.log(f"the job goes on; trying again. `assay jobs attach {self.job_id}` shows all of it later, too")
+            self.log(f"the job continues; trying again. `assay jobs attach {self.job_id}` shows its whole log later")
         self._pause(min(2.0 ** (self._failures - 1), LONGEST_PAUSE))
 
     def _pause(self, seconds: float) -> None:
@@ -146,20 +144,20 @@ class Follower:
             raise Halted
 
 
-def _ended(info: JobInfo, told: dict[str, Any]) -> Ended:
-    code = told.get("exit_code", info.exit_code)
+def _job_end(info: JobInfo, report: dict[str, Any]) -> JobEnd:
+    code = report.get("exit_code", info.exit_code)
     if code is None:
         code = {"SUCCEEDED": 0, "STOPPED": 130}.get(info.status, 1)
-    return Ended(info, code, told.get("result"), told.get("error") or {})
+    return JobEnd(info, code, report.get("result"), report.get("error") or {})
 
 
-def result_of(ended: Ended) -> dict[str, Any]:
-    """What the verb of a job printed. Raises the error with which it would have ended here."""
+def result_of(ended: JobEnd) -> dict[str, Any]:
+    """What the verb of a job printed. Raises the error that it would have ended with here."""
     job_id = ended.info.job_id
     if ended.exit_code == 0 and ended.result is not None:
         return ended.result
     if ended.info.status == "STOPPED" or ended.exit_code == 130:
-        raise JobFailed(f"job {job_id} was stopped; the same command goes on from what it saved", 130)
+        raise JobFailed(f"job {job_id} was stopped; the same command continues from what it saved", 130)
     if ended.error:
         kinds: dict[int, type[AssayError]] = {2: InputError, 1: Unavailable if ended.error.get("retry") else WorkError}
         raise kinds.get(ended.exit_code, WorkError)(f"job {job_id}: {ended.error['message']}")
@@ -168,13 +166,13 @@ def result_of(ended: Ended) -> dict[str, Any]:
     raise JobFailed(f"job {job_id} failed: {_why(ended)}; its log: `assay jobs logs {job_id}`", ended.exit_code)
 
 
-def _why(ended: Ended) -> str:
-    """One line for a job that could not say itself why it ended."""
+def _why(ended: JobEnd) -> str:
+    """One line for a job that did not report why it ended."""
     if ended.info.exit_code is not None:
         code = ended.info.exit_code
         return f"its process was killed by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
     lines = [line.strip() for line in ended.info.message.splitlines() if line.strip()]
-    return " ".join(lines[:1] + lines[-1:] if len(lines) > 1 else lines)[:300] or "the cluster does not say why"
+    return " ".join(lines[:1] + lines[-1:] if len(lines) > 1 else lines)[:300] or "the cluster gives no reason"
 
 
 def stop(cluster: Cluster, job_id: str, log: Log) -> JobInfo:
@@ -194,16 +192,16 @@ def stop(cluster: Cluster, job_id: str, log: Log) -> JobInfo:
             if not info.open:
                 return info
         time.sleep(0.5)
-    raise Unavailable(f"job {job_id} was asked to stop and still says {info.status}: `assay jobs list` shows its end")
+    raise Unavailable(f"job {job_id} was asked to stop and is still {info.status}: `assay jobs list` shows its end")
 
 
 @contextmanager
 def detaching(cluster: Cluster, job_id: str, log: Log) -> Iterator[None]:
-    """Ctrl-C leaves the job as it is, and says how to come back to it."""
+    """Ctrl-C leaves the job running, and shows how to come back to it."""
     try:
         yield
     except KeyboardInterrupt:
-        log(f"job {job_id} goes on at {cluster.address}")
+        log(f"job {job_id} continues on {cluster.address}")
         log(f"see it:  assay jobs attach {job_id}")
         log(f"stop it: assay jobs stop {job_id}")
         raise JobFailed("detached", 130) from None

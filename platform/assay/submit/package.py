@@ -1,8 +1,8 @@
-"""What a job takes along: the project's files, the code of Assay that runs here, and what explains both.
+"""What a job takes along: the project's files, the code of Assay that runs here, and what identifies both.
 
 Two archives, since Ray puts the files of a job and the modules of a job in different places: `project` becomes the
-working directory of the job's processes on every node, and `code` comes before whatever is installed there. The same
-files give the same bytes, so that Ray takes each archive once.
+working directory of the job's processes on every node, and `code` takes precedence over whatever is installed there.
+The same files give the same bytes, so that Ray stores each archive once.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ LIMIT = 5_000_000
 """The most bytes that a package may have, compressed."""
 
 RAW_LIMIT = 10 * LIMIT
-"""What is larger uncompressed is refused before the work of compressing it."""
+"""Projects with more uncompressed bytes are refused before they are compressed."""
 
 SETTINGS = ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config")
-"""Files in which a password or a token is never right; elsewhere, text that looks like one may be a test or a page."""
+"""Files that never need a password or a token; elsewhere, text that looks like one may be a test or a page."""
 
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file in memory. `uri` is the name that Ray knows it by."""
+    """A zip file in memory. `uri` is Ray's name for it."""
 
     content: bytes
 
@@ -72,7 +72,7 @@ def pack(root: Path, named: Iterable[str] = (), environment: Mapping[str, str] =
 
     Args:
         named: files that the job's config names, relative to `root`.
-        environment: where secrets are known from: a file that holds one is refused.
+        environment: its secrets are known; a file that holds one is refused.
 
     Raises:
         InputError: it is too large, holds a secret, or has a link that leads out of the project.
@@ -90,18 +90,18 @@ def pack(root: Path, named: Iterable[str] = (), environment: Mapping[str, str] =
     contents = {name: path.read_bytes() for name, path in project.items()}
     modules = {name: path.read_bytes() for name, path in code.items()}
     _require_no_secret({**contents, **modules}, secrets)
-    contents[PACKAGE] = _explained(state, environment)
+    contents[PACKAGE] = _describe(state, environment)
     package = Package(_zip(contents, project), _zip(modules, code), state.commit, bool(state.diff), tuple(keys))
     if package.size > LIMIT:
         raise InputError(_too_large(project, f"{package.size / 1e6:.1f} MB compressed"))
     return package
 
 
-def _explained(state: CodeState, environment: Mapping[str, str]) -> bytes:
-    """What `code_state` reads where there is no git. The lines that a difference takes away may hold secrets, too."""
+def _describe(state: CodeState, environment: Mapping[str, str]) -> bytes:
+    """What `code_state` reads if there is no git. The removed lines of a difference may hold secrets, too."""
     diff = redact(state.diff, environment)
-    said = {"commit": state.commit, "diff": diff, "diff_sha256": state.diff_sha256}
-    return json.dumps({**said, "redacted": state.redacted or diff != state.diff}, indent=1).encode()
+    report = {"commit": state.commit, "diff": diff, "diff_sha256": state.diff_sha256}
+    return json.dumps({**report, "redacted": state.redacted or diff != state.diff}, indent=1).encode()
 
 
 def _modules(source: Path) -> Iterator[Path]:
@@ -112,7 +112,7 @@ def _modules(source: Path) -> Iterator[Path]:
 
 
 def _zip(contents: Mapping[str, bytes], paths: Mapping[str, Path]) -> Archive:
-    """The same names and bytes give the same archive, whenever and wherever it is made."""
+    """The same names and bytes give the same archive, at any time and on any machine."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(contents):
@@ -135,7 +135,7 @@ def _too_large(project: Mapping[str, Path], size: str) -> str:
     largest = ", ".join(f"{name} ({bytes_ / 1e6:.1f} MB)" for bytes_, name in sizes[:3])
     return (
         f"the job's package has {size}, the most is {LIMIT / 1e6:g} MB; the largest files: {largest}: "
-        "add what is no code to .gitignore (data belong into DVC), or take it out of the repository"
+        "add what is not code to .gitignore (data belong in DVC), or take it out of the repository"
     )
 
 
@@ -145,13 +145,13 @@ def _require_no_secret(contents: Mapping[str, bytes], secrets: Mapping[str, str]
             if value.encode() in content:
                 raise InputError(
                     f"{name}: holds the value of the environment variable {variable}: take it out of the file, "
-                    "or add the file to .gitignore; the cluster's nodes have secrets of their own"
+                    "or add the file to .gitignore; set it in the environment of the cluster's nodes"
                 )
     for name in SETTINGS:
         text = contents.get(name, b"").decode(errors="replace")
         for number, line in enumerate(text.splitlines(), 1):
             if redact(line) != line:
                 raise InputError(
-                    f"{name}, line {number}: looks like a password or a token: give it to the cluster's nodes in "
-                    "their environment (for DVC: `dvc remote modify --local`)"
+                    f"{name}, line {number}: looks like a password or a token: set it in the environment of the "
+                    "cluster's nodes (for DVC: `dvc remote modify --local`)"
                 )

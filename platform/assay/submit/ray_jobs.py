@@ -1,7 +1,7 @@
-"""Ray's job API, over HTTP: only the dashboard of the head must be reachable.
+"""Ray's job API over HTTP: only the dashboard of the head must be reachable.
 
 Ray's own client waits without limit on a connection that was cut, and takes the address of another cluster from the
-environment; the requests are few, so they are made here.
+environment. Only a few requests are needed, so they are sent from here.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from assay.errors import InputError, Unavailable, WorkError, known
+from assay import http
+from assay.errors import InputError, Unavailable, WorkError, known, last_line
 from assay.submit.package import Archive
 
 SECONDS = 20.0
 """The longest wait for an answer."""
 
 READY_SECONDS = 60.0
-"""How long a head that answers may take until it can begin jobs."""
+"""How long a head that answers may take until it can start jobs."""
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 STOP_SECONDS = 60
@@ -38,7 +39,7 @@ class UnknownJob(InputError):
 
 @dataclass(frozen=True)
 class JobInfo:
-    """A job as the cluster tells of it. `key` is the same for commands that would do the same work."""
+    """A job as the cluster describes it. `key` is the same for commands that would do the same work."""
 
     job_id: str
     command: str
@@ -74,7 +75,7 @@ class NewJob:
 class Cluster:
     """The jobs of one cluster.
 
-    Every call raises `Unavailable` where nothing answers, and `InputError` where what answers is not right.
+    Every call raises `Unavailable` if nothing answers, and `InputError` if the wrong server answers.
     """
 
     def __init__(self, address: str, origin: str = "ASSAY_CLUSTER") -> None:
@@ -85,12 +86,12 @@ class Cluster:
         return urlsplit(self.address).netloc
 
     def check(self) -> None:
-        """Refuse what is no Ray dashboard, and a Ray of another version."""
+        """Raise `InputError` for anything but the dashboard of a Ray of the same version."""
         try:
             there = str(self._json("GET", "/api/version")["ray_version"])
         except (ValueError, KeyError, TypeError, _Refused):
             raise InputError(
-                f"{self.origin} {self.address}: no Ray dashboard there: give the address of the head's, http://HEAD:8265"
+                f"{self.origin} {self.address}: not a Ray dashboard: give the address of the head's, http://HEAD:8265"
             ) from None
         here = importlib.metadata.version("ray")
         if there != here:
@@ -100,13 +101,13 @@ class Cluster:
             )
 
     def upload(self, archive: Archive) -> bool:
-        """Hand an archive to the cluster; False where it has it already."""
+        """Upload an archive; False if the cluster has it already."""
         path = f"/api/packages/gcs/{archive.name}"
-        if self._ask("GET", path).status_code == 200:
+        if self._ask("GET", path).status == 200:
             return False
-        answer = self._ask("PUT", path, data=archive.content)
-        if answer.status_code != 200:
-            raise WorkError(f"the cluster did not take the package: {_last_line(answer.text)}")
+        answer = self._ask("PUT", path, content=archive.content)
+        if answer.status != 200:
+            raise WorkError(f"the cluster did not take the package: {last_line(answer.text)}")
         return True
 
     def submit(self, job: NewJob) -> None:
@@ -120,7 +121,7 @@ class Cluster:
         limit = time.monotonic() + READY_SECONDS
         while True:
             try:
-                self._json("POST", "/api/jobs/", json=body)
+                self._json("POST", "/api/jobs/", body=body)
                 return
             except _Refused as error:
                 raise WorkError(f"the cluster did not take the job: {error}") from None
@@ -131,12 +132,12 @@ class Cluster:
 
     def list(self) -> list[JobInfo]:
         """The jobs that were submitted by Assay, newest first."""
-        told = [
+        found = [
             _info(job)
             for job in self._json("GET", "/api/jobs/")
             if job["type"] == "SUBMISSION" and NAME in (job.get("metadata") or {})
         ]
-        return sorted(told, key=lambda job: job.started, reverse=True)
+        return sorted(found, key=lambda job: job.started, reverse=True)
 
     def info(self, job_id: str) -> JobInfo:
         try:
@@ -151,44 +152,40 @@ class Cluster:
         return str(self._json("GET", f"/api/jobs/{job_id}/logs")["logs"])
 
     def ask_to_stop(self, job_id: str) -> None:
-        """Let the job save and end: its process gets SIGTERM, and is killed when it takes longer than a minute."""
+        """Let the job save and end: its process gets SIGTERM, and is killed after a minute."""
         self._json("POST", f"/api/jobs/{job_id}/stop")
 
     def _json(self, method: str, path: str, **more: Any) -> Any:
         answer = self._ask(method, path, **more)
-        if answer.status_code != 200:
-            raise _Refused(answer.status_code, _last_line(answer.text))
+        if answer.status != 200:
+            raise _Refused(answer.status, last_line(answer.text))
         return answer.json()
 
-    def _ask(self, method: str, path: str, **more: Any) -> Any:
-        import requests
-
+    def _ask(self, method: str, path: str, **more: Any) -> http.Answer:
         try:
-            answer = requests.request(
-                method, self.address + path, headers=_token_header(), timeout=SECONDS, allow_redirects=False, **more
-            )
-        except requests.RequestException as error:
-            raise Unavailable(f"{self.origin} {self.address}: no answer ({_reason(error)}): {_MEND}") from None
-        if answer.status_code == 401:
+            answer = http.ask(method, self.address + path, _token_header(), seconds=SECONDS, **more)
+        except http.NoAnswer as error:
+            raise Unavailable(f"{self.origin} {self.address}: no answer ({error}): {_HINT}") from None
+        if answer.status == 401:
             raise InputError(
-                f"{self.origin} {self.address}: the cluster asks for a token: set RAY_AUTH_MODE=token, and "
+                f"{self.origin} {self.address}: the cluster requires a token: set RAY_AUTH_MODE=token, and "
                 "RAY_AUTH_TOKEN_PATH to the file with its token"
             )
-        if answer.status_code == 403:
+        if answer.status == 403:
             raise InputError(
-                f"{self.origin} {self.address}: the token is not this cluster's: mend RAY_AUTH_TOKEN or the file of "
-                "RAY_AUTH_TOKEN_PATH"
+                f"{self.origin} {self.address}: the token is not this cluster's: fix RAY_AUTH_TOKEN or the file that "
+                "RAY_AUTH_TOKEN_PATH names"
             )
-        if answer.status_code >= 500:
-            raise Unavailable(f"{self.origin} {self.address}: {_last_line(answer.text)}")
+        if answer.status >= 500:
+            raise Unavailable(f"{self.origin} {self.address}: {last_line(answer.text)}")
         return answer
 
 
-_MEND = "is the cluster up, and its dashboard's port reachable from here?"
+_HINT = "is the cluster up, and its dashboard's port reachable from here?"
 
 
 class _Refused(WorkError):
-    """An answer that says no."""
+    """The cluster refused a request."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"HTTP {status}: {text}")
@@ -196,7 +193,7 @@ class _Refused(WorkError):
 
 
 def checked_address(address: str, origin: str) -> str:
-    """The address of a dashboard. Raises `InputError` where it cannot be one."""
+    """The address of a dashboard. Raises `InputError` if it cannot be one."""
     try:
         parts = urlsplit(address)
         secret, fits = parts.username or parts.password, parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -211,7 +208,7 @@ def checked_address(address: str, origin: str) -> str:
 
 
 def _token_header() -> dict[str, str]:
-    """The cluster's token, from where Ray itself takes it."""
+    """The cluster's token, from the same place as Ray takes it."""
     if os.environ.get("RAY_AUTH_MODE") != "token":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
@@ -226,33 +223,16 @@ def _token_header() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _info(told: Mapping[str, Any]) -> JobInfo:
-    metadata = told.get("metadata") or {}
-    end = told.get("end_time")
+def _info(reply: Mapping[str, Any]) -> JobInfo:
+    metadata = reply.get("metadata") or {}
+    end = reply.get("end_time")
     return JobInfo(
-        job_id=told["submission_id"] or told["job_id"],
-        command=metadata.get(NAME, told["entrypoint"]),
-        status=told["status"],
-        started=(told.get("start_time") or 0) / 1000,
+        job_id=reply["submission_id"] or reply["job_id"],
+        command=metadata.get(NAME, reply["entrypoint"]),
+        status=reply["status"],
+        started=(reply.get("start_time") or 0) / 1000,
         ended=end / 1000 if end else None,
         key=metadata.get(KEY, ""),
-        message=told.get("message") or "",
-        exit_code=told.get("driver_exit_code"),
+        message=reply.get("message") or "",
+        exit_code=reply.get("driver_exit_code"),
     )
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
-    return lines[-1].strip()[:300]
-
-
-def _reason(error: Exception) -> str:
-    """The innermost cause, in a few words."""
-    text = str(error)
-    for words in ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable"):
-        if words in text:
-            return words
-    if "timed out" in text.lower():
-        return "it takes too long"
-    cut = "Connection aborted" in text or "reset" in text
-    return "the connection was cut" if cut else type(error).__name__

@@ -1,4 +1,4 @@
-"""Which files of a project go into a job's package: code and settings; never data, caches, history or keys."""
+"""Selects the files of a project for a job's package: code and settings; never data, caches, history or keys."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from assay.config.params import read_yaml
 from assay.errors import InputError
+from assay.state import RAY_TOKEN, STATE
 from assay.tracking.provenance import PACKAGE
 
 CACHES = {
-    ".git", ".hg", ".svn", ".assay", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache",
+    ".git", ".hg", ".svn", STATE, ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache",
     ".pytest_cache", ".hypothesis", ".import_linter_cache", ".ipynb_checkpoints", ".cache", "mlruns",
 }  # fmt: skip
 """Folders with these names stay here."""
@@ -22,9 +23,9 @@ KEYS = (
     ".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.gpg",
     "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*credentials*.json", "credentials", "*credentials.y*ml",
     "service*account*.json", "*secret*.json", "*secret*.y*ml", ".netrc", "_netrc", ".pgpass", ".pypirc", ".npmrc",
-    ".htpasswd", "kubeconfig", "*.kubeconfig", "config.local", "ray-token", "auth_token",
+    ".htpasswd", "kubeconfig", "*.kubeconfig", "config.local", RAY_TOKEN, "auth_token",
 )  # fmt: skip
-"""Files with these names are taken for keys, passwords and tokens, and stay here, also where git knows them."""
+"""Files with these names are taken for keys, passwords and tokens, and stay here even if git tracks them."""
 
 KEY_FOLDERS = {".ssh", ".aws", ".gnupg", ".kube", ".azure"}
 
@@ -36,10 +37,10 @@ def select(root: Path, named: Iterable[str] = ()) -> tuple[list[str], list[str]]
     """The files of a package, as paths below `root` in order; and those left out because they look like keys.
 
     Args:
-        named: files that the job's config names: they go along even where git ignores them.
+        named: files that the job's config names: they are included even if git ignores them.
 
     Raises:
-        InputError: a link that leads out of the project, or something that is no file.
+        InputError: a link that leads out of the project, or something that is not a file.
     """
     data = data_paths(root)
     chosen, keys = set(), []
@@ -55,14 +56,14 @@ def select(root: Path, named: Iterable[str] = ()) -> tuple[list[str], list[str]]
 
 
 def _known_to_git(root: Path) -> list[str]:
-    """What git tracks, and what is new and not ignored."""
+    """The files that git tracks, and new ones that it does not ignore."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(listing, cwd=root, capture_output=True, check=True)
     return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
 
 
 def data_paths(root: Path) -> set[PurePosixPath]:
-    """Where data lie: what DVC's files name as outputs, the raw data of `params.yaml`, and Assay's own outputs."""
+    """Where data lie: the outputs that DVC's files name, the raw data of `params.yaml`, and Assay's own outputs."""
     found = {PurePosixPath(name) for name in OWN}
     found |= {PurePosixPath(path) for path in _raw_data(root)}
     if (root / "dvc.lock").exists():
@@ -94,7 +95,7 @@ def _stays(name: str, data: set[PurePosixPath]) -> bool:
 
 
 def looks_like_key(name: str) -> bool:
-    """Whether a file's name says that it holds a secret."""
+    """Whether a file's name suggests that it holds a secret."""
     path = PurePosixPath(name)
     lower = path.name.lower()
     return any(fnmatch(lower, pattern) for pattern in KEYS) or bool(KEY_FOLDERS & set(path.parts[:-1]))
@@ -104,8 +105,8 @@ def _require_file(root: Path, name: str) -> None:
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
         raise InputError(
-            f"{name}: a link that leads out of the project: replace it by the file, or add it to .gitignore"
+            f"{name}: a link that leads out of the project: replace it with the file, or add it to .gitignore"
         )
     if not path.is_file():
-        what = "a folder of another repository, or a link to a folder" if path.is_dir() else "no regular file"
+        what = "a folder of another repository, or a link to a folder" if path.is_dir() else "not a regular file"
         raise InputError(f"{name}: {what}: a package takes files only; add it to .gitignore")

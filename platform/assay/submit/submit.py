@@ -1,4 +1,4 @@
-"""From a line of the command line to a job on the cluster: all that can be wrong is found before the upload."""
+"""From a line of the command line to a job on the cluster: everything that can be wrong is found before the upload."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Command:
 
     @property
     def subject(self) -> str:
-        """What it is about: an experiment, a search or a run."""
+        """The experiment, search or run that it names."""
         return str(self.options.get("experiment") or self.options.get("search") or self.options.get("run"))
 
     @property
@@ -53,10 +53,13 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a command comes to. `same` stands for it where another command with it would do the same work.
+class CheckedCommand:
+    """A command that can run.
 
-    `fingerprint` is that of the run that a training makes or finds.
+    Attributes:
+        config: of the experiment that it trains.
+        same: equal for commands that would do the same work.
+        fingerprint: of the run that a training creates or finds.
     """
 
     config: ExperimentConfig | None = None
@@ -68,18 +71,18 @@ def submit(command: Command, settings: Settings, cluster: Cluster, log: Log, wai
     """Check a command, pack the project, hand both to the cluster; returns the job's id. The job starts by itself.
 
     Raises:
-        InputError: the command, the project, its data or the cluster is not as it must be; nothing was started.
+        InputError: the command, the project, its data or the cluster is wrong; nothing was started.
     """
-    work = checked(command, settings)
+    checked = check_command(command, settings)
     cluster.check()
-    package = pack(settings.root, work.config.task.files if work.config else ())
+    package = pack(settings.root, checked.config.task.files if checked.config else ())
     for name in package.keys:
-        log(f"left out of the package, since it looks like a key: {name}")
-    return start(command, work, package, cluster, log, wait)
+        log(f"left out of the package because it looks like a key: {name}")
+    return start(command, checked, package, cluster, log, wait)
 
 
-def start(command: Command, work: Work, package: Package, cluster: Cluster, log: Log, wait: bool) -> str:
-    """Upload what the cluster does not have yet, and begin the job; its id."""
+def start(command: Command, checked: CheckedCommand, package: Package, cluster: Cluster, log: Log, wait: bool) -> str:
+    """Upload what the cluster does not have yet, and start the job; returns its id."""
     sent = [cluster.upload(archive) for archive in (package.project, package.code)]
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", command.subject)[:40]
     job_id = f"assay-{command.verb}-{name}-{package.commit[:7]}-{secrets.token_hex(3)}"
@@ -87,7 +90,7 @@ def start(command: Command, work: Work, package: Package, cluster: Cluster, log:
         job_id=job_id,
         entrypoint=f"exec python -m assay.cli.in_job {command.line}",
         command=command.line,
-        key=key_of(command, work, package),
+        key=key_of(command, checked, package),
         working_dir=package.project.uri,
         modules=package.code.uri,
         environment={**environment(), **({"ASSAY_WAIT": "1"} if wait else {})},
@@ -100,9 +103,9 @@ def start(command: Command, work: Work, package: Package, cluster: Cluster, log:
 
 
 def environment() -> dict[str, str]:
-    """The settings that a job's processes get, on every node. None is a secret: anybody who sees the cluster sees them.
+    """The settings that a job's processes get on every node. No secrets: anybody who sees the cluster sees them.
 
-    What Ray starts the nodes with cannot be set by a job; the nodes' own environment has addresses and secrets.
+    A job cannot set what Ray starts the nodes with; addresses and secrets are in the nodes' own environment.
     """
     for_jobs = {
         name: value for name, value in RAY_ENVIRONMENT.items() if not name.startswith(("RAY_worker", "RAY_enable"))
@@ -110,27 +113,27 @@ def environment() -> dict[str, str]:
     return {**SILENCE, **for_jobs, "ASSAY_RAY_ADDRESS": "auto", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
 
 
-def key_of(command: Command, work: Work, package: Package) -> str:
+def key_of(command: Command, checked: CheckedCommand, package: Package) -> str:
     """Equal for commands that would do the same work: the same inputs, else the same words on the same package."""
     if command.options.get("new"):
         return secrets.token_hex(16)
-    return digest({"same": work.same} if work.same else {"words": list(command.words), "package": package.sha256})
+    return digest({"same": checked.same} if checked.same else {"words": list(command.words), "package": package.sha256})
 
 
-def checked(command: Command, settings: Settings) -> Work:
-    """What a command comes to. Raises `InputError` for all that can be known to be wrong here."""
+def check_command(command: Command, settings: Settings) -> CheckedCommand:
+    """A command that is ready to run. Raises `InputError` for everything that can be found wrong here."""
     if command.verb not in VERBS:
-        raise InputError(f"`assay {command.verb}` runs here, not on a cluster; jobs can be: {', '.join(VERBS)}")
+        raise InputError(f"`assay {command.verb}` runs here, not on a cluster; these can be jobs: {', '.join(VERBS)}")
     require_no_secret(command)
     require_repository(settings.root)
     if command.verb == "train":
         return _training(command, settings)
     if command.verb == "tune":
         return _search(command, settings)
-    return Work()
+    return CheckedCommand()
 
 
-def _training(command: Command, settings: Settings) -> Work:
+def _training(command: Command, settings: Settings) -> CheckedCommand:
     root, params, name = settings.root, load_params(settings.params_file), command.subject
     config = params.experiment(name)
     if command.options.get("preset"):
@@ -138,25 +141,25 @@ def _training(command: Command, settings: Settings) -> Work:
     config = override(config, list(command.options["assignments"]))
     version = _require_data(root, config.data)
     if resumed := command.options.get("resume"):
-        return Work(config, digest({"resume": resumed}))
+        return CheckedCommand(config, digest({"resume": resumed}))
     inputs = inputs_sha256(config, version, code_sha256(config.task.name), file_hashes(root, config))
     same = fingerprint(inputs, libraries())
-    return Work(config, digest({"experiment": name, "fingerprint": same}), same)
+    return CheckedCommand(config, digest({"experiment": name, "fingerprint": same}), same)
 
 
-def _search(command: Command, settings: Settings) -> Work:
+def _search(command: Command, settings: Settings) -> CheckedCommand:
     if command.options.get("apply") or command.options.get("candidates"):
-        raise InputError("--apply and --candidates work on this machine's params.yaml: leave them out of a job")
+        raise InputError("--apply and --candidates change this machine's params.yaml: leave them out of a job")
     params: Params = load_params(settings.params_file)
     config = params.search(command.subject)
     space, experiment = bound(command.subject, config, params.experiment(config.experiment))
     objectives.check(command.subject, config, space, experiment)
     _require_data(settings.root, experiment.data)
-    return Work(experiment)
+    return CheckedCommand(experiment)
 
 
 def _require_data(root: Path, name: str) -> str:
-    """The recorded version of a dataset, which must be where the cluster's nodes can fetch it."""
+    """The recorded version of a dataset. Raises `InputError` if the cluster's nodes cannot fetch it."""
     version = recorded_hash(root, name)
     if version is None:
         raise InputError(f"dataset {name!r} has no recorded version: run `dvc repro data@{name}`")
@@ -164,20 +167,20 @@ def _require_data(root: Path, name: str) -> str:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
-            f"dataset {name!r}: the cluster cannot fetch it, since {missing[0]}{more} is not in the DVC remote: "
+            f"dataset {name!r}: the cluster cannot fetch it: {missing[0]}{more} is not in the DVC remote: "
             f"run `dvc push data@{name}`"
         )
     return version
 
 
 def require_no_secret(command: Command) -> None:
-    """Refuse a command that holds a secret: everybody who may see the cluster sees the commands of its jobs."""
+    """Refuse a command that holds a secret: everybody who sees the cluster sees the commands of its jobs."""
     for word in command.words:
         if redact(word) != word:
             shown = word.partition("=")[0] if "=" in word else "a word of the command"
             raise InputError(
-                f"{shown}: looks like a password or a token, and a job's command is seen by all who see the cluster: "
-                "give it to the cluster's nodes in their environment"
+                f"{shown}: looks like a password or a token, and everybody who sees the cluster sees a job's command: "
+                "set it in the environment of the cluster's nodes"
             )
 
 

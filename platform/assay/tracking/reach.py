@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
 
-from assay.errors import AssayError, InputError, Unavailable, WorkError
-from assay.services.net import answer
+from assay.errors import AssayError, InputError, Unavailable, WorkError, causes
+from assay.http import NoAnswer, ask
+from assay.redaction import hide_login, hide_logins
 from assay.services.stores import store_error
 from assay.settings import Settings
+from assay.state import TRACKING_LOCK
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,8 +30,6 @@ SECONDS = 10  # that a server may take to answer the first time
 REFUSALS = ("password authentication failed", "does not exist", "no pg_hba.conf entry", "could not translate host")
 """What Postgres says where waiting does not help."""
 NOISE = (" [SQL: ", " (Background on this error", " Is the server running on that host")
-BEFORE_HOST = re.compile(r"[^\s\"']+@")
-"""User and password in an address, also in one that was cut at the wrong place."""
 
 
 def connect(settings: Settings) -> MlflowClient:
@@ -47,7 +47,7 @@ def connect(settings: Settings) -> MlflowClient:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # an outage is told once, in our words
     logging.getLogger("alembic").setLevel(logging.ERROR)
     settings.state.mkdir(exist_ok=True)
-    with FileLock(settings.state / "mlflow.lock"), _first_use(settings):
+    with FileLock(settings.state / TRACKING_LOCK), _first_use(settings):
         try:
             client = mlflow.MlflowClient(settings.tracking)
             client.search_experiments(max_results=1)
@@ -55,7 +55,7 @@ def connect(settings: Settings) -> MlflowClient:
         except AssayError:
             raise
         except Exception as error:
-            line = f"the tracking store {shown(settings.tracking)} cannot be used: {one_line(error)}"
+            line = f"the tracking store {hide_login(settings.tracking)} cannot be used: {one_line(error)}"
             raise translated(error, settings) or WorkError(line) from error
     return cast("MlflowClient", Client(client, settings))
 
@@ -66,12 +66,14 @@ def _require_same_version(settings: Settings) -> None:
         return
     import mlflow
 
-    status, answered = answer(f"{settings.tracking.rstrip('/')}/version")  # open to all, as /health is
-    there = answered.decode(errors="replace").strip() if status == 200 else ""
-    here = mlflow.__version__
+    try:
+        answer = ask("GET", f"{settings.tracking.rstrip('/')}/version")  # open to all, as /health is
+    except NoAnswer:
+        return
+    there, here = answer.text.strip() if answer.status == 200 else "", mlflow.__version__
     if re.fullmatch(r"\d+\.\d+\S*", there) and there.split(".")[:2] != here.split(".")[:2]:
         raise InputError(
-            f"the MLflow server {shown(settings.tracking)} is version {there}, here is {here}: install the same"
+            f"the MLflow server {hide_login(settings.tracking)} is version {there}, here is {here}: install the same"
         )
 
 
@@ -104,19 +106,19 @@ def translated(error: Exception, settings: Settings) -> AssayError | None:
     """What an error of MLflow's client means to the user; None if it is not about reaching a store."""
     from mlflow.exceptions import MlflowException
 
-    store, line = f"the tracking store {shown(settings.tracking)}", one_line(error)
-    causes = list(_causes(error))
-    if any(_is(cause, "botocore", "boto3", "s3transfer") for cause in causes):
+    store, line = f"the tracking store {hide_login(settings.tracking)}", one_line(error)
+    chain = list(causes(error, implied=True))
+    if any(_is(link, "botocore", "boto3", "s3transfer") for link in chain):
         if "(404)" in line or "NoSuchKey" in line:
             return None
-        return Unavailable(f"the artifact store {shown(settings.artifacts)} does not answer: {line}")
-    if any(_is(cause, "sqlalchemy") and type(cause).__name__ == "OperationalError" for cause in causes):
+        return Unavailable(f"the artifact store {hide_login(settings.artifacts)} does not answer: {line}")
+    if any(_is(link, "sqlalchemy") and type(link).__name__ == "OperationalError" for link in chain):
         return Unavailable(f"{store} does not answer: {line}")
     if not isinstance(error, MlflowException):
         return None
     if "error code 401" in line or "error code 403" in line or error.error_code == "UNAUTHENTICATED":
         return InputError(f"{store} refuses: {line}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
-    if any(_is(cause, "requests", "urllib3") for cause in causes) or line.startswith("API request to"):
+    if any(_is(link, "requests", "urllib3") for link in chain) or line.startswith("API request to"):
         return Unavailable(f"{store} does not answer: {line}")
     if "out-of-date database schema" in line:
         return InputError(
@@ -132,13 +134,7 @@ def one_line(error: BaseException) -> str:
         line = line.partition(noise)[0]
     if line.startswith("(") and ") " in line:  # SQLAlchemy puts the driver's class first
         line = line.partition(") ")[2]
-    return BEFORE_HOST.sub("…@", line)[:300]
-
-
-def shown(uri: str) -> str:
-    """An address without its user, its password and its options."""
-    head, at, tail = uri.partition("?")[0].rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at else tail
+    return hide_logins(line)[:300]
 
 
 @contextmanager
@@ -167,25 +163,17 @@ def _first_use(settings: Settings) -> Iterator[None]:
         ) from None
     except sqlalchemy.exc.SQLAlchemyError as error:
         kind = InputError if any(words in str(error) for words in REFUSALS) else Unavailable
-        raise kind(f"the tracking store {shown(uri)} does not answer: {one_line(error)}") from None
+        raise kind(f"the tracking store {hide_login(uri)} does not answer: {one_line(error)}") from None
     with connection:  # closing it gives the lock back, and so does the death of this process
         connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": SCHEMA_LOCK})
         yield
 
 
 def _require_server(uri: str) -> None:
-    """MLflow's own client tries for minutes. Behind a proxy nothing is known, and it may."""
-    import urllib.request
-
+    """Raise `Unavailable` within seconds; MLflow's own client would try for minutes."""
     error = store_error(uri, SECONDS)
-    if error is not None and not urllib.request.getproxies():
-        raise Unavailable(f"the tracking store {shown(uri)} {error}")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    if error is not None:
+        raise Unavailable(f"the tracking store {hide_login(uri)} {error}")
 
 
 def _is(error: BaseException, *packages: str) -> bool:

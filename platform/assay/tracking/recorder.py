@@ -11,12 +11,17 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assay.errors import Unavailable
+from assay.files import write_atomic
 from assay.tracking.reach import one_line
-from assay.tracking.tracker import BATCH, Tracker
+from assay.tracking.tracker import BATCH, Point, Tracker
 from assay.train.folder import SHIPPED, SPOOL
 from assay.train.spool import read
+
+if TYPE_CHECKING:
+    pass
 
 SECONDS = 3.0
 """Between two shipments: each takes a moment of a core that a small machine trains on."""
@@ -63,8 +68,6 @@ class Recorder:
 
 def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
     """Send the lines that were not sent yet; returns how many metrics that were."""
-    from mlflow.entities import Metric
-
     spool, marker = folder / SPOOL, folder / SHIPPED
     if not spool.exists():
         return 0
@@ -72,9 +75,9 @@ def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
         os.fsync(file.fileno())  # what the store has, the spool has too after a power cut
     offset = int(json.loads(marker.read_text())) if marker.exists() else 0
     sent = 0
-    batch: list[Metric] = []
+    batch: list[Point] = []
     for record, end in read(spool, offset):
-        points = [Metric(name, value, record.time, record.step) for name, value in record.metrics.items()]
+        points = [(name, value, record.time, record.step) for name, value in record.metrics.items()]
         if len(batch) + len(points) > BATCH:
             sent += _send(tracker, run_id, batch, marker, offset)
             batch = []
@@ -83,12 +86,9 @@ def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
     return sent + (_send(tracker, run_id, batch, marker, offset) if batch else 0)
 
 
-def _send(tracker: Tracker, run_id: str, batch: list, marker: Path, offset: int) -> int:  # type: ignore[type-arg]
-    for start in range(0, len(batch), BATCH):
-        tracker.client.log_batch(run_id, metrics=batch[start : start + BATCH])
-    temporary = marker.with_suffix(".tmp")
-    temporary.write_text(json.dumps(offset))
-    temporary.replace(marker)
+def _send(tracker: Tracker, run_id: str, batch: list[Point], marker: Path, offset: int) -> int:
+    tracker.log_points(run_id, batch)
+    write_atomic(marker, json.dumps(offset).encode())
     return len(batch)
 
 

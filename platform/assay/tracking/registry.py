@@ -38,18 +38,18 @@ class Registry:
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
-        self.client = tracker.client
+        self._client = tracker._client
 
     def find(self, model: str, run_id: str) -> ModelVersion | None:
         """The version that a run was registered as."""
-        versions = self.client.search_model_versions(f"name = '{model}'")
+        versions = self._client.search_model_versions(f"name = '{model}'")
         return next((version for version in versions if version.run_id == run_id), None)
 
     def get(self, model: str, version: str | None) -> ModelVersion:
         """A version, the newest where none is named. Raises `InputError` for unknown ones, with the known."""
-        versions = {str(v.version): v for v in self.client.search_model_versions(f"name = '{model}'")}
+        versions = {str(v.version): v for v in self._client.search_model_versions(f"name = '{model}'")}
         if not versions:
-            names = ", ".join(sorted(m.name for m in self.client.search_registered_models())) or "none"
+            names = ", ".join(sorted(m.name for m in self._client.search_registered_models())) or "none"
             raise InputError(f"no registered model {model!r}. Known: {names}.")
         number = version or max(versions, key=int)
         if number not in versions:
@@ -71,7 +71,7 @@ class Registry:
         name, _, alias = name.partition("@")
         self.get(name, None)
         try:
-            return self.client.get_model_version_by_alias(name, alias or CHAMPION)
+            return self._client.get_model_version_by_alias(name, alias or CHAMPION)
         except MlflowException:
             mend = f"promote a version, or name one as models:/{name}/1"
             raise InputError(f"model {name!r} has no {alias or CHAMPION!r}: {mend}") from None
@@ -94,7 +94,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            return self.client.get_model_version_by_alias(model, CHAMPION)
+            return self._client.get_model_version_by_alias(model, CHAMPION)
         except MlflowException:
             return None
 
@@ -104,14 +104,14 @@ class Registry:
 
         with tempfile.TemporaryDirectory() as folder:
             save_model(Path(folder) / "model", run_id, config, dataset, task)
-            self.client.log_artifacts(run_id, str(Path(folder) / "model"), artifacts.MODEL)
+            self._client.log_artifacts(run_id, str(Path(folder) / "model"), artifacts.MODEL)
         try:
-            self.client.create_registered_model(model)
+            self._client.create_registered_model(model)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"{self.tracker.get(run_id).info.artifact_uri}/{artifacts.MODEL}"
-        return self.client.create_model_version(model, source, run_id)
+        return self._client.create_model_version(model, source, run_id)
 
     def crown(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
         """Give the alias to a version, remembering who had it."""
@@ -121,7 +121,7 @@ class Registry:
         self._tag(version, PREVIOUS, str(old.version) if old is not None else "")
         self._tag(version, PREFIX + "promoted_at", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         self._tag(version, PREFIX + "gate", json.dumps(report))
-        self.client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+        self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
     def reject(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
         self._tag(version, PREFIX + "gate", json.dumps(report))
@@ -136,12 +136,12 @@ class Registry:
         if not previous:
             raise InputError(f"version {current.version} is the first champion of model {model!r}: none was before it")
         restored = self.get(model, previous)
-        self.client.set_registered_model_alias(model, CHAMPION, previous)
+        self._client.set_registered_model_alias(model, CHAMPION, previous)
         self._tag(current, PREFIX + "rolled_back_at", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         return restored, current
 
     def _tag(self, version: ModelVersion, name: str, value: str) -> None:
-        self.client.set_model_version_tag(version.name, str(version.version), name, value)
+        self._client.set_model_version_tag(version.name, str(version.version), name, value)
 
 
 def run_of(version: ModelVersion) -> str:

@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from assay.errors import InputError, Unavailable, known
-from assay.redaction import redact, redact_known
+from assay.redaction import hide_login, redact, redact_known
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking import artifacts
+from assay.tracking.curves import curves_table, draw_curves, read_curves
 from assay.tracking.provenance import PREFIX, Provenance
-from assay.tracking.reach import connect, one_line, shown
+from assay.tracking.reach import connect, one_line
+from assay.tracking.run import Run, plain_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 BATCH = 1000  # metrics that MLflow takes in one call
+Point = tuple[str, float, int, int]
+"""A metric's name, value, time (milliseconds since 1970) and step."""
 
 
 class Tracker:
@@ -36,7 +39,7 @@ class Tracker:
         self.settings = settings
 
     @cached_property
-    def client(self) -> MlflowClient:
+    def _client(self) -> MlflowClient:
         """The client; the first use of a new database makes its schema, one process at a time."""
         client = connect(self.settings)
         _share(self.settings.tracking)
@@ -76,7 +79,7 @@ class Tracker:
         if Path(artifacts.CONFIG).name in self.names(run_id, artifacts.PROVENANCE):
             return
         tags = [RunTag(PREFIX + name, value) for name, value in provenance.tags.items()]
-        self.client.log_batch(run_id, tags=tags)
+        self._client.log_batch(run_id, tags=tags)
         self._log_inputs(run_id, provenance)
         self._log_texts(run_id, provenance)
 
@@ -92,7 +95,7 @@ class Tracker:
         tags = {PREFIX + tag: value for tag, value in provenance.tags.items()}
         tags |= {"mlflow.source.git.commit": provenance.tags["commit"], f"{PREFIX}kind": provenance.kind}
         tags |= {"mlflow.parentRunId": parent} if parent else {}
-        run = self.client.create_run(
+        run = self._client.create_run(
             self._experiment_id(experiment),
             run_name=name or f"{experiment}-{provenance.tags['fingerprint'][:8]}",
             tags=tags,
@@ -103,31 +106,31 @@ class Tracker:
 
     def children(self, experiment: str, parent: str) -> list[Run]:
         """The trials of a search."""
-        found, token = [], None
+        found: list[Run] = []
+        token = None
         while True:
-            page = self.client.search_runs(
+            page = self._client.search_runs(
                 [self._experiment_id(experiment)], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token
             )
-            found += list(page)
+            found += map(plain_run, page)
             token = page.token
             if not token:
                 return found
 
     def newest(self, kind: str, experiment: str | None, limit: int) -> list[Run]:
         """The runs of a kind (run, search, trial) of one experiment or of all, newest first."""
-        names = [found.name for found in self.client.search_experiments()]
+        names = [found.name for found in self._client.search_experiments()]
         if experiment is not None and experiment not in names:
             raise InputError(f"--experiment: {known('experiment', experiment, [n for n in names if n != 'Default'])}")
         chosen = names if experiment is None else [experiment]
         found = [self._experiment_id(name) for name in chosen]
         order = ["attributes.start_time DESC"]
-        return list(
-            self.client.search_runs(found, f"tags.`{PREFIX}kind` = '{kind}'", max_results=limit, order_by=order)
-        )
+        runs = self._client.search_runs(found, f"tags.`{PREFIX}kind` = '{kind}'", max_results=limit, order_by=order)
+        return list(map(plain_run, runs))
 
     def find(self, experiment: str, fingerprint: str, kind: str = "run") -> Run | None:
         """The run or search of these very inputs: a finished one, else the newest unfinished one."""
-        found = self.client.get_experiment_by_name(experiment)
+        found = self._client.get_experiment_by_name(experiment)
         if found is None:
             return None
         runs = self._of_kind(found.experiment_id, "fingerprint", fingerprint, kind)
@@ -136,35 +139,36 @@ class Tracker:
 
     def find_inputs(self, experiment: str, inputs: str) -> Run | None:
         """The newest finished run of these inputs, whatever the libraries that did its arithmetic."""
-        found = self.client.get_experiment_by_name(experiment)
+        found = self._client.get_experiment_by_name(experiment)
         runs = [] if found is None else self._of_kind(found.experiment_id, "inputs_sha256", inputs, "run")
         return next((run for run in runs if run.info.status == "FINISHED"), None)
 
     def _of_kind(self, experiment_id: str, tag: str, value: str, kind: str) -> list[Run]:
         """The runs of a kind that have a tag, newest first."""
         chosen = f"tags.`{PREFIX}{tag}` = '{value}' and tags.`{PREFIX}kind` = '{kind}'"
-        return list(self.client.search_runs([experiment_id], chosen, order_by=["attributes.start_time DESC"]))
+        runs = self._client.search_runs([experiment_id], chosen, order_by=["attributes.start_time DESC"])
+        return list(map(plain_run, runs))
 
     def get(self, run_id: str) -> Run:
         from mlflow.exceptions import MlflowException
 
         try:
-            return self.client.get_run(run_id)
+            return plain_run(self._client.get_run(run_id))
         except MlflowException:
-            raise InputError(f"no run {run_id!r} in {shown(self.settings.tracking)}") from None
+            raise InputError(f"no run {run_id!r} in {hide_login(self.settings.tracking)}") from None
 
     def unfinished(self) -> list[Run]:
         """The runs that say RUNNING."""
-        experiments = [e.experiment_id for e in self.client.search_experiments()]
-        return list(self.client.search_runs(experiments, "attributes.status = 'RUNNING'"))
+        experiments = [e.experiment_id for e in self._client.search_experiments()]
+        return list(map(plain_run, self._client.search_runs(experiments, "attributes.status = 'RUNNING'")))
 
     def set_status(self, run_id: str, status: str, reason: str = "") -> None:
         """RUNNING, FINISHED, FAILED or KILLED, with the reason as a tag that the UI shows."""
         if status == "RUNNING":
-            self.client.update_run(run_id, status)
+            self._client.update_run(run_id, status)
         else:
-            self.client.set_terminated(run_id, status)
-        self.client.set_tag(run_id, PREFIX + "reason", redact(reason)[:5000])
+            self._client.set_terminated(run_id, status)
+        self._client.set_tag(run_id, PREFIX + "reason", redact(reason)[:5000])
 
     def end(self, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """The last metrics and tags of a run, and its status, in as few calls as can be."""
@@ -172,25 +176,33 @@ class Tracker:
 
         now = time.time_ns() // 1_000_000
         points = [Metric(name, value, now, 0) for name, value in metrics.items()]
-        self.client.log_batch(
+        self._client.log_batch(
             run_id, metrics=points, tags=[RunTag(PREFIX + name, redact(text)[:5000]) for name, text in tags.items()]
         )
-        self.client.set_terminated(run_id, status)
+        self._client.set_terminated(run_id, status)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run, by their full names."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+        now = time.time_ns() // 1_000_000
+        self.log_points(run_id, [(name, value, now, step) for name, value in metrics.items()])
+
+    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+        """Metrics with times and steps of their own, in as many calls as they need."""
         from mlflow.entities import Metric
 
-        now = time.time_ns() // 1_000_000
-        self.client.log_batch(run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
+        metrics = [Metric(*point) for point in points]
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
     def log_series(self, run_id: str, name: str, points: Sequence[tuple[int, float]]) -> None:
         """One metric at many steps, all at this moment."""
-        from mlflow.entities import Metric
-
         now = time.time_ns() // 1_000_000
-        metrics = [Metric(name, value, now, step) for step, value in points]
-        for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+        self.log_points(run_id, [(name, value, now, step) for step, value in points])
 
     def copy_provenance(self, source: str, target: str) -> None:
         """Give a trial the texts that its search has for all of its trials."""
@@ -207,8 +219,14 @@ class Tracker:
             path.write_bytes(content)
             self.log_file(run_id, str(Path(name).parent), path)
 
+    def log_curves(self, run_id: str, folder: Path) -> None:
+        """Draw the curves of the run in `folder`, and log them as a picture and as a table."""
+        curves = read_curves(folder)
+        self.log_bytes(run_id, artifacts.CURVES_PICTURE, draw_curves(curves))
+        self.log_bytes(run_id, artifacts.CURVES, curves_table(curves))
+
     def log_file(self, run_id: str, folder: str, path: Path) -> None:
-        self.client.log_artifact(run_id, str(path), None if folder == "." else folder)
+        self._client.log_artifact(run_id, str(path), None if folder == "." else folder)
 
     def read_bytes(self, run_id: str, name: str) -> bytes:
         """An artifact of a run. Raises `InputError` if the run has none of that name."""
@@ -219,7 +237,7 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         try:
-            return Path(self.client.download_artifacts(run_id, name, str(folder)))
+            return Path(self._client.download_artifacts(run_id, name, str(folder)))
         except (MlflowException, OSError) as error:
             if self._has(run_id, name):  # asked, because MLflow says the same of what is missing and of a silent store
                 raise Unavailable(f"run {run_id}: its {name} cannot be read: {one_line(error)}") from error
@@ -230,12 +248,12 @@ class Tracker:
 
         parent = str(Path(name).parent)
         with suppress(MlflowException):
-            return name in {entry.path for entry in self.client.list_artifacts(run_id, parent.removeprefix("."))}
+            return name in {entry.path for entry in self._client.list_artifacts(run_id, parent.removeprefix("."))}
         return False
 
     def names(self, run_id: str, folder: str) -> list[str]:
         """The names of the artifacts in a folder of a run."""
-        return [Path(entry.path).name for entry in self.client.list_artifacts(run_id, folder) if not entry.is_dir]
+        return [Path(entry.path).name for entry in self._client.list_artifacts(run_id, folder) if not entry.is_dir]
 
     def record(self, run_id: str) -> dict[str, Any]:
         """What `assay train` printed when the run finished."""
@@ -245,7 +263,7 @@ class Tracker:
     def _experiment_id(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(name)
+        found = self._client.get_experiment_by_name(name)
         if found is not None:
             if found.lifecycle_stage == "deleted":
                 raise InputError(f"the MLflow experiment {name!r} was deleted: restore it, or rename the experiment")
@@ -256,7 +274,7 @@ class Tracker:
             None if server and not self.settings.artifact_uri else f"{self.settings.artifacts.rstrip('/')}/{name}"
         )
         try:
-            return str(self.client.create_experiment(name, artifact_location=location))
+            return str(self._client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -268,11 +286,11 @@ class Tracker:
 
         params = [Param(key, str(value)[:6000]) for key, value in flatten(redact_known(provenance.config)).items()]
         for start in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[start : start + 100])
+            self._client.log_batch(run_id, params=params[start : start + 100])
         name, version = provenance.tags["dataset"], provenance.tags["dataset_hash"]
         source = json.dumps({"dvc": f"data/{name}", "hash": version})
         entry = Dataset(name=name, digest=version[:36], source_type="dvc", source=source)
-        self.client.log_inputs(run_id, datasets=[DatasetInput(entry, tags=[])])
+        self._client.log_inputs(run_id, datasets=[DatasetInput(entry, tags=[])])
 
 
 def _share(uri: str) -> None:

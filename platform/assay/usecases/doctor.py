@@ -307,9 +307,10 @@ def _output(command: list[str]) -> tuple[int, str]:
 
 def check_tracking(uri: str) -> Finding:
     """The tracking store: a database that can be written to, or a server that answers within 3 seconds."""
-    from assay.services.stores import sqlite_file, store_error, without_password
+    from assay.redaction import hide_login
+    from assay.services.stores import sqlite_file, store_error
 
-    shown = str(sqlite_file(uri) or without_password(uri))
+    shown = str(sqlite_file(uri) or hide_login(uri))
     error = store_error(uri, NET_SECONDS)
     if error:
         return Finding("tracking store", False, f"{shown}: {error}", "fix or start it, or correct ASSAY_TRACKING_URI")

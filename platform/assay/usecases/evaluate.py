@@ -11,6 +11,7 @@ from assay.log import Log
 from assay.settings import Settings
 from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
+from assay.tracking.remote import open_tracker
 from assay.tracking.tracker import Tracker
 from assay.usecases.helpers.results import ExperimentResults
 from assay.usecases.helpers.trained import measure, open_training_dataset, recorded_config, resolve_run
@@ -28,7 +29,7 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
     Raises:
         InputError: no such run, or the dataset here is not the version that it was trained on.
     """
-    tracker = Tracker(settings)
+    tracker = open_tracker(settings)
     run_id = resolve_run(target, settings)
     run = tracker.get(run_id)
     config = recorded_config(run_id, tracker)
@@ -40,7 +41,7 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
     else:
         metrics, pictures = measure(run_id, config, dataset, split, tracker)
         _log_evaluation(run_id, split, metrics, pictures, tracker)
-        tracker.client.set_tag(run_id, tag, json.dumps(metrics))
+        tracker.set_tags(run_id, {tag: json.dumps(metrics)})
     if target != run_id:
         results = ExperimentResults.of(settings.root, target)
         write_json(results.metrics, metrics)

@@ -27,8 +27,9 @@ from assay.usecases.helpers.trained import (
 )
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
+
+    from assay.tracking.run import Run
 
 CLASSES = PREFIX + "classes_sha256"
 

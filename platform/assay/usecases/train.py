@@ -22,10 +22,10 @@ from assay.tracking import artifacts
 from assay.tracking.code_hash import code_sha256, libraries
 from assay.tracking.provenance import PREFIX, collect, file_hashes, fingerprint, inputs_sha256, other_libraries
 from assay.tracking.recorder import Recorder
+from assay.tracking.remote import open_tracker
 from assay.tracking.runs import Claim, claim, reap, status_as_earned
 from assay.tracking.tracker import Tracker
 from assay.train.folder import CHECKPOINTS, PICTURES
-from assay.usecases.helpers.curves import log_curves
 from assay.usecases.helpers.places import (
     open_or_fetch_dataset,
     project_for_nodes,
@@ -41,7 +41,7 @@ from assay.workers.plan import Plan, check_fit, plan
 from assay.workers.ray_session import available_slots, cluster_joined
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from assay.tracking.run import Run
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
         WorkError: the training failed; the run has the status FAILED and the reason.
         Interrupted: a signal stopped it; the run has the status KILLED and can be continued.
     """
-    tracker = Tracker(settings)
+    tracker = open_tracker(settings)
     config = requested_config(request, settings, tracker)
     require_repository(settings.root)
     dataset = open_or_fetch_dataset(config.data, settings, progress.log)
@@ -245,8 +245,7 @@ def _log_results(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> No
     """Record the weights, the curves and, last, the record, which marks the run as complete."""
     newest = max((held.folder / CHECKPOINTS).glob("step-*"))
     tracker.log_bytes(held.run_id, artifacts.WEIGHTS, (newest / "best.safetensors").read_bytes())
-    log_curves(held.run_id, held.folder, tracker)
-    tracker.client.set_tag(held.run_id, PREFIX + "weights_sha256", record["weights_sha256"])
-    for name, value in record["facts"].items():
-        tracker.client.set_tag(held.run_id, f"{PREFIX}task.{name}", value[:5000])
+    tracker.log_curves(held.run_id, held.folder)
+    notes = {f"{PREFIX}task.{name}": value[:5000] for name, value in record["facts"].items()}
+    tracker.set_tags(held.run_id, {PREFIX + "weights_sha256": record["weights_sha256"], **notes})
     tracker.log_text(held.run_id, artifacts.RECORD, json.dumps(record, indent=2))

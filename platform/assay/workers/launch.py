@@ -15,6 +15,7 @@ from typing import Any
 from assay.errors import AssayError, WorkError, last_line
 from assay.log import Log
 from assay.settings import Settings
+from assay.signals import handled_by
 from assay.storage.object_store import ObjectStore
 from assay.storage.run_mirror import Receiver, receiving
 from assay.train.folder import FAILURE, OUTCOME, STOP
@@ -132,22 +133,14 @@ def raise_told(error: BaseException, folder: Path) -> None:
 
 @contextmanager
 def _signals(folder: Path, log: Log) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
     def handle(number: int, _frame: object) -> None:
         if (folder / STOP).exists():
             raise KeyboardInterrupt
         (folder / STOP).touch()
         log(f"{signal.Signals(number).name}: saving a checkpoint and stopping; once more to leave at once")
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_by(handle):
         yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _read(path: Path) -> dict[str, Any]:

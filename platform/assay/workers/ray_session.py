@@ -17,6 +17,7 @@ from assay.config.experiment import TrainConfig
 from assay.errors import Unavailable, last_line
 from assay.log import Log
 from assay.settings import Settings
+from assay.state import RAY
 from assay.workers import nodes
 from assay.workers.plan import Slots, local_slots
 from assay.workers.ray_environment import RAY_ENVIRONMENT, with_room_for_sockets
@@ -59,7 +60,7 @@ def ray_running(settings: Settings, log: Log) -> Iterator[None]:
     else:
         log("starting Ray on this machine")
         listen_on_loopback_alone()
-        folder = with_room_for_sockets(settings.state / "ray", f"assay-ray-{os.getuid()}")
+        folder = with_room_for_sockets(settings.state / RAY, f"assay-ray-{os.getuid()}")
         _forget_sessions(folder)
         with servers_of_trainings_alone():
             ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=str(folder), **common)

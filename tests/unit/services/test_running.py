@@ -19,9 +19,10 @@ from assay.services.net import port_owner
 from assay.services.ports import Ports, addresses, block, chosen_ports, keep_ports, require_all_free
 from assay.services.ray import ray_folder
 from assay.services.ray_head import forget_sessions
-from assay.services.running import LOCK, STATUS, Running, enter, running, supervised
+from assay.services.running import Running, enter, running, supervised
 from assay.services.server import limit_log, new_log
 from assay.settings import Settings
+from assay.state import SERVICES_LOCK, SERVICES_STATUS
 from assay.usecases import doctor
 from assay.workers.ray_environment import SOCKET_NAME, SOCKET_PATH
 
@@ -46,29 +47,29 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def up(state: Path) -> Iterator[Path]:
     """As if a supervisor lived."""
-    (state / STATUS).write_text(
+    (state / SERVICES_STATUS).write_text(
         json.dumps({"ready": True, "addresses": addresses(Ports()), "services": {"Ray": "dead"}})
     )
-    with (state / LOCK).open("w") as held:
+    with (state / SERVICES_LOCK).open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield state
 
 
 def test_they_are_up_while_the_lock_is_held_and_all_have_answered(up: Path) -> None:
     assert running(up) == FOUND
-    (up / STATUS).write_text(json.dumps({"ready": False, "addresses": {}}))
+    (up / SERVICES_STATUS).write_text(json.dumps({"ready": False, "addresses": {}}))
     assert running(up) is None
     assert supervised(up)
-    (up / STATUS).unlink()
+    (up / SERVICES_STATUS).unlink()
     assert running(up) is None
 
 
 def test_a_stale_file_is_not_believed(state: Path) -> None:
     assert running(state) is None
-    (state / STATUS).write_text(json.dumps({"ready": True, "addresses": addresses(Ports())}))
-    (state / LOCK).touch()
+    (state / SERVICES_STATUS).write_text(json.dumps({"ready": True, "addresses": addresses(Ports())}))
+    (state / SERVICES_LOCK).touch()
     assert running(state) is None
-    with (state / LOCK).open() as asking:
+    with (state / SERVICES_LOCK).open() as asking:
         fcntl.flock(asking, fcntl.LOCK_SH)
         assert not supervised(state)  # another one who asks is no supervisor
 
@@ -77,7 +78,7 @@ def test_a_dead_supervisor_frees_the_lock(state: Path) -> None:
     code = (
         "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(state / LOCK)], stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen([sys.executable, "-c", code, str(state / SERVICES_LOCK)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         assert supervised(state)
@@ -109,7 +110,7 @@ def test_what_the_user_named_stays_and_gets_no_password_of_ours(up: Path, monkey
 def test_nothing_is_set_without_services_or_without_their_password(state: Path, up: Path) -> None:
     (state / "credentials.json").unlink()
     enter(Settings(project=state.parent))
-    (state / STATUS).unlink()
+    (state / SERVICES_STATUS).unlink()
     enter(Settings(project=state.parent))
     assert not any(os.environ[name] for name in NAMES)
 
@@ -126,7 +127,7 @@ def test_the_doctor_tells(up: Path) -> None:
     assert check.ok
     assert check.detail.startswith("Ray is dead; MLflow http://127.0.0.1:5000")
     assert check.fix == "assay up"
-    (up / STATUS).unlink()
+    (up / SERVICES_STATUS).unlink()
     assert doctor.check_services(up, 5000).detail == "being started or ended"
 
 

@@ -27,7 +27,7 @@ def test_the_last_line_is_taken_out() -> None:
     log = JobLog()
     text = f"step 1\nerror: wrong\n{END}{json.dumps(told)}\n"
     assert list(log.new(text, last=True)) == ["step 1", "error: wrong"]
-    assert log.ended() == {**told, "error": {"message": "wrong"}}
+    assert log.final_report() == {**told, "error": {"message": "wrong"}}
     cut = JobLog()
     assert list(cut.new(text[:-20])) == ["step 1", "error: wrong"]
-    assert cut.ended() == {"error": {"message": "wrong"}}
+    assert cut.final_report() == {"error": {"message": "wrong"}}

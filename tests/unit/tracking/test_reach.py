@@ -7,8 +7,9 @@ import json
 import pytest
 
 from assay.errors import Unavailable
+from assay.redaction import hide_login
 from assay.settings import Settings
-from assay.tracking.reach import one_line, shown
+from assay.tracking.reach import one_line
 from assay.tracking.runs import claim
 from assay.tracking.tracker import Tracker
 from tests.unit.tracking.test_runs import provenance
@@ -17,15 +18,19 @@ from tests.unit.tracking.test_runs import provenance
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        ("postgresql+psycopg2://me:s3cret@host:5432/runs", "postgresql+psycopg2://…@host:5432/runs"),
-        ("postgresql://me:s3cret@x@host/runs", "postgresql://…@host/runs"),
+        ("postgresql+psycopg2://me:s3cret@host:5432/runs", "postgresql+psycopg2://host:5432/runs"),
+        ("postgresql://me:s3cret@x@host/runs", "postgresql://host/runs"),
         ("postgresql://host/runs?user=me&password=s3cret", "postgresql://host/runs"),
+        ("postgresql://me:s3?cret@host/runs", "postgresql://…"),
+        ("postgresql://me:s3/cret@host/runs", "postgresql://host/runs"),
+        ("https://u:p@h:1/x?y=1", "https://h:1/x"),
+        ("file:///home/me@work/runs", "file:///home/me@work/runs"),
         ("http://host:5000", "http://host:5000"),
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),
     ],
 )
 def test_an_address_is_shown_without_its_password(uri: str, expected: str) -> None:
-    assert shown(uri) == expected
+    assert hide_login(uri) == expected
 
 
 @pytest.mark.parametrize(
@@ -41,6 +46,7 @@ def test_an_address_is_shown_without_its_password(uri: str, expected: str) -> No
             'could not translate host name "…@host" to address: unknown',
         ),
         ("cannot reach postgresql://me:s3cret@host/runs", "cannot reach …@host/runs"),
+        ("GET https://host/file?X-Amz-Signature=s3cret failed", "GET https://host/file failed"),
         ("", "ValueError"),
     ],
 )

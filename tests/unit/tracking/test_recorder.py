@@ -22,9 +22,9 @@ Points = list[tuple[int, float]]
 
 @pytest.fixture
 def run_id(tracker: Tracker) -> str:
-    found = tracker.client.get_experiment_by_name("recorder")
-    experiment = found.experiment_id if found else tracker.client.create_experiment("recorder")
-    made: str = tracker.client.create_run(experiment).info.run_id
+    found = tracker._client.get_experiment_by_name("recorder")
+    experiment = found.experiment_id if found else tracker._client.create_experiment("recorder")
+    made: str = tracker._client.create_run(experiment).info.run_id
     return made
 
 
@@ -36,7 +36,7 @@ def spool(folder: Path, first: int, end: int, names: int = 1) -> None:
 
 
 def stored(tracker: Tracker, run_id: str, name: str = "train/m0") -> Points:
-    return sorted((m.step, m.value) for m in tracker.client.get_metric_history(run_id, name))
+    return sorted((m.step, m.value) for m in tracker._client.get_metric_history(run_id, name))
 
 
 def expected(end: int, number: int = 0) -> Points:
@@ -58,16 +58,16 @@ class Broken:
         self.client.log_batch(*arguments, **named)
 
 
-class Standing:
+class Standing(Tracker):
     """A tracker around a client."""
 
     def __init__(self, client: Any) -> None:
-        self.client = client
+        self._client = client
 
 
 @pytest.fixture
 def broken(tracker: Tracker) -> tuple[Any, Broken]:
-    store = Broken(tracker.client)
+    store = Broken(tracker._client)
     return Standing(store), store
 
 
@@ -92,7 +92,7 @@ def test_each_point_once_with_its_time(tracker: Tracker, run_id: str, tmp_path: 
     assert ship(tracker, run_id, tmp_path) == 2
     assert stored(tracker, run_id) == expected(5)
     times = [json.loads(line)["time"] for line in (tmp_path / SPOOL).read_text().splitlines()]
-    assert sorted(m.timestamp for m in tracker.client.get_metric_history(run_id, "train/m0")) == times
+    assert sorted(m.timestamp for m in tracker._client.get_metric_history(run_id, "train/m0")) == times
 
 
 def test_killed_between_sending_and_remembering(
@@ -102,7 +102,7 @@ def test_killed_between_sending_and_remembering(
     ship(tracker, run_id, tmp_path)
     spool(tmp_path, 2, 5)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(recorder, "write_atomic", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ship(tracker, run_id, tmp_path)
     assert stored(tracker, run_id) == expected(5)
@@ -128,7 +128,7 @@ def test_more_metrics_in_a_step_than_the_store_takes_at_once(
 
     def send(run: str, metrics: list[Any]) -> None:  # a server refuses more, SQLite without one does not
         sizes.append(len(metrics))
-        tracker.client.log_batch(run, metrics=metrics)
+        tracker._client.log_batch(run, metrics=metrics)
 
     store.log_batch = send
     spool(tmp_path, 0, 1, names=2 * BATCH + 1)
@@ -214,5 +214,5 @@ def test_a_run_that_ends_in_an_outage_keeps_its_metrics(
 
 
 def test_the_database_lies_in_the_project(settings: Settings, tracker: Tracker) -> None:
-    assert tracker.client.search_experiments()
+    assert tracker._client.search_experiments()
     assert (settings.state / "mlflow.db").exists()

@@ -16,8 +16,8 @@ def test_a_long_report_of_the_gate_stays_readable(settings: Settings, tracker: T
     report = {"checks": [{"name": f"test/m{i}", "passed": True, "detail": "x" * 60} for i in range(200)]}
     registry = Registry(tracker)
     with claim(settings, tracker, "long", provenance(), None, False) as held:
-        registry.client.create_registered_model("long")
-        version = registry.client.create_model_version("long", tracker.get(held.run_id).info.artifact_uri, held.run_id)
+        registry._client.create_registered_model("long")
+        version = registry._client.create_model_version("long", tracker.get(held.run_id).info.artifact_uri, held.run_id)
         for keep in (registry.reject, registry.crown):
             keep(version, report)
             assert json.loads(registry.get("long", None).tags[PREFIX + "gate"]) == report

@@ -51,7 +51,7 @@ def test_a_claim_makes_a_run_with_its_record(settings: Settings, tracker: Tracke
     assert run.data.params == {"seed": "3", "optimizer.lr": "0.1"}
     assert run.data.tags[PREFIX + "fingerprint"] == inputs.tags["fingerprint"]
     assert run.data.tags["mlflow.source.git.commit"] == "c" * 40
-    (data,) = run.inputs.dataset_inputs
+    (data,) = tracker._client.get_run(held.run_id).inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("d", "h" * 36)
     assert json.loads(tracker.read_bytes(held.run_id, "provenance/config.json")) == inputs.config
     assert tracker.read_bytes(held.run_id, "provenance/working-tree.diff") == b"a diff"
@@ -128,7 +128,7 @@ def test_the_dead_are_marked_and_their_metrics_shipped(settings: Settings, track
     spool.append(1, {"train/loss": 0.5})
     spool.close()
     elsewhere = tracker.create(EXPERIMENT, provenance())  # no folder here: another machine works on it
-    foreign = tracker.client.create_run(tracker.get(run_id).info.experiment_id).info.run_id
+    foreign = tracker._client.create_run(tracker.get(run_id).info.experiment_id).info.run_id
     (settings.runs / foreign).mkdir()
     try:
         assert reap(settings, tracker) == [run_id]
@@ -168,7 +168,7 @@ with claim(settings, Tracker(settings), "runs", Provenance(tags, {}, ""), None, 
 
 def test_a_process_that_is_killed_leaves_no_run_running(settings: Settings, tracker: Tracker) -> None:
     inputs = provenance()
-    assert tracker.client.search_experiments()  # the schema is there before a second process asks for it
+    assert tracker._client.search_experiments()  # the schema is there before a second process asks for it
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(settings.root), inputs.tags["fingerprint"]],
         stdout=subprocess.PIPE,

@@ -49,7 +49,7 @@ class Search:
 
     def points(self, number: int) -> list[float]:
         run_id = self.runs()[str(number)].info.run_id
-        return [point.value for point in self.tracker.client.get_metric_history(run_id, "val/score")]
+        return [point.value for point in self.tracker._client.get_metric_history(run_id, "val/score")]
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from assay.tracking.tracker import Tracker
 from assay.train.folder import CHECKPOINTS
 from assay.tune.search import Search
 from assay.tune.trial import WEIGHTS, trial_folder
-from assay.usecases.helpers.curves import log_curves
 from assay.usecases.helpers.results import ExperimentResults
 from assay.usecases.helpers.search_context import SearchContext, network_costs
 
@@ -109,7 +108,7 @@ def log_search(
     _log_progress(story, run_id, tracker)
     for row in front(story.trials, story.objectives):
         _log_trial(row, record, context, folder, search, tracker)
-    tracker.client.set_tag(run_id, f"{PREFIX}best", record["best"]["run_id"])
+    tracker.set_tags(run_id, {f"{PREFIX}best": record["best"]["run_id"]})
     tracker.log_text(run_id, artifacts.RECORD, json.dumps(record, indent=2))
     if record["status"] == "FINISHED" and not search.continues:
         for at in (folder / "trials").glob("*"):
@@ -137,7 +136,7 @@ def _log_trial(
     if not (at / WEIGHTS).exists():  # recorded by an earlier session
         return
     tracker.log_bytes(row.run_id, artifacts.WEIGHTS, (at / WEIGHTS).read_bytes())
-    log_curves(row.run_id, at, tracker)
+    tracker.log_curves(row.run_id, at)
     own = {
         "run_id": row.run_id,
         "status": "FINISHED",

@@ -19,9 +19,8 @@ from assay.usecases.helpers.places import open_or_fetch_dataset
 from assay.usecases.helpers.results import ExperimentResults
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-
     from assay.task import Picture, Task
+    from assay.tracking.run import Run
 
 
 def resolve_run(target: str, settings: Settings) -> str:

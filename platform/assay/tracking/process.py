@@ -1,0 +1,104 @@
+"""`python -m assay.tracking.process PROJECT`: makes the calls of MLflow for the process that started it.
+
+It reads one call a line from its standard input, writes one answer a line to its standard output, and ends with the
+pipe, so also when the other process is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from assay.silence import quiet
+
+if TYPE_CHECKING:
+    from assay.settings import Settings
+    from assay.tracking.tracker import Tracker
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no answer
+    quiet()
+    from assay.services.running import enter
+    from assay.settings import Settings
+    from assay.tracking.tracker import Tracker
+
+    settings = Settings(project=Path(sys.argv[1]))
+    enter(settings)
+    settings = Settings(project=settings.root)  # of the services that are up
+    _import_mlflow(settings)
+    with suppress(BrokenPipeError):
+        serve(Tracker(settings), sys.stdin.buffer, answers, (_import_matplotlib, _draw_once))
+
+
+def serve(tracker: Tracker, calls: IO[bytes], answers: IO[bytes], meanwhile: Iterable[Callable[[], None]] = ()) -> None:
+    """Answer calls, a line each, until the pipe ends.
+
+    Args:
+        meanwhile: what may be done before it is needed, in this order, as long as no call waits.
+    """
+    from pydantic_core import to_json
+
+    waiting = iter(meanwhile)
+    while True:
+        while not select.select([calls], [], [], 0)[0] and (work := next(waiting, None)) is not None:
+            work()
+        line = calls.readline()
+        if not line:
+            return
+        answers.write(to_json(_answer(tracker, line), inf_nan_mode="constants") + b"\n")
+        answers.flush()
+
+
+def _answer(tracker: Tracker, line: bytes) -> dict[str, Any]:
+    from pydantic import validate_call
+
+    from assay.tracking.remote import CALLS
+
+    name, arguments = json.loads(line)
+    try:
+        assert name in CALLS
+        return {"result": validate_call(getattr(tracker, name))(**arguments)}
+    except Exception as error:
+        cause = error.__cause__
+        return {
+            "error": type(error).__name__,
+            "message": str(error),
+            "cause": str(cause) if cause is not None else None,
+            "traceback": traceback.format_exc(),
+        }
+
+
+def _import_mlflow(settings: Settings) -> None:
+    """What the first call needs, before it comes."""
+    import mlflow
+
+    mlflow.MlflowClient  # noqa: B018 - an attribute that is imported when it is asked for
+    if not settings.tracking.startswith(("http://", "https://")):
+        import mlflow.store.tracking.sqlalchemy_store
+
+
+def _import_matplotlib() -> None:
+    pass
+
+
+def _draw_once() -> None:
+    """Let Matplotlib find its fonts."""
+    from assay.report import pictures
+
+    pictures.curves({"train/loss": [(0, 1.0), (1, 0.0)]})
+
+
+if __name__ == "__main__":
+    main()

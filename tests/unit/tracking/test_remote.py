@@ -1,0 +1,119 @@
+"""The other process does what the tracker does here, and ends with the one that started it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from assay.errors import InputError, Unavailable
+from assay.settings import Settings
+from assay.tracking import remote
+from assay.tracking.provenance import Provenance
+from assay.tracking.remote import CALLS, OtherProcess, TrackingError, open_tracker
+from assay.tracking.tracker import Tracker
+
+PROVENANCE = Provenance(
+    {"fingerprint": "f" * 64, "commit": "c" * 40, "dataset": "points", "dataset_hash": "d.dir", "kind": "run"},
+    {"train": {"epochs": 2, "lr": 0.1}},
+    "",
+    {"torch": "2"},
+)
+
+
+@pytest.fixture(scope="module")
+def other(settings: Settings) -> Iterator[OtherProcess]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "_other", None)
+        remote.start(settings.root)
+        assert remote._other is not None
+        yield remote._other
+
+
+@pytest.fixture
+def far(other: OtherProcess, settings: Settings) -> Tracker:
+    return open_tracker(settings)
+
+
+def test_every_method_that_talks_to_mlflow_is_called_there() -> None:
+    """The others are made of them: what they call of the client would connect this process, too."""
+    for name, method in inspect.getmembers(Tracker, inspect.isfunction):
+        if name not in CALLS and not name.startswith("_"):
+            assert "_client" not in inspect.getsource(method), name
+
+
+def test_a_run_is_the_same_from_both_sides(far: Tracker, tracker: Tracker, tmp_path: Path) -> None:
+    run_id = far.create("remote", PROVENANCE)
+    far.log_metrics(run_id, {"val/loss": 0.25, "val/odd": float("inf")}, 3)
+    far.log_points(run_id, [("train/loss", 0.5, 1_700_000_000_000, 1)])
+    far.log_bytes(run_id, "pictures/a.png", b"\x89PNG\0\xff")
+    far.set_tags(run_id, {"assay.colour": "blue"})
+    far.set_status(run_id, "FINISHED", "done")
+    assert far.get(run_id) == tracker.get(run_id)
+    assert far.find("remote", "f" * 64) == tracker.find("remote", "f" * 64)
+    assert far.find("remote", "e" * 64) is None
+    assert far.newest("run", "remote", 5) == tracker.newest("run", "remote", 5)
+    assert far.read_bytes(run_id, "pictures/a.png") == b"\x89PNG\0\xff"
+    assert far.names(run_id, "pictures") == ["a.png"]
+    run = far.get(run_id)
+    assert (run.info.status, run.data.tags["assay.colour"], run.data.metrics["val/loss"]) == ("FINISHED", "blue", 0.25)
+    assert run.data.params["train.epochs"] == "2"
+
+
+def test_errors_are_those_of_the_tracker(far: Tracker, tracker: Tracker) -> None:
+    with pytest.raises(InputError) as there:
+        far.get("0" * 32)
+    with pytest.raises(InputError) as here:
+        tracker.get("0" * 32)
+    assert str(there.value) == str(here.value)
+    run_id = far.create("remote", PROVENANCE)
+    with pytest.raises(InputError, match="has no record.json"):
+        far.record(run_id)
+    with pytest.raises(TrackingError, match="Traceback"):
+        far.set_status(run_id, "NO SUCH STATUS")
+
+
+def test_another_project_has_a_tracker_of_its_own(other: OtherProcess, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").touch()
+    assert type(open_tracker(Settings(project=tmp_path))) is Tracker
+
+
+def test_one_that_was_killed_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_other", None)
+    remote.start(settings.root)
+    assert remote._other is not None
+    far = open_tracker(settings)
+    far.unfinished()
+    remote._other._process.kill()
+    remote._other._process.wait()
+    with pytest.raises(Unavailable, match="has ended"):
+        far.unfinished()
+
+
+def test_it_ends_with_the_process_that_started_it(settings: Settings) -> None:
+    """Killed by -9 or not, while a signal for the group of both leaves it at work."""
+    program = f"""if 1:
+    import os, sys, time
+    from pathlib import Path
+    from assay.settings import Settings
+    from assay.tracking import remote
+    remote.start(Path({str(settings.root)!r}))
+    remote.open_tracker(Settings(project=Path({str(settings.root)!r}))).unfinished()
+    print(remote._other._process.pid, flush=True)
+    time.sleep(600)
+    """
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        there = psutil.Process(int(started.stdout.readline()))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            there.send_signal(number)
+        assert there.is_running()
+        os.kill(started.pid, signal.SIGKILL)
+        there.wait(30)
