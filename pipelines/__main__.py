@@ -28,7 +28,7 @@ Experiment = Annotated[str, typer.Argument(help="A name under `experiments:` in 
 
 @app.callback()
 def _flows() -> None:
-    """The flows of this project. They use the project's services, where `assay up` has started them."""
+    """The flows of this project. They use the project's services if `assay up` has started them."""
     from assay.services.running import enter
     from assay.settings import Settings
 
@@ -43,7 +43,7 @@ def train_and_promote(experiments: list[str]) -> None:
     settings, params = _project()
     for name in experiments:
         params.experiment(name)
-    with _running(settings, f"train-and-promote-{experiments[0]}"):
+    with _server_for(settings, f"train-and-promote-{experiments[0]}"):
         from pipelines.flows.train_and_promote import train_and_promote as flow
 
         for name in experiments:
@@ -53,12 +53,12 @@ def train_and_promote(experiments: list[str]) -> None:
 
 @app.command("retrain")
 def retrain(experiment: Experiment) -> None:
-    """The same, after a look for new data at their source; nothing, where nothing is new."""
+    """The same, after looking for new data at their source; nothing, if nothing is new."""
     from pipelines.runtime.show import show_training
 
     settings, params = _project()
     params.experiment(experiment)
-    with _running(settings, f"retrain-{experiment}"):
+    with _server_for(settings, f"retrain-{experiment}"):
         from pipelines.flows.retrain import retrain as flow
 
         started = time.monotonic()
@@ -73,12 +73,12 @@ def retrain(experiment: Experiment) -> None:
 @app.command("nightly-search")
 def nightly_search(
     search: Annotated[str, typer.Argument(help="A name under `searches:` in params.yaml.")],
-    minutes: float = typer.Option(60.0, min=0.1, help="The most that the search works now."),
+    minutes: float = typer.Option(60.0, min=0.1, help="The most that the search runs now."),
 ) -> None:
-    """A search within a budget of minutes; the next time, it goes on where it stopped."""
+    """A search within a budget of minutes; the next time it continues where it stopped."""
     settings, params = _project()
     params.search(search)
-    with _running(settings, f"nightly-search-{search}"):
+    with _server_for(settings, f"nightly-search-{search}"):
         from pipelines.flows.nightly_search import nightly_search as flow
 
         record = flow(search, minutes)
@@ -92,17 +92,19 @@ def nightly_search(
 def promote(
     model: Annotated[str, typer.Argument(help="A registered model.")],
     version: Annotated[str | None, typer.Option(help="The newest unless named.")] = None,
-    approval: Annotated[bool, typer.Option("--approval", help="Wait for a person's word in Prefect's pages.")] = False,
+    approval: Annotated[
+        bool, typer.Option("--approval", help="Wait for a person's answer in Prefect's pages.")
+    ] = False,
 ) -> None:
-    """Hold a version against its gate; if it passes, it is champion. Exit code 1 where it does not."""
+    """Hold a version against its gate; if it passes, it is champion. Exit code 1 if it does not."""
     from assay.errors import Unavailable
     from pipelines.runtime.server import NO_SERVER, named, prepare
 
-    settings, _ = _project()
+    settings, _ = _project(runs_stages=False)
     prepare(settings)
     if approval and not named():
         raise Unavailable(f"--approval: nobody could answer: {NO_SERVER}")
-    with _running(settings, f"promote-{model}"):
+    with _server_for(settings, f"promote-{model}"):
         from pipelines.flows.promote import promote as flow
 
         state = flow(model, version, approval, return_state=True)
@@ -114,10 +116,10 @@ def promote(
 
 @app.command("worker")
 def worker() -> None:
-    """Run what schedules and people ask of the Prefect server, one at a time, until SIGTERM. `assay up` starts it."""
+    """Run what schedules and people start on the Prefect server, one at a time, until SIGTERM."""
     from pipelines.runtime.server import prepare
 
-    settings, _ = _project()
+    settings, _ = _project(runs_stages=False)
     for name, value in WORKER.items():
         os.environ.setdefault(name, value)
     prepare(settings)
@@ -135,29 +137,33 @@ def engine() -> None:
     run_engine(Settings())
 
 
-def _project() -> tuple[Settings, Params]:
+def _project(runs_stages: bool = True) -> tuple[Settings, Params]:
     """The settings and the checked params.yaml, before anything slow is imported."""
     from assay.config.params import load_params
     from assay.settings import Settings
+    from pipelines.runtime.project import require_stages
 
     settings = Settings()
-    return settings, load_params(settings.params_file)
+    params = load_params(settings.params_file)
+    if runs_stages:
+        require_stages(settings.root)
+    return settings, params
 
 
 @contextmanager
-def _running(settings: Settings, who: str) -> Iterator[None]:
-    """A server to tell of flows that run in this process, and no record of them left at the end."""
+def _server_for(settings: Settings, who: str) -> Iterator[None]:
+    """A server for flows that run in this process; afterwards no file names them as running."""
     from pipelines.runtime.server import serving
 
     with serving(settings, who, _log):
-        from pipelines.runtime import records
+        from pipelines.runtime.flow_processes import registered_processes
 
         try:
             yield
         finally:
-            for record in records.read_all(settings.root):
-                if record.pid == os.getpid():
-                    record.remove()
+            for process in registered_processes(settings.root):
+                if process.pid == os.getpid():
+                    process.forget()
 
 
 def _log(line: str, *_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Gives a registered model the alias `champion`, if its gate and, where asked, a person agree."""
+"""Gives a registered model the alias `champion`, if its gate and, on request, a person agree."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import json
 from typing import Any
 
 from prefect import runtime, task
+from prefect.client.schemas.objects import State
 from prefect.flow_runs import pause_flow_run, suspend_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed
 
 from assay.settings import Settings
 from assay.usecases.helpers.results import ExperimentResults
-from pipelines.runtime.common import assay_flow, holding
+from pipelines.runtime.artifacts import verdict
 from pipelines.runtime.errors import StageFailed
-from pipelines.runtime.promotion import tell_of_champion
+from pipelines.runtime.flow import assay_flow, holding
+from pipelines.runtime.promotion import notify_of_champion
 from pipelines.runtime.stages import ASSAY, RETRIED, run
-from pipelines.runtime.story import verdict
 
 APPROVAL_SECONDS = 24 * 3600
 POLL_SECONDS = 5
@@ -31,14 +32,14 @@ class Approval(RunInput):
 
 
 @assay_flow("promote")
-def promote(model: str, version: str | None = None, approval: bool = False) -> Any:
+def promote(model: str, version: str | None = None, approval: bool = False) -> State[dict[str, Any] | None]:
     """Hold a version (the newest unless named) against its gate; if it passes, it is champion.
 
     Args:
-        approval: first wait for a person, a day at most. Nothing is held meanwhile: neither workspace nor worker.
+        approval: first wait for a person, at most a day. Meanwhile neither workspace nor worker is held.
 
     Returns:
-        What `assay promote` says; None where the person refused.
+        What `assay promote` prints; None if the person refused.
     """
     if approval:
         answer = ask(model, version)
@@ -47,12 +48,12 @@ def promote(model: str, version: str | None = None, approval: bool = False) -> A
             return Completed(message=f"refused by {who}{why}; {model} keeps its champion")
     with holding() as root:
         result = hold_against_gate(str(root), model, version)
-        tell_of_champion(result, None)
+        notify_of_champion(result, None)
     return Completed(message=verdict(result), data=result)
 
 
 def ask(model: str, version: str | None) -> Approval:
-    """Wait for a person. On a worker the process ends and comes back with the answer; by hand, it waits here."""
+    """Wait for a person. On a worker the process ends, and another one takes up the answer; by hand, it waits here."""
     what = f"version {version}" if version else "the newest version"
     form = Approval.with_initial_data(description=f"Make {what} of {model} champion?{_measured(model)}")
     if runtime.deployment.id:
@@ -61,7 +62,7 @@ def ask(model: str, version: str | None) -> Approval:
 
 
 def _measured(model: str) -> str:
-    """What is known of the newest version, as Markdown for the form."""
+    """The last metrics, as Markdown for the form."""
     file = ExperimentResults.of(Settings().root, model).metrics
     if not file.exists():
         return ""
@@ -73,9 +74,9 @@ def _measured(model: str) -> str:
 def hold_against_gate(root: str, model: str, version: str | None) -> dict[str, Any]:
     """The gate's decision."""
     chosen = ["--version", version] if version else []
-    ended = run([*ASSAY, "promote", model, *chosen, "--json"], root, keep_output=True)
-    if not ended.output:
-        ended.require_success(f"promote {model}")
-        raise StageFailed(f"promote {model} said nothing")
-    result: dict[str, Any] = json.loads(ended.output)
+    done = run([*ASSAY, "promote", model, *chosen, "--json"], root, keep_output=True)
+    if not done.output:
+        done.require_success(f"promote {model}")
+        raise StageFailed(f"promote {model} printed nothing")
+    result: dict[str, Any] = json.loads(done.output)
     return result

@@ -1,4 +1,4 @@
-"""Looks for new data at their source, and trains, proves and registers where there are any."""
+"""Looks for new data at their source; if there are any, trains, evaluates and registers."""
 
 from __future__ import annotations
 
@@ -8,33 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
+from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from assay.config.params import load_params
 from assay.config.plugin import FolderSource
-from pipelines.flows.train_and_promote import stages_of
-from pipelines.runtime.common import assay_flow, holding, overtaken
+from pipelines.runtime.artifacts import verdict
+from pipelines.runtime.flow import assay_flow, holding
+from pipelines.runtime.late_runs import overtaken
+from pipelines.runtime.project import require_stages
 from pipelines.runtime.promotion import announce, champion_of
-from pipelines.runtime.stages import ASSAY, DVC, RETRIED, reproduce, run
-from pipelines.runtime.story import verdict
+from pipelines.runtime.stages import ASSAY, DVC, RETRIED, reproduce, run, stages_of
 
 
 @assay_flow("retrain")
-def retrain(experiment: str) -> Any:
-    """Do what a new version of the data asks for; nothing, where there is none and every stage is up to date.
+def retrain(experiment: str) -> State[dict[str, Any] | None]:
+    """Take new data and run every stage that is stale; do nothing if every stage is up to date.
 
-    It never commits to git: the artifact names the files that want a commit.
+    It never commits to git: the artifact names the files to be committed.
 
     Returns:
-        `ran`: the stages that were stale; `train`, `metrics` and `model`: what `results/` says after it.
+        `ran`: the stages that were stale; `train`, `metrics` and `model`: what `results/` holds afterwards. None if
+        nothing was stale.
     """
     if (late := overtaken()) is not None:
         return late
     with holding() as root:
+        require_stages(root)
         stages = stages_of(root, experiment)
         dataset = stages[0].removeprefix("data@")
-        news = look(str(root), dataset)
-        if not stale(str(root), stages):
+        news = add_new_data(str(root), dataset)
+        if not is_stale(str(root), stages):
             return Completed(message=f"nothing new: {news}; every stage is up to date")
         before = champion_of(root, experiment)
         ran = [stage for stage in stages[:1] if reproduce(str(root), stage)]
@@ -46,33 +50,33 @@ def retrain(experiment: str) -> Any:
 
 
 @task(task_run_name="look at {dataset}", **RETRIED)
-def look(root: str, dataset: str) -> str:
-    """Take a new version of a dataset where its source has changed; what was found, in words."""
+def add_new_data(root: str, dataset: str) -> str:
+    """Take a new version of a dataset if its source has changed; returns what was found, in words."""
     source = load_params(Path(root) / "params.yaml").dataset(dataset).source
     if not isinstance(source, FolderSource):
-        return f"{dataset} is made by a program ({source.kind}) and cannot change"
+        return f"{dataset} is generated ({source.kind}) and cannot change"
     command = [*ASSAY, "data", "add", dataset, str(Path(root) / source.path), "--json"]
-    ended = run(command, root, keep_output=True)
-    ended.require_success(f"looking at {source.path}")
-    found = json.loads(ended.output)
+    done = run(command, root, keep_output=True)
+    done.require_success(f"looking at {source.path}")
+    found = json.loads(done.output)
     news = f"a new version of {dataset}, {found['hash']}" if found["changed"] else f"{dataset} has not changed"
     get_run_logger().info(news)
     return news
 
 
 @task(task_run_name="what is stale", **RETRIED)
-def stale(root: str, stages: list[str]) -> bool:
+def is_stale(root: str, stages: list[str]) -> bool:
     """Whether DVC would run any of the stages."""
-    ended = run([*DVC, "status", "--json", *stages], root, keep_output=True)
-    ended.require_success("dvc status")
-    return bool(json.loads(ended.output))
+    done = run([*DVC, "status", "--json", *stages], root, keep_output=True)
+    done.require_success("dvc status")
+    return bool(json.loads(done.output))
 
 
 @task(task_run_name="push {stage}", **{**RETRIED, "retry_condition_fn": None})
 def push(root: str, stage: str) -> None:
-    """Hand the data to DVC's default remote, where the nodes of a cluster and other checkouts get them from.
+    """Push the data to DVC's default remote, from which the nodes of a cluster and other checkouts fetch them.
 
-    Where that fails nothing is trained, so that the next run finds the same work and tries again.
+    If that fails, nothing is trained, so that the next run finds the same work and tries again.
     """
     run([*DVC, "push", "--quiet", stage], root).require_success(f"dvc push {stage}")
 

@@ -1,4 +1,4 @@
-"""Schedules as ordinary Prefect deployments: one a block of `schedules:`, named `FLOW/NAME` and tagged `assay`."""
+"""Schedules as ordinary Prefect deployments: one for each block of `schedules:`, named `FLOW/NAME`, tagged `assay`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import importlib
 import shlex
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
 
 from prefect.client.schemas.filters import DeploymentFilter
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
+from prefect.types.entrypoint import EntrypointType
 
 from assay.errors import InputError, Unavailable
 from assay.services.prefect import POOL
+from pipelines.runtime.project import require_stages
 from pipelines.runtime.reaper import TAG
 from pipelines.runtime.server import connected, named, serving
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import State
 
     from assay.config.params import Params
     from assay.config.schedule import ScheduleConfig
@@ -38,7 +41,7 @@ NEXT = 3
 
 
 def missing_server() -> str:
-    """Why the server's view is not known."""
+    """Why the server's schedules are not known."""
     try:
         with connected():
             return "not all schedules are applied"
@@ -47,7 +50,7 @@ def missing_server() -> str:
 
 
 def rows(settings: Settings, params: Params) -> list[dict[str, Any]]:
-    """What `list` shows. `applied` is None where no server answers; deployments without a block say so in `target`."""
+    """What `list` shows. `applied` is None if no server answers; deployments without a block say so in `target`."""
     if not named():
         return [_row(name, config, None, None) for name, config in params.schedules.items()]
     try:
@@ -58,7 +61,7 @@ def rows(settings: Settings, params: Params) -> list[dict[str, Any]]:
     found = []
     for name, config in params.schedules.items():
         deployment = there.pop(f"{config.flow}/{name}", None)
-        same = deployment is not None and _says(deployment) == _wants(settings, name, config)
+        same = deployment is not None and _applied_options(deployment) == _wanted_options(settings, name, config)
         found.append(_row(name, config, deployment, same))
     for full, deployment in there.items():
         flow, _, name = full.partition("/")
@@ -84,7 +87,7 @@ def _row(name: str, config: ScheduleConfig, there: DeploymentResponse | None, sa
 
 
 def next_runs(config: ScheduleConfig) -> list[str]:
-    """The next times as Prefect reckons them, in the schedule's own time zone."""
+    """The next times as Prefect computes them, in the schedule's time zone."""
     from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
 
     if config.every is not None:
@@ -99,6 +102,8 @@ def next_runs(config: ScheduleConfig) -> list[str]:
 def apply(settings: Settings, params: Params) -> dict[str, Any]:
     """Create what is missing, update what differs, delete what is ours and has no block; `applied` says which."""
     done: dict[str, str] = {}
+    if params.schedules:
+        require_stages(settings.root)
     with connected() as client:
         from pipelines.runtime.worker import ensure_pool
 
@@ -107,7 +112,7 @@ def apply(settings: Settings, params: Params) -> dict[str, Any]:
         require_one_checkout(settings.root, there)
         for name, config in params.schedules.items():
             deployment = there.pop(f"{config.flow}/{name}", None)
-            if deployment is not None and _says(deployment) == _wants(settings, name, config):
+            if deployment is not None and _applied_options(deployment) == _wanted_options(settings, name, config):
                 done[name] = "unchanged"
                 continue
             wanted = _deployment(settings, name, config)
@@ -126,8 +131,8 @@ def require_one_checkout(root: Path, there: Mapping[str, DeploymentResponse]) ->
         folder = deployment.job_variables.get("working_dir")
         if folder != str(root):
             raise InputError(
-                f"this Prefect server has {full} of another checkout, {folder}: give each a server of its own, "
-                f"or run `prefect deployment delete {full}` where that one is gone"
+                f"this Prefect server has {full} of another checkout, {folder}: give each its own server, "
+                f"or run `prefect deployment delete {full}` if that one is gone"
             )
 
 
@@ -140,22 +145,23 @@ def switch(params: Params, name: str, paused: bool) -> dict[str, Any]:
 
 
 def run_now(settings: Settings, params: Params, name: str) -> dict[str, Any]:
-    """Start a run: queued for the server's worker, or to its end here where no server is named."""
+    """Start a run: queued for the server's worker; without a named server, run it here to its end."""
     config = params.schedule(name)
+    require_stages(settings.root)
     if named():
         with connected() as client:
             run = client.create_flow_run_from_deployment(_applied(client, params, name).id)
         return {"name": name, "flow_run": str(run.id), "message": f"queued as {run.name}"}
     with serving(settings, f"{config.flow}-{config.target}", lambda line: print(line, file=sys.stderr)):  # noqa: T201
-        state = load_flow(config.flow)(**config.parameters, return_state=True)
+        state = cast("State[Any]", load_flow(config.flow)(**config.parameters, return_state=True))
         state.result()
     return {"name": name, "flow_run": str(state.state_details.flow_run_id), "message": state.message}
 
 
-def load_flow(name: str) -> Flow[..., Any]:
+def load_flow(name: str) -> Flow[..., dict[str, Any] | None]:
     """A flow of this project by its name."""
     module = name.replace("-", "_")
-    flow: Flow[..., Any] = getattr(importlib.import_module(f"pipelines.flows.{module}"), module)
+    flow: Flow[..., dict[str, Any] | None] = getattr(importlib.import_module(f"pipelines.flows.{module}"), module)
     return flow
 
 
@@ -175,7 +181,8 @@ def _applied(client: SyncPrefectClient, params: Params, name: str) -> Deployment
 
 
 def _deployment(settings: Settings, name: str, config: ScheduleConfig) -> RunnerDeployment:
-    deployment: RunnerDeployment = load_flow(config.flow).to_deployment(
+    return RunnerDeployment.from_flow(
+        load_flow(config.flow),
         name,
         schedule=_schedule(config),
         parameters=config.parameters,
@@ -188,7 +195,6 @@ def _deployment(settings: Settings, name: str, config: ScheduleConfig) -> Runner
         },
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    return deployment
 
 
 def _schedule(config: ScheduleConfig) -> Schedule:
@@ -198,8 +204,8 @@ def _schedule(config: ScheduleConfig) -> Schedule:
     return Cron(config.cron, timezone=config.timezone)
 
 
-def _wants(settings: Settings, name: str, config: ScheduleConfig) -> dict[str, Any]:
-    """What the server should say of a schedule."""
+def _wanted_options(settings: Settings, name: str, config: ScheduleConfig) -> dict[str, Any]:
+    """The options that the server should have for a schedule."""
     wanted = _deployment(settings, name, config)
     return {
         "parameters": wanted.parameters,
@@ -210,8 +216,8 @@ def _wants(settings: Settings, name: str, config: ScheduleConfig) -> dict[str, A
     }
 
 
-def _says(deployment: DeploymentResponse) -> dict[str, Any]:
-    """What the server says of it."""
+def _applied_options(deployment: DeploymentResponse) -> dict[str, Any]:
+    """The options that the server has."""
     return {
         "parameters": deployment.parameters,
         "job_variables": deployment.job_variables,
@@ -222,6 +228,6 @@ def _says(deployment: DeploymentResponse) -> dict[str, Any]:
 
 
 def _plain(schedule: Any) -> dict[str, Any]:
-    """A schedule's meaning, without what Prefect fills in by itself."""
+    """The times of a schedule, without what Prefect fills in."""
     plain: dict[str, Any] = schedule.model_dump(mode="json")
     return {key: plain.get(key) for key in ("cron", "interval", "timezone" if plain.get("cron") else "interval")}

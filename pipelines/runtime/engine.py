@@ -1,4 +1,4 @@
-"""The process of one flow run of the worker's. It imports little, so that its record is there at once."""
+"""The process of one flow run of the worker's. It imports little, so that it is registered at once."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from assay.state import FLOW_LOGS
-from pipelines.runtime import records
+from pipelines.runtime.flow_processes import register_process
 
 if TYPE_CHECKING:
     from assay.settings import Settings
 
 
 def run_engine(settings: Settings) -> None:
-    """Become the process of the flow run that the worker names: a session, a log and a record of its own.
+    """Become the process of the flow run that the worker names, with its own session and log.
 
-    So nothing of it depends on the worker that started it.
+    So it does not depend on the worker that started it.
     """
     flow_run = os.environ["PREFECT__FLOW_RUN_ID"]
     log = settings.state / FLOW_LOGS / f"{flow_run}.log"
@@ -25,6 +25,6 @@ def run_engine(settings: Settings) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    records.write(settings.root, flow_run)
+    register_process(settings.root, flow_run)
     os.chdir(settings.root)
     os.execv(sys.executable, [sys.executable, "-m", "prefect.engine"])  # noqa: S606

@@ -1,4 +1,4 @@
-"""What follows when a model was held against its gate: artifacts, and the webhook where there is a new champion."""
+"""What follows when a model was held against its gate: artifacts, and a notification of a new champion."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from prefect.context import FlowRunContext
 
 from assay.settings import Settings
 from assay.usecases.helpers.results import ExperimentResults
-from pipelines.runtime.common import tell
-from pipelines.runtime.story import publish, read_results, verdict
+from pipelines.runtime.artifacts import publish_artifacts, read_results, verdict
+from pipelines.runtime.flow import notify
 
 
 def champion_of(root: Path, experiment: str) -> str | None:
@@ -23,14 +23,14 @@ def champion_of(root: Path, experiment: str) -> str | None:
 
 
 def announce(root: Path, experiment: str, before: str | None) -> dict[str, Any]:
-    """Leave the artifacts, and tell of a champion that is not the one from before; what `results/` says."""
+    """Publish the artifacts, and notify of a champion other than the one `before`; returns what `results/` holds."""
     summary = read_results(root, experiment)
-    publish(root, experiment, summary)
-    tell_of_champion(summary["model"], before)
+    publish_artifacts(root, experiment, summary)
+    notify_of_champion(summary["model"], before)
     return summary
 
 
-def tell_of_champion(model: dict[str, Any], before: str | None) -> None:
+def notify_of_champion(model: dict[str, Any], before: str | None) -> None:
     context = FlowRunContext.get()
     if model["alias"] and model["version"] != before and context is not None:
-        tell(Settings(), "promoted", runtime.flow_run.flow_name, context.flow_run, verdict(model), model["run_id"])
+        notify(Settings(), "promoted", runtime.flow_run.flow_name, context.flow_run, verdict(model), model["run_id"])

@@ -1,4 +1,4 @@
-"""Which Prefect server this process talks to: a named one that answers, or one of its own for as long as it runs."""
+"""Which Prefect server this process talks to: a named one that answers, or its own for as long as it runs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ NO_SERVER = "no Prefect server: run `assay up`"
 
 
 def prepare(settings: Settings) -> None:
-    """Let Prefect keep its state in the project, and serve itself where no server is named.
+    """Let Prefect keep its state in the project, and serve itself if no server is named.
 
-    To be called before Prefect is imported, which reads the environment then.
+    Call this before Prefect is imported, which reads the environment then.
     """
     from assay.silence import quiet
 
     quiet()
     home = settings.state / PREFECT
-    home.mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
+    home.mkdir(parents=True, exist_ok=True)  # Prefect creates one level only
     defaults = {
         "ASSAY_PROJECT": str(settings.root),
         "PREFECT_HOME": str(home),
@@ -45,9 +45,9 @@ def prepare(settings: Settings) -> None:
 
 @contextmanager
 def serving(settings: Settings, who: str, log: Log) -> Iterator[None]:
-    """A server for flows of this process: the named one, which must answer, else an own one until the end of the block.
+    """A server for flows of this process: the named one, which must answer, else a private one for the block.
 
-    Flows with a server of their own take turns from before its start: two such servers would share one SQLite file.
+    Flows with a private server take turns from before its start: two such servers would share one SQLite file.
     """
     from pipelines.runtime.workspace import workspace
 
@@ -69,7 +69,7 @@ def named() -> bool:
 
 @contextmanager
 def own_server() -> Iterator[None]:
-    """A server behind a password of its own, that ends with this process, also if that is killed."""
+    """A private server with its own password, which ends with this process, even if that is killed."""
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 
@@ -91,7 +91,7 @@ def own_server() -> Iterator[None]:
 
 
 def _send_what_waits() -> None:
-    """Events and log lines that Prefect sends in the background: to a server that is gone it would try for a minute."""
+    """Send the events and log lines that wait: to a server that has ended, Prefect would try for a minute."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -119,13 +119,17 @@ def require_server() -> None:
     except NoAnswer as error:
         raise Unavailable(f"no Prefect server answers at {shown} ({error}): run `assay up`") from None
     if found.status == 401:
-        raise InputError(f"PREFECT_API_AUTH_STRING: the Prefect server at {shown} refuses it; it is user:password")
+        raise InputError(
+            f"PREFECT_API_AUTH_STRING: the Prefect server at {shown} refuses it; write it as user:password"
+        )
     try:
         version = str(found.json())
     except ValueError:
-        raise InputError(f"PREFECT_API_URL: what answers at {shown} is no Prefect server; it ends in /api") from None
+        raise InputError(
+            f"PREFECT_API_URL: what answers at {shown} is not a Prefect server; its address ends in /api"
+        ) from None
     if found.status != 200:
-        raise InputError(f"PREFECT_API_URL: {shown} answers {found.status}; it ends in /api")
+        raise InputError(f"PREFECT_API_URL: {shown} answers {found.status}; its address ends in /api")
     if version.split(".")[:2] != prefect.__version__.split(".")[:2]:
         here = prefect.__version__
         raise InputError(f"the Prefect server at {shown} is version {version}, here is {here}: install the same")

@@ -1,4 +1,4 @@
-"""The end of a flow's story, for a terminal."""
+"""The result of a flow, for a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from assay.usecases.helpers.results import ExperimentResults
 
 
 def show_training(experiment: str, summary: dict[str, Any], seconds: float) -> None:
-    """What was learnt, decided and kept, in one table."""
+    """Print what was measured, decided and kept, in one table."""
     from rich.console import Console
     from rich.table import Table
 

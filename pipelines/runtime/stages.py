@@ -16,31 +16,35 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
 from assay.cli.failure import FILE
+from assay.config.params import load_params
 from pipelines.runtime.errors import StageFailed
+from pipelines.runtime.project import require_stages
 from pipelines.runtime.workspace import forget, stop_group, watch
 
 STAGE_SECONDS = 24 * 3600.0
-"""The most that a stage may take: beyond the longest training of one night, short of for ever."""
+"""The most that a stage may take: longer than the longest training of a night."""
+STAGES = ("train", "evaluate", "register")
+"""The stages of an experiment in `dvc.yaml`, after that of its data."""
 ASSAY = [sys.executable, "-m", "assay"]
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended. `told` is what `assay` said of its failure, None where it never ran or all went well."""
+class CommandResult:
+    """How a command ended. `failure` is what `assay` reported of it; None on success, or if `assay` never ran."""
 
     code: int
     output: str
-    told: dict[str, Any] | None
+    failure: dict[str, Any] | None
 
     def require_success(self, what: str) -> None:
         if self.code == 0:
             return
-        if self.told is None:
+        if self.failure is None:
             if self.code < 0:
                 raise StageFailed(f"{what} was killed by signal {-self.code}", retry=True)
             raise StageFailed(f"{what} ended with exit code {self.code}; its message is in the log")
-        raise StageFailed(f"{what}: {self.told['message']}", self.told["retry"], self.told["code"] or 1)
+        raise StageFailed(f"{what}: {self.failure['message']}", self.failure["retry"], self.failure["code"] or 1)
 
 
 def can_help(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -56,12 +60,19 @@ RETRIED: dict[str, Any] = {
     "cache_policy": None,
     "persist_result": False,
 }
-"""The options of a task that runs a command: after 10, 20 and 40 seconds it is tried again, where that can help."""
+"""The options of a task that runs a command: it is tried again after 10, 20 and 40 seconds, if that can help."""
+
+
+def stages_of(root: Path, experiment: str) -> list[str]:
+    """The stages of an experiment in order, its data's first."""
+    dataset = load_params(root / "params.yaml").experiment(experiment).data
+    return [f"data@{dataset}", *(f"{stage}@{experiment}" for stage in STAGES)]
 
 
 @task(task_run_name="{stage}", **RETRIED)
 def reproduce(root: str, stage: str) -> bool:
     """Bring one stage up to date; True if it ran, False if it was unchanged."""
+    require_stages(Path(root))
     lock = Path(root) / "dvc.lock"
     before = lock.read_bytes() if lock.exists() else b""
     get_run_logger().info("%s", stage)
@@ -71,33 +82,33 @@ def reproduce(root: str, stage: str) -> bool:
     return ran
 
 
-def run(command: list[str], root: str, seconds: float = STAGE_SECONDS, keep_output: bool = False) -> Ended:
-    """Run a command to its end; if this process is stopped first, or time is up, the command is asked to save and stop.
+def run(command: list[str], root: str, seconds: float = STAGE_SECONDS, keep_output: bool = False) -> CommandResult:
+    """Run a command to its end; if this process is stopped first, or time is up, stop the command, which saves first.
 
     Raises:
         StageFailed: time was up.
     """
     with tempfile.TemporaryDirectory(prefix="assay-stage-") as folder:
-        told, output = Path(folder) / "error.json", Path(folder) / "output"
+        failure, output = Path(folder) / "error.json", Path(folder) / "output"
         bin_folder = str(Path(sys.executable).parent)
         path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
         with output.open("wb") as file:
             child = subprocess.Popen(
-                command, cwd=root, env={**os.environ, "PATH": path, FILE: str(told)},
+                command, cwd=root, env={**os.environ, "PATH": path, FILE: str(failure)},
                 stdin=subprocess.DEVNULL, stdout=file if keep_output else None, start_new_session=True,
             )  # fmt: skip
             code = _wait(child, seconds)
-        return Ended(code, output.read_text(), json.loads(told.read_text()) if told.exists() else None)
+        return CommandResult(code, output.read_text(), json.loads(failure.read_text()) if failure.exists() else None)
 
 
 def _wait(child: subprocess.Popen[bytes], seconds: float) -> int:
-    """The exit code of a command, once neither it nor anything of its group is left."""
+    """Wait until no process of a command's group is left; returns its exit code."""
     watch("group", child.pid)
     try:
         return child.wait(seconds)
     except subprocess.TimeoutExpired:
         hours = f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds:g} s"
-        raise StageFailed(f"stopped after {hours}, the most that it may take; the same again goes on") from None
+        raise StageFailed(f"stopped after {hours}, the most that it may take; the same command continues it") from None
     finally:
         stop_group(child.pid)
         child.wait()

@@ -1,6 +1,6 @@
-"""Sleeps beside a flow and holds its lock; when the flow dies, even by `kill -9`, it ends what the flow had started.
+"""Sleeps next to a flow and holds its lock; when the flow dies, even by `kill -9`, it ends what the flow had started.
 
-It is run as a plain script with nothing imported but the standard library: a flow waits for its start.
+It runs as a plain script that imports only the standard library, because a flow waits for its start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 STOP_SECONDS = 25.0
-"""How long a stage that is asked to stop may take to save its checkpoint: below the 30 that Prefect gives a flow."""
+"""How long a stage that is stopped may take to save its checkpoint: less than the 30 s that Prefect gives a flow."""
 KILL_SECONDS = 5.0
 POLL_SECONDS = 0.05
 

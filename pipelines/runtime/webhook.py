@@ -1,4 +1,4 @@
-"""Tells an address of the user's that a flow failed, crashed or promoted a model. Its own failure harms nobody."""
+"""Notifies the user's address that a flow failed, crashed or promoted a model. If that fails, nothing else does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRIES = 3
 PAUSE_SECONDS = 1.0
 
 
-def tell(
+def post_event(
     settings: Settings,
     event: Event,
     *,
@@ -28,7 +28,7 @@ def tell(
     run_id: str | None = None,
     url: str | None = None,
 ) -> str | None:
-    """POST the event as JSON; returns what went wrong, without the address: it may hold a token."""
+    """POST the event as JSON; returns what went wrong, without the address, which may hold a token."""
     if settings.webhook is None:
         return None
     body = {"event": event, "flow": flow, "flow_run": flow_run, "name": name, "experiment": experiment}
@@ -40,11 +40,11 @@ def tell(
         problem = _post(settings.webhook.get_secret_value(), body)
         if not problem:
             return None
-    return f"the webhook was not told that {name} {event}: {problem}"
+    return f"the webhook was not notified that {name} {event}: {problem}"
 
 
 def _post(address: str, body: dict[str, str | None]) -> str:
-    """What went wrong, empty if nothing did."""
+    """What went wrong; empty on success."""
     if not address.startswith(("http://", "https://")):
         return "ASSAY_WEBHOOK is not an http address"
     try:

@@ -1,7 +1,7 @@
-"""`python -m pipelines worker`: Prefect's process worker on the pool `assay`, with the reaper beside it.
+"""`python -m pipelines worker`: Prefect's process worker on the pool `assay`, together with the reaper.
 
-A worker that is asked to end (SIGTERM) asks its flows to save and end first. One that is killed leaves them running:
-they are processes of their own with logs of their own, and the next worker's reaper finds them.
+A worker that gets SIGTERM lets its flows save and end first. One that is killed leaves them running: each has its own
+process and log, and the next worker's reaper finds them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prefect.workers.process import ProcessWorker
 
 from assay.log import Log
 from assay.services.prefect import POOL
-from pipelines.runtime import records
+from pipelines.runtime.flow_processes import registered_processes
 from pipelines.runtime.reaper import Reaper
 from pipelines.runtime.server import require_server
 from pipelines.runtime.zombies import ensure_automation
@@ -94,36 +94,36 @@ async def _end_flows(settings: Settings, worker: ProcessWorker, log: Log) -> Non
 
     worker.ending = True  # type: ignore[attr-defined]
     here = os.getpid()
-    mine = [r for r in records.read_all(settings.root) if r.alive and psutil.Process(r.pid).ppid() == here]
+    mine = [one for one in registered_processes(settings.root) if one.alive and psutil.Process(one.pid).ppid() == here]
     if mine:
-        log(f"stopping {len(mine)} running flow{'s' if len(mine) > 1 else ''}: they save, and go on when run again")
-    for record in mine:
-        os.kill(record.pid, signal.SIGTERM)
+        log(f"stopping {len(mine)} running flow{'s' if len(mine) > 1 else ''}: they save, and continue when run again")
+    for one in mine:
+        os.kill(one.pid, signal.SIGTERM)
     limit = asyncio.get_running_loop().time() + END_SECONDS
-    while any(record.alive for record in mine) and asyncio.get_running_loop().time() < limit:
+    while any(one.alive for one in mine) and asyncio.get_running_loop().time() < limit:
         await asyncio.sleep(0.2)
     await asyncio.sleep(0.5 if mine else 0)  # the worker reports how they ended
 
 
 def _reap(settings: Settings, over: threading.Event, log: Log) -> None:
-    """Look again and again; a server that does not answer is told of once, and waited for."""
-    told = False
-    impatient = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})  # the next look is the next try
+    """Reap again and again; a server that does not answer is logged once, and waited for."""
+    logged = False
+    impatient = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})  # the next cycle is the next try
     with impatient, get_client(sync_client=True) as client:
         reaper = Reaper(settings, client, log)
         while not over.is_set():
             try:
                 reaper.cycle()
-                told = False
+                logged = False
             except Exception as error:  # whatever the client raises while the server is away
-                if not told:
+                if not logged:
                     log(f"the Prefect server does not answer ({type(error).__name__}); trying again")
-                told = True
+                logged = True
             over.wait(REAP_SECONDS)
 
 
 async def ensure_pool() -> None:
-    """The pool, with room for one run at a time; one that is there stays as its users set it."""
+    """Create the pool, with room for one run at a time, unless it exists; then it keeps its users' settings."""
     async with get_client() as client:
         try:
             await client.read_work_pool(POOL)

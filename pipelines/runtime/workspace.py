@@ -1,7 +1,7 @@
 """One flow at a time works in a checkout, and what it has started ends with it.
 
-The lock is an open file of the flow and of its watchdog: the kernel frees it when both are gone. So also after a
-`kill -9` no other flow begins before the stages of the dead one have saved and stopped.
+The lock is an open file of the flow and of its watchdog: the kernel frees it when both are gone. So even after
+a `kill -9` no other flow starts before the stages of the dead one have saved and stopped.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ _groups: set[int] = set()
 
 @contextmanager
 def workspace(root: Path, who: str, log: Log) -> Iterator[None]:
-    """Hold the checkout for the block; entered again by the same process, it is held already.
+    """Hold the checkout for the block; reentrant within the process.
 
     Args:
-        who: what others that wait are told of this flow.
-        say: is told for whom this flow waits, and when it goes on.
+        who: the name of this flow, for others that wait.
     """
     global _watchdog
     if _watchdog is not None:
@@ -60,32 +59,32 @@ def workspace(root: Path, who: str, log: Log) -> Iterator[None]:
 
 
 def _wait(descriptor: int, log: Log) -> None:
-    told = None
+    logged = None
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _holder(descriptor)
-            if holder != told:
+            if holder != logged:
                 log(f"waiting for the workspace: {holder} works in it")
-                told = holder
+                logged = holder
             time.sleep(POLL_SECONDS)
         else:
-            if told is not None:
-                log("the workspace is free: going on")
+            if logged is not None:
+                log("the workspace is free")
             return
 
 
 def _holder(descriptor: int) -> str:
     try:
-        told = json.loads(os.pread(descriptor, 4096, 0))
-        return f"{told['flow']} (process {told['pid']})"
-    except (ValueError, KeyError, TypeError):  # it is writing this very moment
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"{holder['flow']} (process {holder['pid']})"
+    except (ValueError, KeyError, TypeError):  # it is writing just now
         return "another flow"
 
 
 def _let_go(watchdog: subprocess.Popen[str]) -> None:
-    """Stop what still runs: a task of another thread does not hear of the signal that ends the flow."""
+    """Stop what still runs: the signal that ends the flow does not reach a task of another thread."""
     for group in list(_groups):
         stop_group(group)
     assert watchdog.stdin is not None
@@ -98,15 +97,15 @@ def watch(kind: str, pid: int) -> None:
     """Have a process, or a group of them, ended when this process dies; `kind` is `group` or `process`."""
     if kind == "group":
         _groups.add(pid)
-    _tell(f"+{kind} {pid}\n")
+    _send(f"+{kind} {pid}\n")
 
 
 def forget(kind: str, pid: int) -> None:
     _groups.discard(pid)
-    _tell(f"-{kind} {pid}\n")
+    _send(f"-{kind} {pid}\n")
 
 
-def _tell(line: str) -> None:
+def _send(line: str) -> None:
     if _watchdog is not None and _watchdog.stdin is not None:
         with suppress(BrokenPipeError):  # somebody killed it
             _watchdog.stdin.write(line)
@@ -114,7 +113,7 @@ def _tell(line: str) -> None:
 
 
 def stop_group(group: int) -> None:
-    """SIGINT to a stage and all that it started, which save and end; SIGKILL to what does not."""
+    """Send SIGINT to a stage and all that it started, so that they save and end; SIGKILL to those that do not."""
     from pipelines.runtime.watchdog import end_group
 
     with handled_by(signal.SIG_IGN):  # a second signal must not cut short the saving that the first one requested
@@ -122,7 +121,7 @@ def stop_group(group: int) -> None:
 
 
 def _alive(group: int) -> bool:
-    """Whether the group still has a process that lives: the dead wait for a parent that may never ask for them."""
+    """Whether the group still has a process that lives: zombies wait for a parent that may never collect them."""
     import psutil
 
     for process in psutil.process_iter():

@@ -1,6 +1,6 @@
-"""Prefect's own remedy for runs on machines that never come back: no heartbeat for long, and the run is crashed.
+"""Prefect's remedy for runs on machines that never come back: without a heartbeat for long, the run is crashed.
 
-The reaper is quicker, but it sees its own machine only.
+The reaper is faster, but it sees only its own machine.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 NAME = "assay: flow runs without a heartbeat are crashed"
 SILENT_SECONDS = 180
-"""Six heartbeats: a machine that is short of time may miss some."""
+"""Six heartbeats: a busy machine may miss some."""
 ALIVE = "prefect.flow-run.heartbeat"
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended", "Scheduled", "AwaitingRetry")
 
 
 async def ensure_automation() -> None:
-    """Create the automation unless it is there."""
+    """Create the automation unless it exists."""
     async with get_client() as client:
         if await client.read_automations_by_name(NAME):
             return
@@ -39,7 +39,7 @@ async def ensure_automation() -> None:
                 actions=[
                     ChangeFlowRunState(
                         state=StateType.CRASHED,
-                        message="its machine has not been heard of; running it again goes on where it stopped",
+                        message="its machine sends no heartbeat; run it again to continue where it stopped",
                     )
                 ],
             )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class AssayError(Exception):
-    """A failure with a message made for the user: what is wrong, where, and how to fix it."""
+    """A failure with a message for the user: what is wrong, where, and how to fix it."""
 
     exit_code = 1
 
@@ -27,13 +27,13 @@ class WorkError(AssayError):
 
 
 class Interrupted(AssayError):
-    """Stopped by a signal, saved, and to be continued by the same command. Exit code 130."""
+    """Stopped by a signal, and saved; the same command continues it. Exit code 130."""
 
     exit_code = 130
 
 
 class Unavailable(WorkError):
-    """Something that may be there again later does not answer: a server, a cluster, a remote. Trying again can help."""
+    """A server, a cluster or a remote does not answer now. Trying again can help."""
 
 
 def last_line(error: BaseException | str) -> str:
@@ -51,7 +51,7 @@ def causes(error: BaseException | None, implied: bool = False) -> Iterator[BaseE
 
 
 def known(kind: str, name: str, names: list[str]) -> str:
-    """One line for an unknown name: the nearest known one, and all of them."""
+    """One line for an unknown name: the nearest known one, and all known ones."""
     import difflib
 
     nearest = difflib.get_close_matches(name, names, n=1)

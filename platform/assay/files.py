@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside the target, synced, renamed."""
+"""Files that are either whole or missing: written next to the target, synced, renamed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from assay.errors import InputError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, or leave it as it is. Keeps permissions, and follows a symbolic link."""
+    """Replace the content of `path` whole or not at all. Keeps permissions, and follows a symbolic link."""
     path = path.resolve()
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def _umask() -> int:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Replace `path` by readable JSON, or leave it as it is."""
+    """Replace the content of `path` by readable JSON, whole or not at all."""
     write_atomic(path, f"{json.dumps(data, indent=2)}\n".encode())
 
 
@@ -55,7 +55,7 @@ def sync(path: Path) -> None:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder that no other user can look into. Raises `InputError` where somebody else has taken its name."""
+    """Create a folder that no other user can read. Raises `InputError` if somebody else has taken its name."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise InputError(f"{folder}: belongs to somebody else; remove it, or set TMPDIR")
@@ -64,7 +64,7 @@ def private_folder(folder: Path) -> None:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target` to build in; gone at the end unless it was moved away."""
+    """An empty folder next to `target` to build in; removed at the end unless it was moved away."""
     target.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target)
     folder = target.parent / f".{target.name}.new-{os.getpid()}"
@@ -78,7 +78,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def swapped(folder: Path, target: Path) -> Iterator[None]:
-    """Put `folder` in the place of `target`; if the block fails, everything is put back."""
+    """Put `folder` in the place of `target`; if the block fails, put everything back."""
     old = target.parent / f".{target.name}.old-{os.getpid()}"
     try:
         if target.exists():
@@ -96,7 +96,7 @@ def swapped(folder: Path, target: Path) -> Iterator[None]:
 
 
 def clear_leftovers(target: Path) -> None:
-    """Remove what a killed process left beside `target`; its old version goes back where the new never came."""
+    """Remove what a killed process left next to `target`; put its old version back if the new one never arrived."""
     import psutil
 
     for kind in ("old", "new"):

@@ -24,12 +24,12 @@ def installed_versions() -> dict[str, str]:
 
 
 def direct_requirements() -> list[Requirement]:
-    """What the `assay` distribution itself needs, without its development extras."""
+    """The requirements of the `assay` distribution, without its extras."""
     return _requirements("assay", frozenset({""}))
 
 
 def extra_parts(requirement: Requirement) -> list[str]:
-    """Canonical names of what the extras of a requirement add, such as `ray[default]`."""
+    """Canonical names of the packages that the extras of a requirement add, such as `ray[default]`."""
     if not requirement.extras:
         return []
     wanted = _requirements(requirement.name, frozenset(requirement.extras))
@@ -60,6 +60,11 @@ def module_found(name: str) -> bool:
     files = importlib.metadata.distribution(name).files or []
     tops = {file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py"}
     return module.split(".")[0] not in tops and any(_find(top) for top in tops if top.isidentifier())
+
+
+def flows_found(root: Path) -> bool:
+    """Whether `python -m pipelines`, run in the folder `root`, finds the flows."""
+    return (root / "pipelines" / "runtime").is_dir() or _find("pipelines.runtime")
 
 
 def _find(module: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-TAKEN_OUT = "[redacted]"
+REDACTED = "[redacted]"
 SHORTEST = 8
 """Shorter values of variables are taken for words, not for secrets."""
 
@@ -29,7 +29,7 @@ _NO_SECRET = ("_PATH", "_FILE", "_DIR", "_ID")  # places and names
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """The text without the secrets of `environment` (this process's own), and without what looks like one."""
     text = without(text, secrets_of(os.environ if environment is None else environment))
-    return _PASSWORD.sub(rf"\1{TAKEN_OUT}@", _LOOKS.sub(rf"\1{TAKEN_OUT}", text))
+    return _PASSWORD.sub(rf"\1{REDACTED}@", _LOOKS.sub(rf"\1{REDACTED}", text))
 
 
 def hide_login(address: str) -> str:
@@ -54,12 +54,12 @@ def _place(address: str) -> str:
 def without(text: str, secrets: Iterable[str]) -> str:
     """The text without these values."""
     for value in secrets:
-        text = text.replace(value, TAKEN_OUT)
+        text = text.replace(value, REDACTED)
     return text
 
 
 def redact_known(data: Any, environment: Mapping[str, str] | None = None) -> Any:
-    """Plain data whose texts hold none of the known secrets. What merely looks like one stays: it may be a setting."""
+    """Plain data without the known secrets. What merely looks like a secret stays: it may be a setting."""
     known = secrets_of(os.environ if environment is None else environment)
 
     def clean(node: Any) -> Any:

@@ -25,9 +25,9 @@ class Settings(BaseSettings):
     cluster: str | None = Field(None, description="a Ray dashboard, to which training and searches are submitted")
     wait: bool = Field(False, description="wait for a cluster that has too few slots, instead of refusing")
     storage: str | None = Field(None, description="where runs are kept: a folder that all nodes share, or s3://...")
-    data_cache: Path | None = Field(None, description="where a node keeps dataset versions that it fetched")
+    data_cache: Path | None = Field(None, description="where a node keeps the dataset versions that it fetched")
     data_cache_gb: float = Field(50.0, gt=0, description="the most that they may take together")
-    webhook: SecretStr | None = Field(None, description="an address that is told of failures and promotions")
+    webhook: SecretStr | None = Field(None, description="an address that is notified of failures and promotions")
 
     @cached_property
     def root(self) -> Path:
@@ -52,12 +52,12 @@ class Settings(BaseSettings):
 
     @property
     def remote_runs(self) -> str | None:
-        """Where runs are kept if that is object storage, `s3://bucket/prefix`; None where it is a folder."""
+        """Where runs are kept if that is object storage, `s3://bucket/prefix`; None if it is a folder."""
         return self.storage.rstrip("/") if self.storage is not None and self.storage.startswith("s3://") else None
 
     @property
     def data_cache_folder(self) -> Path:
-        """Where this node keeps dataset versions that it fetched."""
+        """Where this node keeps the dataset versions that it fetched."""
         return self.data_cache or Path(tempfile.gettempdir()) / f"assay-data-{os.getuid()}"
 
     @property

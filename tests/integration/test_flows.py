@@ -42,7 +42,7 @@ OWN_SERVER = """
 import time
 
 from assay.settings import Settings
-from pipelines import workspace
+from pipelines.runtime import workspace
 from pipelines.runtime.server import serving
 
 let_go = workspace._let_go

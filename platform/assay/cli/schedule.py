@@ -52,12 +52,16 @@ def _pipelines(words: list[str], as_json: bool) -> None:
     import sys
 
     from assay.config.params import load_params
+    from assay.errors import InputError
+    from assay.installed import flows_found
     from assay.settings import Settings
 
     settings = Settings()
     params = load_params(settings.params_file)
     if words[1:]:
         params.schedule(words[1])
+    if not flows_found(settings.root):
+        raise InputError("the flows are not installed: there is no package `pipelines`; install Assay again with pip")
     command = [sys.executable, "-m", "pipelines", "schedule", *words, *(["--json"] if as_json else [])]
     environment = {**os.environ, "ASSAY_PROJECT": str(settings.root)}
     done = subprocess.run(command, cwd=settings.root, env=environment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from assay.installed import flows_found
 from assay.services.credentials import load_credentials
 from assay.services.mlflow import mlflow_service
 from assay.services.ports import Ports, addresses
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def services(settings: Settings, ports: Ports) -> list[Service]:
-    """MLflow, Prefect, its worker where the project has flows, and Ray, each with the way to the others."""
+    """MLflow, Prefect, its worker if the flows are installed, and Ray, each with the addresses of the others."""
     state = settings.state
     credentials = load_credentials(state / CREDENTIALS)
     found = Running(**addresses(ports))
     parts = [mlflow_service(settings, ports.mlflow, credentials), prefect_service(state, ports.prefect, credentials)]
-    if (settings.root / "pipelines" / "__main__.py").is_file():
+    if flows_found(settings.root):
         own = variables(found, state, os.environ)
         parts.append(worker_service(state, found.prefect, credentials, own))
     environment = {name: value for name, value in os.environ.items() if name not in OF_COMMANDS}

@@ -1,6 +1,6 @@
-"""The code that weights follow from, as files and as one hash. Nothing else that changes makes a run stale.
+"""The code that weights follow from, as files and as one hash. No other change of code makes a run stale.
 
-A contract test walks the imports of `train/` and of every task, and insists that each module it meets is named here or
+A contract test walks the imports of `train/` and of every task, and insists that each module it finds is named here or
 on its list of those that cannot change a weight.
 """
 
@@ -42,7 +42,7 @@ def code_sha256(task: str) -> str:
 
 
 def code_files(task: str) -> dict[str, Path]:
-    """The files behind `code_sha256` in order, by a name that is the same wherever they lie."""
+    """The files behind `code_sha256` in order, by a name that is the same wherever they are."""
     files = [path for name in SHARED for path in _python_files(PACKAGE / name)]
     found = {f"assay/{path.relative_to(PACKAGE).as_posix()}": path for path in files}
     if "." not in task:
@@ -52,7 +52,7 @@ def code_files(task: str) -> dict[str, Path]:
 
 
 def libraries() -> dict[str, str]:
-    """The versions of `LIBRARIES` here; what is not installed is left out."""
+    """The versions of `LIBRARIES` here; those that are not installed are left out."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -67,7 +67,7 @@ def _python_files(path: Path) -> list[Path]:
 
 
 def _own_package(task: str) -> dict[str, Path]:
-    """A task of the user's own package: all of its folder, and what that imports of the same package."""
+    """A task in the user's package: all of its folder, and what that imports of the same package."""
     spec = importlib.util.find_spec(task)
     assert spec is not None
     top = task.partition(".")[0]
@@ -92,7 +92,7 @@ def _own_package(task: str) -> dict[str, Path]:
 
 
 def _imported(path: Path, package: str) -> Iterator[str]:
-    """The modules that a file may import, wherever in it: `from a import b` may mean the module `a.b`."""
+    """The modules that a file may import, anywhere in it: `from a import b` may mean the module `a.b`."""
     for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

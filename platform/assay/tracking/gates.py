@@ -1,4 +1,4 @@
-"""The gate: whether a model may carry the `champion` alias. A pure decision, every check with its reason."""
+"""The gate: whether a model may have the `champion` alias. A pure decision; each check has its reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from assay.config.plugin import Headline
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was held against the model."""
+    """One condition, and whether the model meets it."""
 
     name: str
     passed: bool
@@ -28,7 +28,7 @@ class Decision:
 
     @property
     def reasons(self) -> list[str]:
-        """The checks that failed; all of them where none did."""
+        """The details of the checks that failed; of all checks if none did."""
         failed = [check.detail for check in self.checks if not check.passed]
         return failed or [check.detail for check in self.checks]
 
@@ -40,12 +40,12 @@ def decide(
     missing: list[str],
     rival: Mapping[str, float] | None,
 ) -> Decision:
-    """Hold a candidate against its record, its floors and ceilings, and the champion.
+    """Check a candidate's provenance, its metrics against floors and ceilings, and against the champion's.
 
     Args:
         metrics: the candidate's, `test/…` among them.
         missing: what its provenance lacks.
-        rival: the champion's metrics on the same test split; None where there is no champion to compare with.
+        rival: the champion's metrics on the same test split; None if there is no champion to compare with.
     """
     checks = [
         Check("provenance", not missing, f"provenance: {'lacks ' + ', '.join(missing) if missing else 'complete'}")
@@ -62,7 +62,7 @@ def decide(
 
 def _bound(name: str, value: float | None, bound: float, floor: bool) -> Check:
     if value is None:
-        return Check(name, False, f"{name}: not measured, the gate asks for it")
+        return Check(name, False, f"{name}: not measured, but the gate requires it")
     passed = value >= bound if floor else value <= bound
     sign = (">=" if passed else "<") if floor else ("<=" if passed else ">")
     return Check(name, passed, f"{name}: {value:.4f} {sign} {bound:g}")

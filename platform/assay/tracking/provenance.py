@@ -44,7 +44,7 @@ REQUIRED = (
 """The tags without which a run cannot be registered."""
 
 PACKAGE = "assay-package.json"
-"""What a job's package says of its code, in place of git."""
+"""The file in a job's package that identifies its code, in place of git."""
 
 HASHED_BYTES = 2**20
 """The largest untracked file whose content is hashed."""
@@ -52,7 +52,7 @@ HASHED_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Provenance:
-    """Tags by name (without prefix), and the texts that are kept beside them. `kind`: run, search or trial."""
+    """Tags by name (without prefix), and the texts that are kept with them. `kind`: run, search or trial."""
 
     tags: Mapping[str, str]
     config: Mapping[str, Any]
@@ -63,7 +63,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class CodeState:
-    """The code that a run follows from. `diff` is without secrets; `diff_sha256` is that of the diff as it was."""
+    """The code that a run follows from. `diff` is without secrets; `diff_sha256` is of the diff with them."""
 
     commit: str
     diff: str
@@ -80,7 +80,7 @@ def collect(
         machine: `world_size`, `threads` and `device`.
 
     Raises:
-        InputError: the project is no git repository, or has no commit.
+        InputError: the project is not a git repository, or has no commit.
     """
     plain = resolved(config)
     state, packages = code_state(root), installed()
@@ -111,8 +111,8 @@ def collect(
 
 
 def inputs_sha256(config: ExperimentConfig, dataset_hash: str, code: str, files: Mapping[str, str]) -> str:
-    """One hash of what the user gave: config (the gate has no say in the weights), data, training code and the files
-    that the config names.
+    """One hash of what the user gave: config (without the gate, which changes no weights), data, training code, and
+    the files that the config names.
     """
     plain = resolved(config)
     plain.pop("gate")
@@ -128,14 +128,14 @@ def other_libraries(tags: Mapping[str, str]) -> list[str]:
     """How the libraries of a recorded run differ from those here, such as `torch 2.13.0, here 2.14.1`."""
     then, here = json.loads(tags.get(f"{PREFIX}libraries", "{}")), libraries()
     return [
-        f"{name} {then.get(name, 'not there')}, here {here.get(name, 'not there')}"
+        f"{name} {then.get(name, 'missing')}, here {here.get(name, 'missing')}"
         for name in sorted(then | here)
         if then.get(name) != here.get(name)
     ]
 
 
 def file_hashes(root: Path, config: ExperimentConfig) -> dict[str, str]:
-    """sha256 of each file that the task names beside its dataset, such as pretrained weights; paths are the project's.
+    """sha256 of each file that the task names besides its dataset, such as pretrained weights; paths are the project's.
 
     Raises:
         InputError: one is missing.
@@ -146,7 +146,7 @@ def file_hashes(root: Path, config: ExperimentConfig) -> dict[str, str]:
             with (root / name).open("rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise InputError(f"task: the file {name} cannot be read ({error.strerror}): mend the path") from None
+            raise InputError(f"task: the file {name} cannot be read ({error.strerror}): fix the path") from None
     return found
 
 
@@ -156,7 +156,7 @@ def missing(tags: Mapping[str, str]) -> list[str]:
 
 
 def code_state(root: Path) -> CodeState:
-    """The commit and the difference from it; where a job runs without git, as its package tells them."""
+    """The commit and the difference from it; in a job, which runs without git, as its package records them."""
     packaged = _packaged(root)
     if packaged is not None:
         return packaged
@@ -166,15 +166,15 @@ def code_state(root: Path) -> CodeState:
 
 
 def _packaged(root: Path) -> CodeState | None:
-    """What the package of a job says; None in a repository, and where there is no package.
+    """What the package of a job records; None in a repository, and if there is no package.
 
-    Git is not asked: the folder of a job may lie inside a repository that is not the job's.
+    Git is not asked: the folder of a job may be inside a repository that is not the job's.
     """
     if (root / ".git").exists() or not (root / PACKAGE).is_file():
         return None
     try:
-        said = json.loads((root / PACKAGE).read_text())
-        return CodeState(said["commit"], said["diff"], said["diff_sha256"], said["redacted"])
+        record = json.loads((root / PACKAGE).read_text())
+        return CodeState(record["commit"], record["diff"], record["diff_sha256"], record["redacted"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{root / PACKAGE}: damaged: submit the job again") from None
 
@@ -182,7 +182,7 @@ def _packaged(root: Path) -> CodeState | None:
 def git_state(root: Path) -> tuple[str, str]:
     """The commit, and the difference of the working tree from it: tracked files, and new ones that are not ignored.
 
-    `dvc.lock` is left out: it is DVC's own record of the data, which is carried separately.
+    `dvc.lock` is left out: it records the data, which have tags of their own.
     """
     commit = git_commit(root)
     others = ":(exclude)dvc.lock"
@@ -194,7 +194,7 @@ def git_state(root: Path) -> tuple[str, str]:
 
 
 def git_commit(root: Path) -> str:
-    """The commit that is checked out, or that a job's package was made from. Raises `InputError` if there is none."""
+    """The commit that is checked out, or that a job's package was made from. Raises `InputError` if none exists."""
     packaged = _packaged(root)
     if packaged is not None:
         return packaged.commit

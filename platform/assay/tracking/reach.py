@@ -1,8 +1,7 @@
-"""How a tracking store is reached: its schema is made once, and what does not answer says so in one line.
+"""Connects to a tracking store: creates its schema once, and reports in one line what does not answer.
 
-MLflow makes the schema on first use, and two processes that do so at once break each other. Where the store is a
-file, a lock beside it keeps them apart; where it is Postgres, a lock in the server does, on however many machines
-they run.
+MLflow creates the schema on first use, and two processes that do so at once break each other. If the store is a
+file, a lock next to it keeps them apart; if it is Postgres, a lock in the server does, on any number of machines.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from assay.state import TRACKING_LOCK
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SCHEMA_LOCK = 0x61737361  # any number that nobody else's advisory lock has
+SCHEMA_LOCK = 0x61737361  # any number that no other advisory lock uses
 SECONDS = 10  # that a server may take to answer the first time
 REFUSALS = ("password authentication failed", "does not exist", "no pg_hba.conf entry", "could not translate host")
-"""What Postgres says where waiting does not help."""
+"""What Postgres answers when waiting does not help."""
 NOISE = (" [SQL: ", " (Background on this error", " Is the server running on that host")
 
 
 def connect(settings: Settings) -> MlflowClient:
-    """A client of the tracking store, which is there, with its schema.
+    """A client of the tracking store, which answers and has its schema.
 
     Raises:
         InputError: the address or the credentials are wrong.
@@ -44,7 +43,7 @@ def connect(settings: Settings) -> MlflowClient:
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # an outage is told once, in our words
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # an outage is reported once, in our words
     logging.getLogger("alembic").setLevel(logging.ERROR)
     settings.state.mkdir(exist_ok=True)
     with FileLock(settings.state / TRACKING_LOCK), _first_use(settings):
@@ -61,7 +60,7 @@ def connect(settings: Settings) -> MlflowClient:
 
 
 def _require_same_version(settings: Settings) -> None:
-    """A server's answers, and its database, are those of its version. Raises `InputError` where ours is another."""
+    """Raise `InputError` if a server is of another version: its answers and its database would differ."""
     if not settings.tracking.startswith(("http://", "https://")):
         return
     import mlflow
@@ -94,10 +93,10 @@ class Client:
             try:
                 return found(*arguments, **named)
             except Exception as error:
-                told = translated(error, self._settings)
-                if told is None:
+                failure = translated(error, self._settings)
+                if failure is None:
                     raise
-                raise told from error
+                raise failure from error
 
         return call
 
@@ -122,13 +121,13 @@ def translated(error: Exception, settings: Settings) -> AssayError | None:
         return Unavailable(f"{store} does not answer: {line}")
     if "out-of-date database schema" in line:
         return InputError(
-            f"{store} was made by another version of MLflow: {line.partition('. ')[0]}; use one version everywhere"
+            f"{store} was created by another version of MLflow: {line.partition('. ')[0]}; use one version everywhere"
         )
     return None
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, without the class of the error, the statement and its values, and without a password."""
+    """What went wrong, without the class of the error, the statement and its values, and without logins."""
     line = " ".join(str(error).split()) or type(error).__name__
     for noise in NOISE:
         line = line.partition(noise)[0]
@@ -139,7 +138,7 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def _first_use(settings: Settings) -> Iterator[None]:
-    """Find out quickly whether the store is there, and hold others while its schema may be made."""
+    """Find out quickly whether the store answers, and hold off others while its schema may be created."""
     uri = settings.tracking
     if uri.startswith(("http://", "https://")):
         _require_server(uri)

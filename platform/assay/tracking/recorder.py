@@ -1,7 +1,7 @@
-"""Ships the spool of a run to MLflow in batches, off the training path: exactly once, also after an outage or a kill.
+"""Ships the spool of a run to MLflow in batches, off the training path: exactly once, even after an outage or a kill.
 
-The offset behind the last shipped line is kept beside the spool. A batch that was sent but whose offset was not yet
-written is sent again with the same timestamps, and MLflow's SQL store keeps one of equal points.
+The offset behind the last shipped line is kept next to the spool. A batch that was sent before its offset was written
+is sent again with the same timestamps, and MLflow's SQL store keeps one of equal points.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Recorder:
             try:
                 ship(self.tracker, self.run_id, self.folder)
                 wait, warned = SECONDS, False
-            except Exception as error:  # whatever the store's client raises: training goes on, the spool keeps all
+            except Exception as error:  # whatever the store's client raises: training continues, the spool keeps all
                 wait = min(2 * wait, LONGEST_SECONDS)
                 if not warned:
                     self.warn(f"the tracking store does not answer ({why(error)}); metrics wait in {self.folder}")
                 warned = True
 
     def close(self) -> None:
-        """Ship what is left. Raises `Unavailable` if the store does not answer; the next run then ships it."""
+        """Ship what is left. Raises `Unavailable` if the store does not answer; then the next run ships it."""
         self._stop.set()
         self._thread.join()
         try:
@@ -67,12 +67,12 @@ class Recorder:
 
 
 def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
-    """Send the lines that were not sent yet; returns how many metrics that were."""
+    """Send the lines that were not sent yet; returns the number of metrics sent."""
     spool, marker = folder / SPOOL, folder / SHIPPED
     if not spool.exists():
         return 0
     with spool.open("rb") as file:
-        os.fsync(file.fileno())  # what the store has, the spool has too after a power cut
+        os.fsync(file.fileno())  # so that after a power cut the spool has what the store has
     offset = int(json.loads(marker.read_text())) if marker.exists() else 0
     sent = 0
     batch: list[Point] = []
@@ -93,6 +93,6 @@ def _send(tracker: Tracker, run_id: str, batch: list[Point], marker: Path, offse
 
 
 def why(error: Exception) -> str:
-    """Why a store does not answer, without saying again that it does not."""
+    """Why a store does not answer, without repeating that it does not."""
     cause = error.__cause__ if isinstance(error, Unavailable) else None
     return one_line(cause or error)[:200]

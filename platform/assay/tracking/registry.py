@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 PREVIOUS = PREFIX + "previous_champion"
 REQUIREMENTS = ("torch", "numpy", "mlflow")
-"""What serving a traced model takes; the versions are those that made it."""
+"""What serving a traced model requires, in the versions that created it."""
 CODE_REQUIREMENTS = (*REQUIREMENTS, "torchvision", "timm", "pydantic", "safetensors", "pillow", "pyarrow")
-"""What serving a model takes that is kept as code and weights."""
+"""What serving a model that is kept as code and weights requires."""
 
 
 class Registry:
@@ -46,7 +46,7 @@ class Registry:
         return next((version for version in versions if version.run_id == run_id), None)
 
     def get(self, model: str, version: str | None) -> ModelVersion:
-        """A version, the newest where none is named. Raises `InputError` for unknown ones, with the known."""
+        """A version, the newest if none is named. Raises `InputError` for an unknown one, naming the known ones."""
         versions = {str(v.version): v for v in self._client.search_model_versions(f"name = '{model}'")}
         if not versions:
             names = ", ".join(sorted(m.name for m in self._client.search_registered_models())) or "none"
@@ -60,7 +60,7 @@ class Registry:
         """The version that an address means: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a NAME, its champion.
 
         Raises:
-            InputError: it is not there; names what is.
+            InputError: there is no such version; names those that exist.
         """
         from mlflow.exceptions import MlflowException
 
@@ -73,11 +73,11 @@ class Registry:
         try:
             return self._client.get_model_version_by_alias(name, alias or CHAMPION)
         except MlflowException:
-            mend = f"promote a version, or name one as models:/{name}/1"
-            raise InputError(f"model {name!r} has no {alias or CHAMPION!r}: {mend}") from None
+            hint = f"promote a version, or name one as models:/{name}/1"
+            raise InputError(f"model {name!r} has no {alias or CHAMPION!r}: {hint}") from None
 
     def load(self, version: ModelVersion, folder: Path) -> tuple[PyFuncModel, Mapping[str, Any]]:
-        """A version, fetched into `folder` and ready to answer, and what Assay said of it when it was registered.
+        """A version, fetched into `folder` and ready to predict, and what Assay recorded when it was registered.
 
         Raises:
             InputError: Assay did not register it.
@@ -99,7 +99,7 @@ class Registry:
             return None
 
     def add(self, model: str, run_id: str, config: ExperimentConfig, dataset: Dataset, task: Task) -> ModelVersion:
-        """Save the exported network with its run and make it a version; the alias stays where it is."""
+        """Save the exported network with its run and register it as a version; the alias does not move."""
         from mlflow.exceptions import MlflowException
 
         with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ class Registry:
         return self._client.create_model_version(model, source, run_id)
 
     def crown(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
-        """Give the alias to a version, remembering who had it."""
+        """Give the alias to a version, recording which version had it."""
         old = self.champion(version.name)
         if old is not None and old.version == version.version:
             return
@@ -134,7 +134,9 @@ class Registry:
             raise InputError(f"model {model!r} has no champion to roll back from")
         previous = current.tags.get(PREVIOUS)
         if not previous:
-            raise InputError(f"version {current.version} is the first champion of model {model!r}: none was before it")
+            raise InputError(
+                f"version {current.version} is the first champion of model {model!r}: there is none to go back to"
+            )
         restored = self.get(model, previous)
         self._client.set_registered_model_alias(model, CHAMPION, previous)
         self._tag(current, PREFIX + "rolled_back_at", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
@@ -145,7 +147,7 @@ class Registry:
 
 
 def run_of(version: ModelVersion) -> str:
-    """The run that a version was made by."""
+    """The run that a version comes from."""
     if not version.run_id:
         raise InputError(f"version {version.version} of {version.name!r} has no run: it was not registered by Assay")
     run_id: str = version.run_id
@@ -153,10 +155,10 @@ def run_of(version: ModelVersion) -> str:
 
 
 def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Dataset, task: Task) -> None:
-    """An MLflow model without pickle, proved to answer as the network does.
+    """Save an MLflow model without pickle, and prove that it answers as the network does.
 
-    A traceable network becomes a `pt2` program, which needs no code of ours; any other is kept as what it is built
-    from (`serve.py` says how) plus its weights.
+    A traceable network becomes a `pt2` program, which needs no code of ours; any other is kept as the parts that
+    `serve.py` builds it from, and its weights.
     """
     import mlflow.pyfunc
     import numpy as np
@@ -187,13 +189,15 @@ def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Datas
         _save_as_code(path, common, config, dataset, task)
     answer = mlflow.pyfunc.load_model(str(path)).predict(example)
     if not np.array_equal(np.asarray(answer), expected):
-        raise WorkError(f"the exported model of run {run_id} does not answer as the trained one: it was not registered")
+        raise WorkError(
+            f"the exported model of run {run_id} does not answer as the trained one does: it was not registered"
+        )
 
 
 def _save_as_code(
     path: Path, common: Mapping[str, Any], config: ExperimentConfig, dataset: Dataset, task: Task
 ) -> None:
-    """What `serve.py` builds the network from, and this package's own code."""
+    """Save what `serve.py` builds the network from, and this package's code."""
     import mlflow.pyfunc
     from safetensors.torch import save_file
 

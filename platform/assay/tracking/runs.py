@@ -1,4 +1,4 @@
-"""The life of a run: created or continued under a lock, watched while it lives, never left saying RUNNING."""
+"""The life of a run: created or continued under a lock, watched while it lives, never left RUNNING."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def claim(
     new: bool,
     reopen: bool = False,
 ) -> Iterator[Claim]:
-    """Find the run of these inputs, or create it; hold it against other processes until the end of the block.
+    """Find the run of these inputs, or create it; lock it against other processes until the end of the block.
 
     Args:
-        reopen: go on with it even if it is finished, as a search does whose budget was raised.
+        reopen: continue it even if it is finished, as a search whose budget was raised.
 
     Raises:
-        InputError: another process works on it.
+        InputError: another process is working on it.
     """
     settings.runs.mkdir(parents=True, exist_ok=True)
     with FileLock(settings.runs / CLAIMS):
@@ -85,7 +85,7 @@ def claim(
 
 @contextmanager
 def _leased(settings: Settings, run_id: str, folder: Path) -> Iterator[None]:
-    """Hold a run against other machines too, where runs are kept in object storage."""
+    """Lock a run against other machines too, if runs are kept in object storage."""
     if settings.remote_runs is None:
         yield
         return
@@ -100,18 +100,18 @@ def _leased(settings: Settings, run_id: str, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def status_as_earned(run_id: str, tracker: Tracker) -> Iterator[None]:
-    """Leave a run FAILED or KILLED, with the reason, where the block fails or is interrupted."""
+    """Set a run to FAILED or KILLED, with the reason, if the block fails or is interrupted."""
     try:
         yield
     except BaseException as error:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
-        with suppress(Unavailable):  # the next command marks it, and goes on with it
+        with suppress(Unavailable):  # the next command marks it, and continues it
             tracker.set_status(run_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__)
         raise
 
 
 def reap(settings: Settings, tracker: Tracker) -> list[str]:
-    """Mark as KILLED the runs that say RUNNING though no process holds them, and ship the metrics they left."""
+    """Mark as KILLED the runs that are RUNNING though no process holds them, and ship the metrics they left."""
     if not settings.runs.exists() and settings.remote_runs is None:
         return []
     settings.runs.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def reap(settings: Settings, tracker: Tracker) -> list[str]:
 
 @contextmanager
 def _abandoned(settings: Settings, run_id: str) -> Iterator[Path | None]:
-    """The folder of a run that no process holds, locked; None where one does, or where it is another machine's."""
+    """The folder of a run that no process holds, locked; None if one does, or if it is another machine's."""
     folder = settings.runs / run_id
     store = ObjectStore(settings.remote_runs).below(run_id) if settings.remote_runs else None
     if not is_dead(store) if store else not folder.exists():
@@ -154,7 +154,7 @@ def _abandoned(settings: Settings, run_id: str) -> Iterator[Path | None]:
 
 @contextmanager
 def watchdog(settings: Settings, run_id: str) -> Iterator[None]:
-    """A sleeping child that marks the run KILLED if this process dies without a word, even by `kill -9`."""
+    """A sleeping child that marks the run KILLED if this process dies without doing so, even by `kill -9`."""
     reading, writing = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-m", "assay.tracking.watchdog", str(settings.root), run_id],

@@ -1,4 +1,4 @@
-"""How MLflow serves a network that cannot be traced: built from its config, given its weights. MLflow runs this."""
+"""Serves a network that cannot be traced: builds it from its config and loads its weights. MLflow runs this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLflow, spoken to with explicit run ids only: no active run, no autologging."""
+"""All use of MLflow's tracking API, with explicit run ids only: no active run, no autologging."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ class Tracker:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        """The client; the first use of a new database makes its schema, one process at a time."""
+        """The client; the first use of a new database creates its schema, one process at a time."""
         client = connect(self.settings)
         _share(self.settings.tracking)
         return client
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for this process's turn to write much to a SQLite store; other stores have turns of their own.
+        """Wait for this process's turn to write much to a SQLite store; other stores arrange turns themselves.
 
-        SQLite lets writers try again for some seconds and serves none in order, so that one of many may starve.
+        SQLite lets writers retry for some seconds in no order, so that one of many may starve.
         """
         database = sqlite_file(self.settings.tracking)
         if database is None:
             yield
             return
-        with FileLock(f"{database}.turn", poll_interval=0.01, is_singleton=True):  # entered again, it is held once
+        with FileLock(f"{database}.turn", poll_interval=0.01, is_singleton=True):  # reentrant
             yield
 
     def create(self, experiment: str, provenance: Provenance) -> str:
         """A new run with its parameters, tags, inputs and texts; returns its id.
 
-        Where a store fails in the middle, the run says FAILED; `complete` mends it.
+        If a store fails in the middle, the run is FAILED; `complete` repairs it.
         """
         run_id = self.begin(experiment, provenance)
         try:
@@ -73,7 +73,7 @@ class Tracker:
         return run_id
 
     def complete(self, run_id: str, provenance: Provenance) -> None:
-        """Give a run all that explains it, if the process that created it did not come that far."""
+        """Add what is missing of a run's provenance, if the process that created it died before that."""
         from mlflow.entities import RunTag
 
         if Path(artifacts.CONFIG).name in self.names(run_id, artifacts.PROVENANCE):
@@ -88,7 +88,7 @@ class Tracker:
         if provenance.diff:
             self.log_text(run_id, artifacts.DIFF, provenance.diff)
         config = json.dumps(redact_known(provenance.config), indent=2)
-        self.log_text(run_id, artifacts.CONFIG, config)  # last: it says that all is there
+        self.log_text(run_id, artifacts.CONFIG, config)  # last: it marks the provenance as complete
 
     def begin(self, experiment: str, provenance: Provenance, parent: str | None = None, name: str = "") -> str:
         """A new run with its parameters, tags and inputs; `parent` is the search that a trial belongs to."""
@@ -129,7 +129,7 @@ class Tracker:
         return list(map(plain_run, runs))
 
     def find(self, experiment: str, fingerprint: str, kind: str = "run") -> Run | None:
-        """The run or search of these very inputs: a finished one, else the newest unfinished one."""
+        """The run or search of exactly these inputs: a finished one, else the newest unfinished one."""
         found = self._client.get_experiment_by_name(experiment)
         if found is None:
             return None
@@ -138,7 +138,7 @@ class Tracker:
         return next(iter(finished or runs), None)
 
     def find_inputs(self, experiment: str, inputs: str) -> Run | None:
-        """The newest finished run of these inputs, whatever the libraries that did its arithmetic."""
+        """The newest finished run of these inputs, with any versions of the libraries."""
         found = self._client.get_experiment_by_name(experiment)
         runs = [] if found is None else self._of_kind(found.experiment_id, "inputs_sha256", inputs, "run")
         return next((run for run in runs if run.info.status == "FINISHED"), None)
@@ -158,7 +158,7 @@ class Tracker:
             raise InputError(f"no run {run_id!r} in {hide_login(self.settings.tracking)}") from None
 
     def unfinished(self) -> list[Run]:
-        """The runs that say RUNNING."""
+        """The runs whose status is RUNNING."""
         experiments = [e.experiment_id for e in self._client.search_experiments()]
         return list(map(plain_run, self._client.search_runs(experiments, "attributes.status = 'RUNNING'")))
 
@@ -171,7 +171,7 @@ class Tracker:
         self._client.set_tag(run_id, PREFIX + "reason", redact(reason)[:5000])
 
     def end(self, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """The last metrics and tags of a run, and its status, in as few calls as can be."""
+        """Set the last metrics and tags of a run, and its status, in as few calls as possible."""
         from mlflow.entities import Metric, RunTag
 
         now = time.time_ns() // 1_000_000
@@ -200,7 +200,7 @@ class Tracker:
             self._client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
     def log_series(self, run_id: str, name: str, points: Sequence[tuple[int, float]]) -> None:
-        """One metric at many steps, all at this moment."""
+        """Log one metric at many steps, all with the present time."""
         now = time.time_ns() // 1_000_000
         self.log_points(run_id, [(name, value, now, step) for step, value in points])
 
@@ -239,7 +239,7 @@ class Tracker:
         try:
             return Path(self._client.download_artifacts(run_id, name, str(folder)))
         except (MlflowException, OSError) as error:
-            if self._has(run_id, name):  # asked, because MLflow says the same of what is missing and of a silent store
+            if self._has(run_id, name):  # checked, because MLflow reports a missing file and a silent store alike
                 raise Unavailable(f"run {run_id}: its {name} cannot be read: {one_line(error)}") from error
             raise InputError(f"run {run_id} has no {name}: it did not finish; train it to the end") from None
 
@@ -269,7 +269,7 @@ class Tracker:
                 raise InputError(f"the MLflow experiment {name!r} was deleted: restore it, or rename the experiment")
             experiment_id: str = found.experiment_id
             return experiment_id
-        server = self.settings.tracking.startswith(("http://", "https://"))  # it may know a better place
+        server = self.settings.tracking.startswith(("http://", "https://"))  # it may have a better place
         location = (
             None if server and not self.settings.artifact_uri else f"{self.settings.artifacts.rstrip('/')}/{name}"
         )
@@ -278,7 +278,7 @@ class Tracker:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            return self._experiment_id(name)  # another process was quicker
+            return self._experiment_id(name)  # another process was faster
 
     def _log_inputs(self, run_id: str, provenance: Provenance) -> None:
         """The parameters, and the data where MLflow's UI shows them."""
@@ -296,7 +296,7 @@ class Tracker:
 def _share(uri: str) -> None:
     """Let many processes write to a SQLite store: readers and a writer then never wait for each other.
 
-    SQLite keeps this setting in the file. A file system that cannot have it, such as a network's, stays as it was.
+    SQLite keeps this setting in the file. A file system without it, such as a network's, is left alone.
     """
     database = sqlite_file(uri)
     if database is None:
@@ -307,7 +307,7 @@ def _share(uri: str) -> None:
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested plain data as dotted names: the names that `--set` takes and MLflow shows."""
+    """Nested plain data as dotted names: those that `--set` takes and MLflow shows."""
     flat: dict[str, Any] = {}
     for name, value in data.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}

@@ -1,7 +1,7 @@
-"""Writes the trials of a search to MLflow, each a child run, off the search's path.
+"""Writes the trials of a search to MLflow, each as a child run, off the search's path.
 
-The search's journal is the truth. What the store has not got when a search dies is handed over by the next session;
-what it has is not written twice. While the store does not answer, the search goes on and the trials wait here.
+The search's journal is the truth. What the store lacks when a search dies, the next session writes; nothing is written
+twice. While the store does not answer, the search continues and the trials wait here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "over": "FINISHED", "fa
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial as it is to be recorded.
+    """A trial to be recorded.
 
     Attributes:
         folder: where its spool is.
         config: its resolved experiment.
-        tags: beside those of the search.
-        status: of the trial; `running` where it has not ended.
+        tags: besides those of the search.
+        status: of the trial; `running` if it has not ended.
     """
 
     number: int
@@ -44,7 +44,7 @@ class Entry:
 
 
 class TrialRecorder:
-    """A thread that records what `put` gives it, in order, and ships the metrics of running trials."""
+    """A thread that records what `put` hands it, in order, and ships the metrics of running trials."""
 
     def __init__(
         self,
@@ -70,12 +70,12 @@ class TrialRecorder:
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        """Record that a trial began, or how it ended. Returns at once."""
+        """Record that a trial started, or how it ended. Returns at once."""
         self._waiting.append(entry)
         self._wake.set()
 
     def close(self) -> None:
-        """Record what is left. Raises `Unavailable` if the store does not answer; the next session hands it over."""
+        """Record what is left. Raises `Unavailable` if the store does not answer; then the next session records it."""
         self._stop.set()
         self._wake.set()
         self._thread.join()
@@ -87,7 +87,7 @@ class TrialRecorder:
             for number, entry in self.running.items():  # they wait for the next session
                 ship(self.tracker, self.run_ids[number], entry.folder)
                 self.tracker.set_status(
-                    self.run_ids[number], "KILLED", "the search was stopped; it goes on with --resume"
+                    self.run_ids[number], "KILLED", "the search was stopped; resume it with --resume"
                 )
         except Exception as error:
             raise Unavailable(
@@ -110,7 +110,7 @@ class TrialRecorder:
                     self._ship_running()
                     shipped = time.monotonic()
                 wait, warned = SECONDS, False
-            except Exception as error:  # whatever the store's client raises: the search goes on
+            except Exception as error:  # whatever the store's client raises: the search continues
                 if not warned:
                     self.warn(f"the tracking store does not answer ({why(error)}); trials wait to be recorded")
                 warned = True
@@ -124,7 +124,7 @@ class TrialRecorder:
                 ship(self.tracker, self.run_ids[number], entry.folder)
 
     def _has_ended(self, number: int) -> bool:
-        """True for a trial whose end waits to be recorded too: then its beginning is no news."""
+        """True for a trial whose end waits to be recorded too: then its start is not recorded first."""
         return any(entry.number == number and entry.status != "running" for entry in list(self._waiting))
 
     def _record(self, entry: Entry) -> None:

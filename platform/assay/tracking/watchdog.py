@@ -1,7 +1,7 @@
 """`python -m assay.tracking.watchdog PROJECT RUN`: waits for its parent to end, and reaps the run if it was killed.
 
 It reads its standard input, a pipe whose other end the parent holds. "done" means a clean end; the end of the pipe
-without it means that the parent died. Until then it is a bare interpreter that costs a few megabytes.
+without it means that the parent died. Until then it is a bare interpreter of a few megabytes.
 """
 
 from __future__ import annotations

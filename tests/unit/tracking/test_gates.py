@@ -46,8 +46,8 @@ def test_what_provenance_lacks_is_named() -> None:
         ({"min": {"test/accuracy": 0.91}}, False, "test/accuracy: 0.9000 < 0.91"),
         ({"max": {"test/loss": 0.3}}, True, "test/loss: 0.3000 <= 0.3"),
         ({"max": {"val/loss": 0.1}}, False, "val/loss: 0.2000 > 0.1"),
-        ({"min": {"test/recall": 0}}, False, "test/recall: not measured, the gate asks for it"),
-        ({"max": {"test/recall": 1}}, False, "test/recall: not measured, the gate asks for it"),
+        ({"min": {"test/recall": 0}}, False, "test/recall: not measured, but the gate requires it"),
+        ({"max": {"test/recall": 1}}, False, "test/recall: not measured, but the gate requires it"),
     ],
 )
 def test_floors_and_ceilings(gate: Mapping[str, object], passed: bool, reason: str) -> None:

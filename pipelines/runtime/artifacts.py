@@ -1,4 +1,4 @@
-"""What a flow leaves for people in Prefect's pages: the metrics, the decision, the pictures, the way to the run."""
+"""What a flow shows in Prefect's pages: the metrics, the decision, the pictures, a link to the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICTURES_BYTES = 400_000
 
 
 def read_results(root: Path, experiment: str) -> dict[str, Any]:
-    """`train`, `metrics` and `model`: what `results/` says."""
+    """`train`, `metrics` and `model`: what `results/` holds."""
     results = ExperimentResults.of(root, experiment)
     files = {"train": results.record, "metrics": results.metrics, "model": results.model}
     return {name: json.loads(file.read_text()) for name, file in files.items()}
@@ -27,15 +27,15 @@ def read_results(root: Path, experiment: str) -> dict[str, Any]:
 
 def verdict(model: dict[str, Any]) -> str:
     """The gate's decision in one line, with its reasons."""
-    said = "promoted" if model["decision"] == "promoted" else "refused"
-    return f"{said}: {model['model']} version {model['version']}: {'; '.join(model['reasons'])}"
+    outcome = "promoted" if model["decision"] == "promoted" else "refused"
+    return f"{outcome}: {model['model']} version {model['version']}: {'; '.join(model['reasons'])}"
 
 
-def publish(root: Path, experiment: str, summary: dict[str, Any]) -> None:
-    """The artifacts of an experiment whose stages ran."""
+def publish_artifacts(root: Path, experiment: str, summary: dict[str, Any]) -> None:
+    """Publish the artifacts of an experiment whose stages ran."""
     run_id = summary["train"]["run_id"]
     rows = [{"metric": name, "value": value} for name, value in summary["metrics"].items()]
-    create_table_artifact(rows, key=key(experiment, "metrics"), description=f"run {run_id}")
+    create_table_artifact(rows, key=artifact_key(experiment, "metrics"), description=f"run {run_id}")
     dataset = summary["train"]["dataset"]
     lines = [
         f"# {experiment}",
@@ -48,16 +48,18 @@ def publish(root: Path, experiment: str, summary: dict[str, Any]) -> None:
     if changed:
         lines.append(f"- **changed, and to be committed: {', '.join(changed)}**")
     lines += ["", *pictures(ExperimentResults.of(root, experiment).pictures)]
-    create_markdown_artifact("\n".join(lines), key=key(experiment, "report"), description=verdict(summary["model"]))
+    create_markdown_artifact(
+        "\n".join(lines), key=artifact_key(experiment, "report"), description=verdict(summary["model"])
+    )
 
 
-def key(name: str, what: str) -> str:
-    """Prefect's keys know no underscore."""
+def artifact_key(name: str, what: str) -> str:
+    """The key of an artifact, in which Prefect allows no underscore."""
     return f"{name}-{what}".replace("_", "-")
 
 
 def run_link(run_id: str) -> str:
-    """A link to the run in MLflow's pages, where a server shows them."""
+    """A link to the run in MLflow's pages, if a server shows them."""
     tracking = Settings().tracking
     if tracking.startswith(("http://", "https://")):
         return f"[{run_id}]({hide_login(tracking).rstrip('/')}/#/runs/{run_id})"
@@ -65,14 +67,14 @@ def run_link(run_id: str) -> str:
 
 
 def uncommitted(root: Path) -> list[str]:
-    """The files that flows may change and that git does not have like this."""
+    """The files that flows may change and whose change is not committed."""
     command = ["git", "status", "--porcelain", "--", "params.yaml", "dvc.lock"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     return [line[3:] for line in done.stdout.splitlines()]
 
 
 def pictures(folder: Path) -> list[str]:
-    """The pictures as Markdown, inlined: Prefect's pages reach no file of this machine."""
+    """The pictures as Markdown, inlined: Prefect's pages cannot show files of this machine."""
     lines, left = [], PICTURES_BYTES
     for path in sorted(folder.glob("*.png")):
         content = path.read_bytes()
