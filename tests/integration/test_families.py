@@ -62,7 +62,7 @@ def test_from_data_to_an_answer(name: str, project: Project, shared_ray: None, t
 
     model = register(record["run_id"], project.settings)
     assert (model["model"], model["version"]) == (name, "1")
-    folder = Path(tracker.client.get_run(record["run_id"]).info.artifact_uri.removeprefix("file://")) / "model"
+    folder = Path(tracker._client.get_run(record["run_id"]).info.artifact_uri.removeprefix("file://")) / "model"
     signature = yaml.safe_load((folder / "MLmodel").read_text())["signature"]
     assert json.loads(signature["inputs"])[0]["tensor-spec"]["shape"][0] == -1
     assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pth", ".pt"}]
@@ -100,7 +100,7 @@ def test_a_network_that_cannot_be_traced_is_kept_as_code(template: Project, tmp_
     run_id = project.train("whole")["run_id"]
     evaluate(run_id, "test", project.settings, lambda _: None)
     register(run_id, project.settings)
-    folder = Path(Tracker(project.settings).client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "model"
+    folder = Path(Tracker(project.settings)._client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "model"
     assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pth", ".pt"}]
     assert (folder / "artifacts/trained/model.safetensors").exists()
     image = tmp_path / "scene"

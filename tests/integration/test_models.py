@@ -60,7 +60,7 @@ def test_evaluation_is_recorded_once_with_its_picture(project: Project) -> None:
     again = evaluate(run_id, "test", project.settings, lines.append)
     assert "nothing to evaluate" in lines[0]
     tracker = Tracker(project.settings)
-    history = tracker.client.get_metric_history(run_id, "test/accuracy")
+    history = tracker._client.get_metric_history(run_id, "test/accuracy")
     assert [point.value for point in history] == [again["metrics"]["test/accuracy"]]
     assert tracker.read_bytes(run_id, "pictures/test-confusion.png").startswith(b"\x89PNG")
     cells = json.loads(tracker.read_bytes(run_id, "pictures/test-confusion.json"))
@@ -92,7 +92,7 @@ def test_the_gate_promotes_rejects_and_rolls_back(project: Project) -> None:
 
 def test_a_run_without_its_whole_record_is_not_registered(project: Project) -> None:
     run_id = proved(project)
-    Tracker(project.settings).client.delete_tag(run_id, "assay.commit")
+    Tracker(project.settings)._client.delete_tag(run_id, "assay.commit")
     with pytest.raises(InputError, match="provenance lacks commit"):
         register(run_id, project.settings)
 
@@ -206,8 +206,8 @@ def test_the_registered_model_is_safe_and_described(registered: Project) -> None
     import yaml
 
     tracker = Tracker(registered.settings)
-    version = tracker.client.get_model_version_by_alias("digits", "champion")
-    folder = Path(tracker.client.get_run(version.run_id).info.artifact_uri.removeprefix("file://")) / "model"
+    version = tracker._client.get_model_version_by_alias("digits", "champion")
+    folder = Path(tracker._client.get_run(version.run_id).info.artifact_uri.removeprefix("file://")) / "model"
     described = yaml.safe_load((folder / "MLmodel").read_text())
     assert json.loads(described["signature"]["inputs"])[0]["tensor-spec"] == {
         "dtype": "uint8",

@@ -17,7 +17,7 @@ def quicken(project: Project) -> None:
 
 def counts(project: Project) -> tuple[int, int]:
     """(runs, versions)."""
-    client = Tracker(project.settings).client
+    client = Tracker(project.settings)._client
     experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
     return len(client.search_runs([experiment.experiment_id])), len(client.search_model_versions("name = 'digits'"))

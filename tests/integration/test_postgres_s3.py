@@ -78,7 +78,7 @@ def nothing(*_: object) -> None:
 
 def steps(project: Project, run_id: str, metric: str) -> list[int]:
     """The steps at which the store has a metric."""
-    return [point.step for point in Tracker(project.settings).client.get_metric_history(run_id, metric)]
+    return [point.step for point in Tracker(project.settings)._client.get_metric_history(run_id, metric)]
 
 
 def spooled(project: Project, run_id: str, metric: str) -> list[int]:
@@ -208,7 +208,7 @@ def test_postgres_ends_in_mid_training(team: Project, postgres: Postgres) -> Non
         postgres.start()
     record = team.train("digits", *SHORT)
     assert steps(team, record["run_id"], "train/loss") == spooled(team, record["run_id"], "train/loss")
-    client = Tracker(team.settings).client
+    client = Tracker(team.settings)._client
     assert [run.info.status for run in client.search_runs(["1"])] == ["FINISHED"]
 
 
@@ -226,7 +226,7 @@ def test_access_is_refused(
 ) -> None:
     monkeypatch.setenv("ASSAY_TRACKING_URI", postgres.address("access").replace(*wrong))
     with pytest.raises(InputError, match=says) as caught:
-        Tracker(Settings(project=tmp_path)).client  # noqa: B018 - made on first use
+        Tracker(Settings(project=tmp_path))._client  # noqa: B018 - made on first use
     assert postgres.secret not in str(caught.value)
 
 
@@ -241,7 +241,7 @@ def test_object_storage_goes_and_comes_back(team: Project, s3: ObjectStorage) ->
         team.train("digits", *SHORT)
     thread.join()
     tracker = Tracker(team.settings)
-    (run,) = tracker.client.search_runs(["1"])
+    (run,) = tracker._client.search_runs(["1"])
     assert run.info.status == "FAILED"
     assert "the artifact store" in run.data.tags["assay.reason"]
     s3.start()
@@ -315,4 +315,4 @@ def test_the_server_of_the_compose_file(
 
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
     with pytest.raises(InputError, match="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"):
-        Tracker(team.settings).client  # noqa: B018 - made on first use
+        Tracker(team.settings)._client  # noqa: B018 - made on first use

@@ -30,7 +30,7 @@ GAN = """
 
 def runs(project: Project, experiment: str = "digits") -> list[str]:
     """The statuses of the runs of an experiment."""
-    client = Tracker(project.settings).client
+    client = Tracker(project.settings)._client
     found = client.get_experiment_by_name(experiment)
     return [run.info.status for run in client.search_runs([found.experiment_id])] if found else []
 
@@ -59,7 +59,7 @@ def killed_while_training(project: Project, *arguments: str, metric: str, sign: 
 
 def wait_for_status(project: Project, run_id: str, status: str, seconds: float = 30) -> None:
     limit = time.monotonic() + seconds
-    client = Tracker(project.settings).client
+    client = Tracker(project.settings)._client
     while client.get_run(run_id).info.status != status:
         assert time.monotonic() < limit, client.get_run(run_id).info.status
         time.sleep(0.2)
@@ -95,7 +95,7 @@ def test_a_run_carries_all_that_explains_it(project: Project) -> None:
     assert "abcdefgh12345" not in diff
     names = {item.path for item in tracker._client.list_artifacts(record["run_id"], "pictures")}
     assert names == {"pictures/curves.png", "pictures/curves.csv"}
-    history = tracker.client.get_metric_history(record["run_id"], "val/accuracy")
+    history = tracker._client.get_metric_history(record["run_id"], "val/accuracy")
     assert [point.step for point in history] == [19, 38, 57]
 
 
@@ -109,7 +109,7 @@ def test_killed_and_resumed_is_bit_exact(project: Project, metric: str) -> None:
     assert 0 < resumed["trained_steps"] < resumed["steps"]
     whole = project.train("digits", *QUICK, new=True)
     assert resumed["weights_sha256"] == whole["weights_sha256"]
-    client = Tracker(project.settings).client
+    client = Tracker(project.settings)._client
     for name in ("train/loss", "val/accuracy", "val/loss"):
         one, two = (client.get_metric_history(r["run_id"], name) for r in (resumed, whole))
         assert [point.step for point in one] == [point.step for point in two]

@@ -148,7 +148,7 @@ def test_failures_in_a_row_stop_a_search_and_say_why(searched: Searched) -> None
         WorkError, match="5 trials in a row failed; the last: RuntimeError: this trial was made to fail"
     ):
         searched.tune()
-    client = Tracker(searched.project.settings).client
+    client = Tracker(searched.project.settings)._client
     experiment = client.get_experiment_by_name("knobs").experiment_id
     (search,) = client.search_runs([experiment], "tags.`assay.kind` = 'search'")
     assert search.info.status == "FAILED"
@@ -215,7 +215,7 @@ def test_interrupted_and_killed_it_goes_on_and_repeats_nothing(searched: Searche
     stopped.send_signal(signal.SIGINT)
     assert stopped.wait(60) == 130
     assert "to continue search " in (project.root / "log.txt").read_text()
-    client = Tracker(project.settings).client
+    client = Tracker(project.settings)._client
     assert client.get_run(search_id).info.status == "KILLED"
 
     killed = start(project)

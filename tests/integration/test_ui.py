@@ -110,7 +110,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     monkey = pytest.MonkeyPatch()
     monkey.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets it for the whole process: undone at the end
     place = (folder / ".assay/artifacts/digits").as_uri()
-    run = tracker.client.create_run(tracker.client.create_experiment("digits", place), run_name="tiny")
+    run = tracker._client.create_run(tracker._client.create_experiment("digits", place), run_name="tiny")
     tracker.log_text(run.info.run_id, "report.txt", "half of it is right")
     port = free_port()
     process = start(folder, port)
