@@ -166,7 +166,7 @@ def load_flow(name: str) -> Flow[..., dict[str, Any] | None]:
 
 
 def ours(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
-    """The deployments that `apply` made, by `FLOW/NAME`."""
+    """The deployments that `apply` created, by `FLOW/NAME`."""
     tagged = DeploymentFilter.model_validate({"tags": {"all_": [TAG]}})
     found = client.read_deployments(deployment_filter=tagged, limit=200)
     return {f"{client.read_flow(deployment.flow_id).name}/{deployment.name}": deployment for deployment in found}

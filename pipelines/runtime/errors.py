@@ -1,4 +1,4 @@
-"""What makes a flow fail. Free of Prefect, so that the command line knows it before Prefect is imported."""
+"""The failures of flows. Free of Prefect, so that the command line can catch them before it imports Prefect."""
 
 from __future__ import annotations
 

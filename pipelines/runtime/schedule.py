@@ -21,7 +21,7 @@ def list_(as_json: AsJson = False) -> None:
     def show(deployments: Any, settings: Any, params: Any) -> dict[str, Any]:
         rows = deployments.rows(settings, params)
         if any(row["applied"] is None for row in rows):
-            typer.echo(f"{deployments.missing_server()}; this is what params.yaml says", err=True)
+            typer.echo(f"{deployments.missing_server()}; this is from params.yaml alone", err=True)
         return {"schedules": rows}
 
     _do(show, _table, as_json)
@@ -29,7 +29,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def apply(as_json: AsJson = False) -> None:
-    """Create, update and delete deployments until the server has what params.yaml says."""
+    """Create, update and delete deployments until the server agrees with params.yaml."""
     _do(
         lambda deployments, settings, params: deployments.apply(settings, params),
         lambda result: "\n".join(f"{name}: {done}" for name, done in result["applied"].items()) or "no schedules",
@@ -62,7 +62,7 @@ def run(name: Name, as_json: AsJson = False) -> None:
 def _switch(name: str, paused: bool, as_json: bool) -> None:
     _do(
         lambda deployments, _settings, params: deployments.switch(params, name, paused),
-        lambda result: f"{result['name']}: {'paused' if result['paused'] else 'runs'}",
+        lambda result: f"{result['name']}: {'paused' if result['paused'] else 'resumed'}",
         as_json,
     )
 

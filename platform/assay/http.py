@@ -1,6 +1,6 @@
 """Plain HTTP requests: never without a time limit, never through a proxy to this machine.
 
-Redirects are followed only where nothing travels that the next server should not get: neither headers nor a body.
+Redirects are followed only by a GET without headers: no login and no body reaches another server.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def hide_logins(text: str) -> str:
 
 
 def _place(address: str) -> str:
-    """What stands between login and options; nothing of it where the two cannot be told apart."""
+    """The part between login and options; `…` if the two cannot be distinguished."""
     place, _, options = address.partition("?")
     return "…" if "@" in options else place.rpartition("@")[2]
 

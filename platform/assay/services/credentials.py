@@ -17,7 +17,7 @@ USER = "assay"
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who may log in, and where that is kept. The secrets never show in a representation."""
+    """Who may log in, and the file that holds it. The secrets never show in a representation."""
 
     file: Path
     user: str

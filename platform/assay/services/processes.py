@@ -110,7 +110,7 @@ def end_workloads(root: Path, log: Log, seconds: float = SAVE_SECONDS) -> None:
     while (running := [one for one in asked if one.is_running()]) and time.monotonic() < limit:
         if time.monotonic() > next_line:
             names = ", ".join(one.name for one in running)
-            log(f"waiting for {names} to save and end, {limit - time.monotonic():.0f} s at most")
+            log(f"waiting for {names} to save and end, for at most {limit - time.monotonic():.0f} s")
             next_line = time.monotonic() + 10
         time.sleep(0.1)
     for one in running:

@@ -68,7 +68,7 @@ def up(settings: Settings, first_port: int | None, log: Log) -> dict[str, Any] |
 
 
 def pages(found: dict[str, str], state: Path, credentials: Credentials) -> dict[str, Any]:
-    """The addresses for people, and where the secrets are kept."""
+    """The addresses for people, and the files with the secrets."""
     return {
         "mlflow": found["mlflow"],
         "prefect": found["prefect"].removesuffix("/api"),

@@ -68,7 +68,7 @@ class Package:
 
 
 def pack(root: Path, named: Iterable[str] = (), environment: Mapping[str, str] = os.environ) -> Package:
-    """The package of a project as it is now.
+    """The package of a project in its present state.
 
     Args:
         named: files that the job's config names, relative to `root`.

@@ -77,7 +77,7 @@ def data_paths(root: Path) -> set[PurePosixPath]:
 
 
 def _raw_data(root: Path) -> list[str]:
-    """The folders below the project that datasets are made from."""
+    """The folders below the project with the raw data of datasets."""
     found = []
     for dataset in read_yaml(root / "params.yaml").get("datasets", {}).values():
         source = dataset.get("source") if isinstance(dataset, Mapping) else None

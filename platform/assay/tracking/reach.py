@@ -163,7 +163,7 @@ def _first_use(settings: Settings) -> Iterator[None]:
     except sqlalchemy.exc.SQLAlchemyError as error:
         kind = InputError if any(words in str(error) for words in REFUSALS) else Unavailable
         raise kind(f"the tracking store {hide_login(uri)} does not answer: {one_line(error)}") from None
-    with connection:  # closing it gives the lock back, and so does the death of this process
+    with connection:  # closing it releases the lock, and so does the death of this process
         connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": SCHEMA_LOCK})
         yield
 
