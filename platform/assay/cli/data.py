@@ -24,13 +24,14 @@ def prepare(name: Name, as_json: AsJson = False) -> None:
     from assay.data.dataset import prepare as prepare_dataset
     from assay.data.version import folder_hash
     from assay.settings import Settings
+    from assay.state import HASHES
 
     settings = Settings()
     config = load_params(settings.params_file).dataset(name)
     folder = settings.dataset_folder(name)
     with progress_bar(name) as progress:
         card = prepare_dataset(settings.root, name, config, folder, progress)
-    found, _ = folder_hash(folder, settings.state / "hashes.json")
+    found, _ = folder_hash(folder, settings.state / HASHES)
     _report(card.summary(found), as_json)
 
 

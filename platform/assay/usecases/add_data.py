@@ -25,6 +25,7 @@ from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, WorkError, known
 from assay.files import new_folder, swapped, write_atomic
 from assay.progress import Progress
+from assay.state import ADD_LOCK, HASHES, state_folder
 
 _BOM = "\ufeff"
 
@@ -94,9 +95,9 @@ def _only_one(root: Path) -> Iterator[None]:
     """Allow only one `data add` at a time: two would overwrite each other's `params.yaml`."""
     from filelock import FileLock, Timeout
 
-    (root / ".assay").mkdir(exist_ok=True)
+    state_folder(root).mkdir(exist_ok=True)
     try:
-        with FileLock(root / ".assay" / "add.lock", timeout=0):
+        with FileLock(state_folder(root) / ADD_LOCK, timeout=0):
             yield
     except Timeout:
         raise InputError("another `assay data add` is running in this project: wait until it has finished") from None
@@ -108,7 +109,7 @@ def _is_current(root: Path, name: str, old: DatasetConfig, path: str, raw: Path,
     if old.source.path != path or not target.is_dir():
         return False
     recorded = recorded_hash(root, name)
-    if recorded is None or recorded != folder_hash(target, root / ".assay" / "hashes.json")[0]:
+    if recorded is None or recorded != folder_hash(target, state_folder(root) / HASHES)[0]:
         return False
     if has_empty_folder(raw):
         return False  # the digest covers only files, and a new empty folder may be a class without images
@@ -140,7 +141,7 @@ def _import(
         stack.enter_context(_restored(params_file))
         write_atomic(params_file, after)
         _record(root, name)
-        if recorded_hash(root, name) != folder_hash(target, root / ".assay" / "hashes.json")[0]:
+        if recorded_hash(root, name) != folder_hash(target, state_folder(root) / HASHES)[0]:
             raise WorkError(f"dvc.lock records another version of {name!r} than was packed, so everything was restored")
     return card, experiment
 
@@ -165,7 +166,7 @@ def _parsed(content: bytes, root: Path) -> dict[str, Any]:
     """The new `params.yaml` as data, as every command will read it."""
     from tempfile import TemporaryDirectory
 
-    with TemporaryDirectory(dir=root / ".assay") as folder:
+    with TemporaryDirectory(dir=state_folder(root)) as folder:
         path = Path(folder) / "params.yaml"
         path.write_bytes(content)
         return read_yaml(path)

@@ -25,6 +25,7 @@ from packaging.version import InvalidVersion, Version
 
 from assay.errors import AssayError
 from assay.installed import direct_requirements, extra_parts, installed_versions, module_found, read_constraints
+from assay.state import TRACKING_DATABASE, state_folder
 
 if TYPE_CHECKING:
     from assay.settings import Settings
@@ -89,13 +90,13 @@ def _all_findings(port: int) -> Iterator[Finding]:
     yield check_program(shutil.which("assay"), Path(sys.executable).parent)
     if project.ok or (root / "params.yaml").exists():
         yield _guarded("params.yaml", lambda: check_params(root / "params.yaml"))
-    state = settings.state if settings else root / ".assay"
+    state = settings.state if settings else state_folder(root)
     yield check_folder("state folder", state)
     if settings is not None and settings.storage:
         yield check_folder("run storage", settings.runs)
     yield check_shared_memory(*shared_memory())
     yield Finding("hardware", True, hardware())
-    tracking = settings.tracking if settings else f"sqlite:///{state / 'mlflow.db'}"
+    tracking = settings.tracking if settings else f"sqlite:///{state / TRACKING_DATABASE}"
     yield _guarded("tracking store", lambda: check_tracking(tracking))
     yield _guarded("services", lambda: check_services(state, port))
 
