@@ -322,8 +322,8 @@ def test_the_digest_stays_what_it_is() -> None:
 
 def test_reading_a_config_imports_nothing_heavy() -> None:
     program = (
-        "import sys; from pathlib import Path; import assay.config; "
-        f"assay.config.load_params(Path({str(PROJECT / 'params.yaml')!r})); "
+        "import sys; from pathlib import Path; import assay.config.params; "
+        f"assay.config.params.load_params(Path({str(PROJECT / 'params.yaml')!r})); "
         "print([m for m in ('torch', 'ray', 'mlflow', 'prefect', 'dvc', 'sklearn', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
