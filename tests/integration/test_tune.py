@@ -136,7 +136,7 @@ def test_what_befalls_a_trial_is_told_and_the_search_goes_on(searched: Searched)
     assert "in train_step" in told["traceback"]
     assert reasons["memory"] == "MemoryError: not enough of it"
     assert reasons["die"].startswith("its worker died 3 times; the last time: ")
-    assert reasons["mute"].startswith("it reports no val/effort; it reports ")
+    assert reasons["mute"].startswith("it does not report val/effort; it reports ")
     assert record["best"]["config"]["task.x"] == 0.5
     assert record["best"]["config"]["task.fate"] == "none"
 
@@ -276,20 +276,29 @@ def wait_for_ends(project: Project, child: subprocess.Popen[bytes], count: int) 
             {"scheduler": "hyperband", "objectives": {"val/score": "max", "val/effort": "min"}},
             "hyperband compares by one objective, not by 2: use asha",
         ),
-        ({"scheduler": "asha", "first_rung": 4}, "first_rung: 4 epochs leave nothing to stop of trainings of 4"),
+        (
+            {"scheduler": "asha", "first_rung": 4},
+            "first_rung: 4 epochs leave nothing to stop in trainings of 4: lower it, or raise train.epochs",
+        ),
         (
             {"scheduler": "asha", "first_rung": 0.3},
             "searches.s.first_rung: below 1, with reduction: 4, it is one of 0.25",
         ),
-        ({"scheduler": "asha", "objectives": {"cost/macs": "min"}}, "asha needs an objective of val/ that changes"),
+        (
+            {"scheduler": "asha", "objectives": {"cost/macs": "min"}},
+            "asha needs an objective of val/ that changes during training",
+        ),
         (
             {"algorithm": "pbt", "space": {"task.width": {"integer": [1, 9]}}},
             "task.width cannot change while pbt keeps",
         ),
-        ({"algorithm": "pbt", "interval": 4}, "interval: 4 epochs leave nothing to compare in trainings of 4"),
+        (
+            {"algorithm": "pbt", "interval": 4},
+            "interval: 4 epochs leave nothing to compare in trainings of 4: lower it",
+        ),
         ({"parallel": 0}, "searches.s.parallel"),
         ({"set": {"train.workers": 2}, "parallel": 2}, "use 1 at a time"),
-        ({"space": {"train.workers": {"integer": [0, 1]}}}, "train.workers is no matter of a search"),
+        ({"space": {"train.workers": {"integer": [0, 1]}}}, "train.workers cannot be searched: leave it out"),
         (
             {"space": {"task.tuning": {"uniform": [0, 1], "when": {"task.kind": "tuned"}}}},
             "task.tuning.when.task.kind: unknown searched key 'task.kind'",

@@ -16,7 +16,7 @@ from assay.files import sync
 from assay.log import Log
 from assay.settings import Settings
 from assay.storage.dataset_cache import Place, amount
-from assay.storage.dvc_remote import Damaged, Remote, check_version, open_remote
+from assay.storage.dvc_remote import DamagedListing, Remote, check_version, open_remote
 
 BLOCK = 4 * 2**20
 SAY_SECONDS = 2.0
@@ -143,7 +143,7 @@ def _listing(remote: Remote, name: str, version: str) -> dict[str, str] | None:
     """The files of a version with their md5, None where it was never pushed. Raises `WorkError` where it is damaged."""
     try:
         return remote.listing(version)
-    except Damaged as error:
+    except DamagedListing as error:
         raise WorkError(f"dataset {name!r}: {error}: {_mend_remote(remote, name, version)}") from None
 
 

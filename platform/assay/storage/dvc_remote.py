@@ -29,7 +29,7 @@ _IN_ADDRESS = re.compile(r"(://)[^\s/@]*@")
 _QUERY = re.compile(r"(?<=\S)\?\S+")
 
 
-class Damaged(WorkError):
+class DamagedListing(WorkError):
     """What lies in the remote is not what was pushed."""
 
 
@@ -80,7 +80,7 @@ class Remote:
         """The files of a version with their md5; None where it was never pushed.
 
         Raises:
-            Damaged: the listing is not what its name says.
+            DamagedListing: the listing is not what its name says.
         """
         if self.size(version) is None:
             return None
@@ -91,7 +91,7 @@ class Remote:
 
         content = self.tried(read)
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != version.removesuffix(".dir"):
-            raise Damaged(f"the DVC remote {self.name!r} has a damaged listing")
+            raise DamagedListing(f"the DVC remote {self.name!r} has a damaged listing")
         return parse_listing(content, version)
 
     def tried(self, work: Callable[[], Result]) -> Result:
@@ -180,15 +180,15 @@ def _no_remote(name: str, url_here: str | None) -> str:
 
 
 def parse_listing(content: bytes, version: str) -> dict[str, str]:
-    """DVC's listing of a folder: md5 by relative path. Raises `Damaged` where it is none, or leads elsewhere."""
+    """DVC's listing of a folder: md5 by relative path. Raises `DamagedListing` where it is none, or leads elsewhere."""
     try:
         files = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise Damaged(f"{version} is not a listing of DVC") from None
+        raise DamagedListing(f"{version} is not a listing of DVC") from None
     for path, md5 in files.items():
         parts = PurePosixPath(path).parts
         if not parts or path.startswith("/") or ".." in parts or "\0" in path or not _MD5.fullmatch(md5):
-            raise Damaged(f"the listing {version} names {path!r} ({md5}), which is no file of a dataset")
+            raise DamagedListing(f"the listing {version} names {path!r} ({md5}), which is no file of a dataset")
     return files
 
 

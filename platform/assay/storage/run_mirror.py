@@ -17,11 +17,11 @@ from assay.errors import AssayError, Unavailable
 from assay.log import Log
 from assay.storage.object_store import Entry, ObjectStore
 from assay.train.checkpoint import KEPT, MANIFEST
-from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, PICTURES, SPOOL, STEPS, STOP, TOLD
+from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, PICTURES, SPOOL, STEPS, STOP
 
 SECONDS = 2.0
 """Between two looks at the store."""
-SMALL = (STEPS, TOLD, OUTCOME)
+SMALL = (STEPS, LOG, OUTCOME)
 PIECES = "spool"
 
 
@@ -111,7 +111,7 @@ class Sender(Mirror):
         """Take over what earlier attempts have left: the newest checkpoints and the metrics."""
         pull_checkpoints(self.store, self.folder)
         pull_metrics(self.store, self.folder)
-        (self.folder / TOLD).write_bytes(self.store.get(TOLD) or b"")
+        (self.folder / LOG).write_bytes(self.store.get(LOG) or b"")
         spool = self.folder / SPOOL
         self.sent = spool.stat().st_size if spool.exists() else 0
 

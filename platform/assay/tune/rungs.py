@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assay.config.search import SearchConfig
-from assay.tune.algorithms import Scores
-from assay.tune.fronts import order
+from assay.fronts import Scores, order
 
 if TYPE_CHECKING:
     import optuna

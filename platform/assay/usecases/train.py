@@ -26,7 +26,7 @@ from assay.train.folder import CHECKPOINTS, PICTURES
 from assay.usecases.helpers import outputs
 from assay.usecases.helpers.places import opened, project_for_nodes, require_cluster, require_repository
 from assay.usecases.helpers.progress import Progress
-from assay.workers.job import Job
+from assay.workers.assignment import Assignment
 from assay.workers.launch import launch
 from assay.workers.plan import Plan, check_fit, plan
 from assay.workers.ray_session import available_slots, cluster_joined
@@ -87,14 +87,16 @@ def train(request: Request, settings: Settings, progress: Progress) -> dict[str,
             if held.finished:  # by another process, while this one planned
                 record = _record_of(held.run_id, tracker)
             else:
-                job = _job(held, local, dataset, chosen, settings)
-                record = _execute(job, chosen, held, config, dataset, settings, tracker, progress)
+                assignment = _assignment(held, local, dataset, chosen, settings)
+                record = _execute(assignment, chosen, held, config, dataset, settings, tracker, progress)
             return written(request, record, settings, tracker)
 
 
-def _job(held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, settings: Settings) -> Job:
+def _assignment(
+    held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, settings: Settings
+) -> Assignment:
     """The run as plain data, for workers here or on other nodes."""
-    return Job(
+    return Assignment(
         held.run_id,
         resolved(config),
         str(dataset.folder),
@@ -178,7 +180,7 @@ def requested_config(request: Request, settings: Settings, tracker: Tracker) -> 
 
 
 def _execute(
-    job: Job,
+    assignment: Assignment,
     chosen: Plan,
     held: Claim,
     config: ExperimentConfig,
@@ -193,7 +195,7 @@ def _execute(
     with status_as_earned(held.run_id, tracker):
         with progress.showing(held.folder):
             try:
-                outcome = launch(job, chosen, settings, progress.tick, progress.log)
+                outcome = launch(assignment, chosen, settings, progress.tick, progress.log)
             finally:
                 recorder.close()
                 _keep_pictures(held, tracker)
@@ -205,8 +207,8 @@ def _execute(
         _keep(held, record, tracker)
     tracker.set_status(held.run_id, "FINISHED")
     shutil.rmtree(held.folder / CHECKPOINTS)
-    if job.store:
-        ObjectStore(job.store).clear()  # all of it is in the tracking store now
+    if assignment.store:
+        ObjectStore(assignment.store).clear()  # all of it is in the tracking store now
     return record
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from assay.errors import InputError, Unavailable, WorkError
 from assay.storage.dataset_fetch import missing_in_remote
-from assay.storage.dvc_remote import Damaged, parse_listing
+from assay.storage.dvc_remote import DamagedListing, parse_listing
 from tests.support.node import FILES, Node, Web, content, md5
 
 
@@ -65,7 +65,7 @@ entries = st.fixed_dictionaries(
 def test_a_listing_leads_nowhere_else(data: bytes) -> None:
     try:
         files = parse_listing(data, "v")
-    except Damaged:
+    except DamagedListing:
         return
     for path, found in files.items():
         target = Path("/cache/v", path)
@@ -77,7 +77,7 @@ def test_a_listing_leads_nowhere_else(data: bytes) -> None:
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/x", "", ".", "a\0"])
 def test_a_listing_that_leads_elsewhere_is_damaged(path: str) -> None:
     listing = json.dumps([{"md5": md5(b""), "relpath": "a"}, {"md5": md5(b""), "relpath": path}])
-    with pytest.raises(Damaged, match="which is no file of a dataset"):
+    with pytest.raises(DamagedListing, match="which is no file of a dataset"):
         parse_listing(listing.encode(), "v")
 
 

@@ -11,10 +11,10 @@ from collections import deque
 
 import numpy as np
 
+from assay.fronts import Scores, order
 from assay.train.randomness import key
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.coding import Coding, Rows, names
-from assay.tune.fronts import order
 from assay.tune.space import Values
 
 TOURNAMENT = 0.25  # of the population: its 25 of 100

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from assay.errors import InputError
+from assay.fronts import Scores
 from assay.train.randomness import key
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.space import MOST_COUNTED, Values
 
 

@@ -17,8 +17,9 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 from threadpoolctl import ThreadpoolController
 
+from assay.fronts import Scores
 from assay.train.randomness import key
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.algorithms.surrogate import Numbers, Surrogate
 from assay.tune.coding import Coding, Rows, names
 from assay.tune.space import Values

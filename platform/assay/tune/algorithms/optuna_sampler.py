@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.fronts import Scores
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.space import Parameter, Values, identity
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from assay.fronts import Scores
 from assay.train.randomness import key
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.coding import Coding
 from assay.tune.space import Parameter, Values
 

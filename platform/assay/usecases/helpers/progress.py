@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.log import Log
-from assay.train.folder import SPOOL, STEPS, TOLD
+from assay.train.folder import LOG, SPOOL, STEPS
 from assay.train.spool import read
 
 PLAIN_SECONDS = 2.0
@@ -34,7 +34,7 @@ class Progress:
         """Follow the run in `folder` whenever `tick` is called in this block."""
         self.folder = folder
         self.spool_offset = _size(folder / SPOOL)
-        self.told_offset = _size(folder / TOLD)
+        self.told_offset = _size(folder / LOG)
         self.step = self.first_step = -1
         self.latest: dict[str, float] = {}
         self.began = self.printed = time.monotonic()
@@ -82,7 +82,7 @@ class Progress:
         return "  ".join(f"{name} {value:.4f}" for name, value in shown[:4])
 
     def _tell(self) -> None:
-        path = self.folder / TOLD
+        path = self.folder / LOG
         if not path.exists():
             return
         with path.open("rb") as file:
