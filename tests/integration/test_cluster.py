@@ -102,7 +102,7 @@ def wait_for_checkpoint(site: ClusterSite, submitted: subprocess.Popen[str]) -> 
         ({"ASSAY_TRACKING_URI": ""}, "ASSAY_TRACKING_URI: the SQLite file"),
         ({"ASSAY_ARTIFACT_URI": ""}, "ASSAY_ARTIFACT_URI is not set"),
         ({"ASSAY_STORAGE": ""}, "ASSAY_STORAGE is not set"),
-        ({"ASSAY_STORAGE": "s3://nowhere/x"}, "no bucket 'nowhere'"),
+        ({"ASSAY_STORAGE": "s3://nowhere/x"}, "bucket 'nowhere' does not exist"),
         ({"ASSAY_STORAGE": "{private}"}, "does not see this folder: use one that all nodes share"),
     ],
 )

@@ -263,7 +263,7 @@ def wait_for_ends(project: Project, child: subprocess.Popen[bytes], count: int) 
         ({"budget": {"trials": 0}}, "searches.s.budget.trials: input should be greater than or equal to 1, not 0"),
         ({"budget": {}}, "searches.s.budget: give trials, minutes or epochs, so that the search has an end"),
         ({"space": {}}, "searches.s: the space is empty: give `space` at least one key, or set networks: true"),
-        ({"networks": True}, "searches.s.networks: task 'tests.support.knobs' has no space of networks of its own"),
+        ({"networks": True}, "searches.s.networks: task 'tests.support.knobs' has no networks to search"),
         ({"space": {"task.z": {"uniform": [0, 1]}}}, "searches.s.space: task.z: unknown key 'task.z'"),
         ({"space": {"task.x": {"uniform": [0, 2]}}}, "searches.s.space: task.x: input should be less than or equal"),
         ({"space": {"task.x": {"uniform": [1, 0]}}}, "uniform: the low end 1 must be below the high end 0"),

@@ -66,10 +66,10 @@ def plan(config: TrainConfig, slots: Slots) -> Plan:
     use_gpu = config.device == "gpu" or (config.device == "auto" and slots.gpus >= ranks)
     kind, have = ("GPU", slots.gpus) if use_gpu else ("CPU core", slots.cpus)
     if ranks > have:
-        plural = "" if have == 1 else "s"
+        needed = f"{_counted(ranks, 'worker')} need{'s' if ranks == 1 else ''} {_counted(ranks, kind)}"
+        fix = f"use {f'--workers {have}' if have else 'train.device: cpu'}"
         raise InputError(
-            f"train.workers: {ranks} workers need {ranks} {kind}s, but there {'is' if have == 1 else 'are'} {have} "
-            f"{kind}{plural}: use {f'--workers {have}' if have else 'train.device: cpu'}"
+            f"train.workers: {needed}, but there {'is' if have == 1 else 'are'} {_counted(have, kind)}: {fix}"
         )
     if config.precision == "fp16" and not use_gpu:
         raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
@@ -77,6 +77,10 @@ def plan(config: TrainConfig, slots: Slots) -> Plan:
         raise InputError(f"train.precision: {slots.gpu_name} does not support bf16; use fp16 or fp32")
     device = slots.gpu_name or "gpu" if use_gpu else "cpu"
     return Plan(config.workers, device, max(1, slots.threads(ranks, use_gpu)), config.compile and can_compile())
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def can_compile() -> bool:

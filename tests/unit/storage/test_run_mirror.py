@@ -123,7 +123,7 @@ def test_a_failure_is_told_by_whoever_has_it(bucket: str, tmp_path: Path) -> Non
 
 
 def test_wrong_places_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="no bucket 'nowhere'"):
+    with pytest.raises(InputError, match="bucket 'nowhere' does not exist"):
         ObjectStore("s3://nowhere/x").list()
     with pytest.raises(InputError, match="must be a folder or s3://bucket/prefix"):
         ObjectStore("gs://b/x")
@@ -156,7 +156,7 @@ def test_marks_change_with_the_content_alone(bucket: str) -> None:
     assert store.exchange("a", b"2", "other") is None
     second = store.exchange("a", b"2", mark)
     assert second is not None
-    found = store.look("a")
+    found = store.get_marked("a")
     assert found is not None
     assert found[:2] == (b"2", second)
     assert 0 <= found[2] < 60
