@@ -1,4 +1,7 @@
-"""All use of Ray's private parts, for which the pinned version has no public setting or call."""
+"""All use of Ray's private parts, for which the pinned version has no public setting or call.
+
+The trainer, a subclass of Ray's that needs Ray on import, stands apart in `ray_trainer.py`.
+"""
 
 from __future__ import annotations
 
