@@ -49,8 +49,8 @@ def test_all_mistyped_keys_at_once(project: Project) -> None:
         ("name: classification", "name: clasification", "unknown task 'clasification'; did you mean 'classification'?"),
         ("data: digits", "data: digit", "unknown dataset 'digit'; did you mean 'digits'?"),
         ("kind: digits", "kind: digitz", "unknown kind of source 'digitz'"),
-        ("workers: 2", "workers: 3", "batch_size 64 does not divide by workers 3"),
-        ("epochs: 20", "epochs: [", "not readable as YAML"),
+        ("workers: 2", "workers: 3", "batch_size 64 is not divisible by workers 3"),
+        ("epochs: 20", "epochs: [", "not valid YAML"),
     ],
 )
 def test_wrong_values_in_the_parameters(project: Project, old: str, new: str, says: str) -> None:

@@ -102,8 +102,8 @@ def wait_for_checkpoint(site: ClusterSite, submitted: subprocess.Popen[str]) -> 
         ({"ASSAY_TRACKING_URI": ""}, "ASSAY_TRACKING_URI: the SQLite file"),
         ({"ASSAY_ARTIFACT_URI": ""}, "ASSAY_ARTIFACT_URI is not set"),
         ({"ASSAY_STORAGE": ""}, "ASSAY_STORAGE is not set"),
-        ({"ASSAY_STORAGE": "s3://nowhere/x"}, "no bucket 'nowhere'"),
-        ({"ASSAY_STORAGE": "{private}"}, "does not see this folder: name one that all nodes share"),
+        ({"ASSAY_STORAGE": "s3://nowhere/x"}, "bucket 'nowhere' does not exist"),
+        ({"ASSAY_STORAGE": "{private}"}, "does not see this folder: use one that all nodes share"),
     ],
 )
 def test_places_that_one_node_alone_can_reach_are_refused(site: ClusterSite, places: dict[str, str], said: str) -> None:
@@ -118,7 +118,7 @@ def test_places_that_one_node_alone_can_reach_are_refused(site: ClusterSite, pla
 
 def test_more_workers_than_cores_are_refused_with_the_number_there_is(site: ClusterSite) -> None:
     _, said = site.submit("train", "digits", "--workers", "8", code=2)
-    assert "8 workers need 8 CPU cores, and there are 2 CPU cores" in said
+    assert "8 workers need 8 CPU cores, but there are 2 CPU cores" in said
 
 
 def test_a_job_waits_for_a_node_where_told_to(site: ClusterSite) -> None:

@@ -136,7 +136,7 @@ def test_what_befalls_a_trial_is_told_and_the_search_goes_on(searched: Searched)
     assert "in train_step" in told["traceback"]
     assert reasons["memory"] == "MemoryError: not enough of it"
     assert reasons["die"].startswith("its worker died 3 times; the last time: ")
-    assert reasons["mute"].startswith("it reports no val/effort; it reports ")
+    assert reasons["mute"].startswith("it does not report val/effort; it reports ")
     assert record["best"]["config"]["task.x"] == 0.5
     assert record["best"]["config"]["task.fate"] == "none"
 
@@ -263,7 +263,7 @@ def wait_for_ends(project: Project, child: subprocess.Popen[bytes], count: int) 
         ({"budget": {"trials": 0}}, "searches.s.budget.trials: input should be greater than or equal to 1, not 0"),
         ({"budget": {}}, "searches.s.budget: give trials, minutes or epochs, so that the search has an end"),
         ({"space": {}}, "searches.s: the space is empty: give `space` at least one key, or set networks: true"),
-        ({"networks": True}, "searches.s.networks: task 'tests.support.knobs' has no space of networks of its own"),
+        ({"networks": True}, "searches.s.networks: task 'tests.support.knobs' has no networks to search"),
         ({"space": {"task.z": {"uniform": [0, 1]}}}, "searches.s.space: task.z: unknown key 'task.z'"),
         ({"space": {"task.x": {"uniform": [0, 2]}}}, "searches.s.space: task.x: input should be less than or equal"),
         ({"space": {"task.x": {"uniform": [1, 0]}}}, "uniform: the low end 1 must be below the high end 0"),
@@ -276,20 +276,29 @@ def wait_for_ends(project: Project, child: subprocess.Popen[bytes], count: int) 
             {"scheduler": "hyperband", "objectives": {"val/score": "max", "val/effort": "min"}},
             "hyperband compares by one objective, not by 2: use asha",
         ),
-        ({"scheduler": "asha", "first_rung": 4}, "first_rung: 4 epochs leave nothing to stop of trainings of 4"),
+        (
+            {"scheduler": "asha", "first_rung": 4},
+            "first_rung: 4 epochs leave nothing to stop in trainings of 4: lower it, or raise train.epochs",
+        ),
         (
             {"scheduler": "asha", "first_rung": 0.3},
             "searches.s.first_rung: below 1, with reduction: 4, it is one of 0.25",
         ),
-        ({"scheduler": "asha", "objectives": {"cost/macs": "min"}}, "asha needs an objective of val/ that changes"),
+        (
+            {"scheduler": "asha", "objectives": {"cost/macs": "min"}},
+            "asha needs an objective of val/ that changes during training",
+        ),
         (
             {"algorithm": "pbt", "space": {"task.width": {"integer": [1, 9]}}},
             "task.width cannot change while pbt keeps",
         ),
-        ({"algorithm": "pbt", "interval": 4}, "interval: 4 epochs leave nothing to compare in trainings of 4"),
+        (
+            {"algorithm": "pbt", "interval": 4},
+            "interval: 4 epochs leave nothing to compare in trainings of 4: lower it",
+        ),
         ({"parallel": 0}, "searches.s.parallel"),
         ({"set": {"train.workers": 2}, "parallel": 2}, "use 1 at a time"),
-        ({"space": {"train.workers": {"integer": [0, 1]}}}, "train.workers is no matter of a search"),
+        ({"space": {"train.workers": {"integer": [0, 1]}}}, "train.workers cannot be searched: leave it out"),
         (
             {"space": {"task.tuning": {"uniform": [0, 1], "when": {"task.kind": "tuned"}}}},
             "task.tuning.when.task.kind: unknown searched key 'task.kind'",

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from assay.config.plugin import TaskConfig, load_config
 from assay.config.schema import Frozen, MetricName, Name, resolved, typed, validate
 from assay.errors import InputError, known
-
-if TYPE_CHECKING:
-    pass
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -31,29 +28,29 @@ class OptimizerConfig(Frozen):
 
 
 class TrainConfig(Frozen):
-    """How long, how wide and how precisely to train. `batch_size` counts the samples of all workers together."""
+    """How long, on how many workers and how precisely to train. `batch_size` counts the samples of all workers."""
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(64, ge=1)
-    workers: int = Field(1, ge=0, description="0 trains in this process, without Ray")
+    workers: int = Field(1, ge=0, description="0: train in this process, without Ray")
     device: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    accumulate: int = Field(1, ge=1, description="batches a step")
-    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    compile: bool = Field(False, description="torch.compile, where this machine can")
-    checkpoint_seconds: float = Field(10.0, ge=0, description="the most work that a kill can cost")
+    accumulate: int = Field(1, ge=1, description="batches per step")
+    clip: float | None = Field(None, gt=0, description="maximum norm of the gradient")
+    compile: bool = Field(False, description="use torch.compile if this machine can")
+    checkpoint_seconds: float = Field(10.0, ge=0, description="the most training time that a kill can cost")
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainConfig:
         if self.workers > 1 and self.batch_size % self.workers:
             down = self.batch_size // self.workers * self.workers
             near = down or self.workers
-            raise ValueError(f"batch_size {self.batch_size} does not divide by workers {self.workers}; try {near}")
+            raise ValueError(f"batch_size {self.batch_size} is not divisible by workers {self.workers}; try {near}")
         return self
 
 
 class GateConfig(Frozen):
-    """What a model must show before it may be champion. `tolerance` is how far below the champion it may lie."""
+    """What a model must reach to become champion. `tolerance`: how far it may lie below the champion."""
 
     min: dict[MetricName, float] = {}
     max: dict[MetricName, float] = {}
@@ -93,15 +90,15 @@ def override(config: ExperimentConfig, assignments: list[str]) -> ExperimentConf
         try:
             values.append((key, YAML(typ="safe").load(text)))
         except (YAMLError, ValueError):
-            raise InputError(f"--set {assignment}: the value is not readable as YAML") from None
+            raise InputError(f"--set {assignment}: the value is not valid YAML") from None
     return replaced(config, values, "--set")
 
 
 def replaced(config: ExperimentConfig, values: Iterable[tuple[str, Any]], origin: str) -> ExperimentConfig:
-    """The config with the values of dotted keys replaced; a number is a place in a list, counted from 0.
+    """The config with the values of dotted keys replaced; a number is an index in a list, from 0.
 
     Raises:
-        InputError: a key that does not exist, or a value that does not fit.
+        InputError: a key does not exist, or a value does not fit.
     """
     data = resolved(config)
     for key, value in values:
@@ -119,7 +116,7 @@ def replaced(config: ExperimentConfig, values: Iterable[tuple[str, Any]], origin
 
 
 def value_at(config: ExperimentConfig, key: str) -> Any:
-    """The value of a dotted key, as plain data; None where there is none."""
+    """The value of a dotted key, as plain data; None if it is missing."""
     node: Any = resolved(config)
     for part in key.split("."):
         node = _inside(node, part)
@@ -133,7 +130,7 @@ def _inside(node: Any, part: str) -> Any:
 
 
 def located(config: ExperimentConfig, root: Path) -> ExperimentConfig:
-    """The config with the files that its task names as absolute paths: relative ones are below `root`, the project."""
+    """The config with absolute paths for the files of its task; relative ones are below `root`, the project."""
     data = resolved(config)
     names = {name: str(root / name) for name in config.task.files}
     data["task"] = _mapped(data["task"], lambda text: names.get(text, text))
@@ -141,7 +138,7 @@ def located(config: ExperimentConfig, root: Path) -> ExperimentConfig:
 
 
 def moved(data: Mapping[str, Any], root: str, here: str) -> Mapping[str, Any]:
-    """Plain data whose files below `root`, a project on another machine, are called as they are below `here`."""
+    """Plain data in which files below `root`, a project on another machine, are renamed to those below `here`."""
     below = f"{root}/"
     plain: Mapping[str, Any] = _mapped(
         data, lambda text: f"{here}/{text.removeprefix(below)}" if text.startswith(below) else text

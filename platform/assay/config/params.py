@@ -1,4 +1,4 @@
-"""All of `params.yaml` in its typed form: what to run. Free of torch."""
+"""All of `params.yaml` in its typed form. Free of torch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Params(Frozen):
     datasets: dict[Name, DatasetConfig] = {}
     experiments: dict[Name, ExperimentConfig] = {}
     presets: dict[Name, dict[Name, dict[str, Any]]] = Field(
-        {}, description="other settings of an experiment by name: dotted keys and their values"
+        {}, description="named variants of an experiment: dotted keys and their values"
     )
     searches: dict[Name, SearchConfig] = {}
     schedules: dict[Name, ScheduleConfig] = {}
 
     @model_validator(mode="after")
-    def _data_exist(self) -> Params:
+    def _names_exist(self) -> Params:
         missing = [
             (f"experiments.{name}.data", known("dataset", e.data, list(self.datasets)))
             for name, e in self.experiments.items()
@@ -47,14 +47,14 @@ class Params(Frozen):
         missing += [
             (f"schedules.{name}.{TARGETS[s.flow]}", line)
             for name, s in self.schedules.items()
-            if (line := self._lost(s)) is not None
+            if (line := self._missing_target(s)) is not None
         ]
         if missing:
             raise NestedError(missing)
         return self
 
-    def _lost(self, schedule: ScheduleConfig) -> str | None:
-        """One line where what a schedule is about does not exist."""
+    def _missing_target(self, schedule: ScheduleConfig) -> str | None:
+        """One line if the target of a schedule does not exist."""
         kind = "search" if schedule.search is not None else "experiment"
         names = list(self.searches if schedule.search is not None else self.experiments)
         return None if schedule.target in names else known(kind, schedule.target, names)
@@ -93,7 +93,7 @@ def load_params(path: Path) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
-        InputError: the file is missing, is no YAML, or does not fit; one line for each thing that is wrong.
+        InputError: the file is missing, is not valid YAML, or does not fit; one line for each error.
     """
     return parse_params(read_yaml(path), path.name)
 
@@ -106,8 +106,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run this inside an Assay project") from None
-    except (YAMLError, ValueError) as error:  # ValueError: bytes that are no text, a date that does not exist
-        raise InputError(f"{path.name}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
+        raise InputError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -1,7 +1,7 @@
-"""Adding blocks to `params.yaml` without disturbing a byte of what its owner wrote.
+"""Adds blocks to `params.yaml` without changing a byte of what its owner wrote.
 
-The file is never dumped again: positions come from the YAML nodes, text is put in there, and the result is parsed
-to prove that it means what was intended and nothing else. Where that fails, the file stays as it is.
+The file is never dumped: positions come from the YAML nodes, text is inserted there, and the result is parsed to prove
+that it means what was intended and nothing else. If that fails, the file stays unchanged.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from assay.errors import InputError
 
 
 class Block(NamedTuple):
-    """A mapping to add: `data` is what it means; `notes` are comments to put behind some of its keys."""
+    """A mapping to add: `data` is its content; `notes` are comments to write after some of its keys."""
 
     data: Mapping[str, Any]
     notes: Mapping[str, str] = {}
 
 
 def add_block(text: str, section: str, name: str, block: Block) -> str:
-    """The text of `params.yaml` with `section.name` added behind what the section has; the section may be missing.
+    """The text of `params.yaml` with `section.name` added at the end of the section, which may be missing.
 
     Raises:
-        InputError: the name is taken, or the file has a form in which a block cannot be added safely.
+        InputError: the name is taken, or a block cannot be added safely to the file as it is written.
     """
     old = _load(text)
     there = old.get(section) or {}
     if not isinstance(there, dict):
         raise InputError(f"params.yaml: {section}: must be a mapping of names to blocks")
     if name in there:
-        raise InputError(f"params.yaml: {section}.{name} exists already")
+        raise InputError(f"params.yaml: {section}.{name} already exists")
     wanted = {**copy.deepcopy(old), section: {**there, name: dict(block.data)}}
     new = _insert(text, section, name, block)
     if new is None or not _means(new, wanted):
@@ -46,7 +46,7 @@ def set_values(text: str, path: tuple[str, ...], values: Mapping[str, str]) -> s
     """The text with the existing strings `path.<key>` replaced; comments and everything else stay.
 
     Raises:
-        InputError: there is no such mapping or key, or it is written in a form that cannot be changed safely.
+        InputError: the mapping or key is missing, or cannot be changed safely as it is written.
     """
     wanted = copy.deepcopy(_load(text))
     node: Any = _compose(text)
@@ -71,7 +71,7 @@ def set_values(text: str, path: tuple[str, ...], values: Mapping[str, str]) -> s
 
 
 def _insert(text: str, section: str, name: str, block: Block) -> str | None:
-    """The new text, None where the form of the file is beyond us."""
+    """The new text; None if the form of the file is not supported."""
     newline = "\r\n" if "\r\n" in text else "\n"
     root = _compose(text)
     if root is not None and (not _is_mapping(root) or root.flow_style):
@@ -92,7 +92,7 @@ def _insert(text: str, section: str, name: str, block: Block) -> str | None:
     lines = _lines(name, block, margin + 2, 2)
     if _is_mapping(node) and text[start + 1 : end - 1].strip():
         return _into_flow(text, node, name, block)
-    if start == end:  # nothing at all behind the colon
+    if start == end:  # nothing after the colon
         return _put_lines(text, key.end_mark.index, lines, margin, newline)
     if _is_mapping(node) or node.tag.endswith(":null"):
         before = text[:start].rstrip(" ") if not text[end:].lstrip(" ").startswith("#") else text[:start]
@@ -134,7 +134,7 @@ def _into_flow(text: str, node: Any, name: str, block: Block) -> str:
 
 
 def _last_index(node: Any) -> int:
-    """The position behind the last character of a node, without the comments and blanks that YAML counts to it."""
+    """The position after the last character of a node, without the comments and blanks that YAML adds to it."""
     while _is_mapping(node) and node.value and not node.flow_style:
         key, value = node.value[-1]
         node = value if value.end_mark.index > value.start_mark.index else key
@@ -145,7 +145,7 @@ def _last_index(node: Any) -> int:
 
 
 def _lines(name: str, block: Block, indent: int, step: int) -> list[str]:
-    """The block as lines: its keys one a line, deeper values in flow style, as the shipped file has it."""
+    """The block as lines: one key per line, deeper values in flow style, like the shipped file."""
     pad, inner = " " * indent, " " * (indent + step)
     lines = [f"{pad}{scalar(name)}:"]
     for key, value in block.data.items():
@@ -164,7 +164,7 @@ def flow(value: Any) -> str:
 
 
 def scalar(value: Any) -> str:
-    """A scalar that reads back as itself, also inside a flow mapping; plain where that is possible."""
+    """A scalar that reads back as itself, also inside a flow mapping; without quotes if possible."""
     if isinstance(value, float):
         short = f"{value:.1e}"
         return short.replace("e-0", "e-") if 0 < abs(value) < 0.01 and float(short) == value else repr(value)
@@ -175,7 +175,7 @@ def scalar(value: Any) -> str:
 
     try:
         plain = re.fullmatch(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*", value) and YAML(typ="safe").load(value) == value
-    except YAMLError:
+    except (YAMLError, ValueError):  # ValueError: such as ._, which ruamel takes for a number
         plain = False
     return value if plain else json.dumps(value, ensure_ascii=False)
 
@@ -186,8 +186,8 @@ def _load(text: str) -> dict[str, Any]:
 
     try:
         data = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise InputError(f"params.yaml: not readable as YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, ValueError) as error:
+        raise InputError(f"params.yaml: not valid YAML: {' '.join(str(error).split())}") from None
     if data is not None and not isinstance(data, dict):
         raise InputError("params.yaml: must be a mapping")
     return data or {}
@@ -211,7 +211,7 @@ def _is_mapping(node: Any) -> bool:
 
 
 def _child(node: Any, key: str) -> Any:
-    """The value node of a key, None where the node is no mapping or has no such key."""
+    """The value node of a key; None if the node is not a mapping or lacks the key."""
     if node is None or not _is_mapping(node):
         return None
     return next((value for name, value in node.value if name.value == key), None)

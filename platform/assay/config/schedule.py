@@ -14,28 +14,28 @@ from assay.errors import known
 
 FLOWS = ("train-and-promote", "retrain", "nightly-search", "promote")
 TARGETS = {"train-and-promote": "experiment", "retrain": "experiment", "nightly-search": "search", "promote": "model"}
-"""The key that says what a flow is about."""
+"""The key that names the target of a flow."""
 ONLY = {"minutes": "nightly-search", "approval": "promote"}
-"""Keys that one flow alone understands."""
+"""Keys that only one flow has."""
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 INTERVAL = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour|day|week)s?")
 DOUBTFUL = re.compile(r"(^|,)((\w+)-\3(/|,|$)|\w+/)")
-"""What programs read differently: a range from a value to itself (0-0), a step from a single value (5/15)."""
+"""Not read alike by all programs: a range from a value to itself (0-0), a step from a single value (5/15)."""
 FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
 
 
 class ScheduleConfig(Frozen):
-    """One block of `schedules:`: a flow, what it is about, and either a cron line or an interval."""
+    """One block of `schedules:`: a flow, its target, and either a cron line or an interval."""
 
     flow: Literal["train-and-promote", "retrain", "nightly-search", "promote"]
-    experiment: Name | None = Field(None, description="of train-and-promote and retrain")
-    search: Name | None = Field(None, description="of nightly-search")
-    model: Name | None = Field(None, description="of promote: a model has the name of its experiment")
-    minutes: float | None = Field(None, gt=0, description="of nightly-search: the most that it works each time")
-    approval: bool = Field(False, description="of promote: wait for a person's word")
+    experiment: Name | None = Field(None, description="for train-and-promote and retrain")
+    search: Name | None = Field(None, description="for nightly-search")
+    model: Name | None = Field(None, description="for promote: a model has the name of its experiment")
+    minutes: float | None = Field(None, gt=0, description="for nightly-search: maximum working time of each run")
+    approval: bool = Field(False, description="for promote: wait until a person approves")
     cron: str | None = Field(None, description="minute, hour, day of the month, month, day of the week")
-    interval: str | None = Field(None, description="such as `15 minutes`")
-    timezone: str = Field("UTC", description="in which the cron line is meant, such as Europe/Berlin")
+    interval: str | None = Field(None, description="such as 15 minutes")
+    timezone: str = Field("UTC", description="of the cron line, such as Europe/Berlin")
 
     @field_validator("flow", mode="before")
     @classmethod
@@ -76,10 +76,10 @@ class ScheduleConfig(Frozen):
         wanted = TARGETS[self.flow]
         for key in dict.fromkeys(TARGETS.values()):
             if (getattr(self, key) is not None) != (key == wanted):
-                raise ValueError(f"{self.flow} needs {wanted}" if key == wanted else f"{self.flow} knows no {key}")
+                raise ValueError(f"{self.flow} needs {wanted}" if key == wanted else f"{self.flow} takes no {key}")
         for key, flow in ONLY.items():
             if self.flow != flow and key in self.model_fields_set:
-                raise ValueError(f"{self.flow} knows no {key}")
+                raise ValueError(f"{self.flow} takes no {key}")
         return self
 
     @property
@@ -89,7 +89,7 @@ class ScheduleConfig(Frozen):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the flow is called with."""
+        """The arguments of the flow."""
         given: dict[str, Any] = {TARGETS[self.flow]: self.target}
         if self.minutes is not None:
             given["minutes"] = self.minutes
@@ -108,7 +108,7 @@ class ScheduleConfig(Frozen):
 
 
 def check_cron(line: str) -> None:
-    """Refuse a cron line with the field that is wrong; what passes, Prefect takes and means the same by."""
+    """Refuse a cron line, naming the wrong field. A line that passes means the same to Prefect."""
     parts = line.split()
     if len(parts) != len(FIELDS):
         raise ValueError(f"a cron line has five fields ({', '.join(FIELDS)}), not {len(parts)}: {line!r}")
@@ -123,13 +123,13 @@ def check_cron(line: str) -> None:
                 raise CronSimError
             CronSim(" ".join(probe), datetime.now(ZoneInfo("UTC")))
         except CronSimError:
-            raise ValueError(f"cron: the {field} field {part!r} cannot be read, in {line!r}") from None
+            raise ValueError(f"cron: cannot read {part!r} as {field}, in {line!r}") from None
     if "*" not in (parts[2], parts[4]) and "*/" in parts[2] + parts[4]:
-        raise ValueError(f"cron: a step (*/) in one of the two fields of days does not go with the other, in {line!r}")
+        raise ValueError(f"cron: a step (*/) in one field of days cannot be combined with the other, in {line!r}")
     try:
         next(CronSim(line, datetime.now(ZoneInfo("UTC"))))
     except (CronSimError, StopIteration):
-        raise ValueError(f"cron: no day fits {line!r}") from None
+        raise ValueError(f"cron: no day matches {line!r}") from None
 
 
 def _named(part: str) -> str:

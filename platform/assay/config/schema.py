@@ -1,6 +1,6 @@
 """The machinery of every config: frozen models, closed to unknown keys, whose errors name their path. Free of torch.
 
-All that is wrong is told at once, a line each: the path, what is wrong and what is allowed.
+All errors are reported at once, one per line: the path, what is wrong and what is allowed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Frozen(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         annotation = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
             raise ValueError(f"must be a number, not {str(value).lower()}")
@@ -35,7 +35,7 @@ class Frozen(BaseModel):
 
 
 class NestedError(ValueError):
-    """The errors of a block that another model checked; `lines` hold (path inside the block, what is wrong)."""
+    """The errors of a block that another model checked; `lines`: (path inside the block, what is wrong)."""
 
     def __init__(self, lines: list[tuple[str, str]]):
         super().__init__("; ".join(f"{path}: {text}" for path, text in lines))
@@ -47,7 +47,7 @@ def typed(value: Any, key: str, load: Callable[[str], type[BaseModel]]) -> Any:
     if isinstance(value, BaseModel):
         return value
     if not isinstance(value, Mapping) or not isinstance(value.get(key), str):
-        raise ValueError(f"must be a mapping with the key {key!r}, a name")
+        raise ValueError(f"must be a mapping with the key {key!r} (a name)")
     try:
         model = load(value[key])
     except InputError as error:
@@ -59,7 +59,7 @@ def typed(value: Any, key: str, load: Callable[[str], type[BaseModel]]) -> Any:
 
 
 def resolved(config: BaseModel) -> dict[str, Any]:
-    """Plain data of a config, every default written out: what is recorded and hashed."""
+    """Plain data of a config with all defaults: what is recorded and hashed."""
     data: dict[str, Any] = config.model_dump(mode="json")
     return data
 
@@ -79,7 +79,7 @@ def validate(model: type[Model], data: Any, origin: str) -> Model:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
-    """(path, what is wrong and what is allowed) for each thing that is wrong, in the order of the models."""
+    """(path, what is wrong and what is allowed) for each error, in the order of the models."""
     lines: list[tuple[str, str]] = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"] if part != "[key]")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
-from assay.data.images import ImageFacts, inspect
 from assay.errors import InputError
+
+if TYPE_CHECKING:
+    from assay.data.images import ImageFacts
 
 
 class SourceChanged(InputError):
@@ -76,6 +79,8 @@ def held(
     name: str, labels: tuple[int, ...], content: bytes, boxes: tuple[Box, ...] = (), split: str | None = None
 ) -> Sample:
     """A sample of content that is small enough to stay in memory. Raises `images.Rejected` where it is unfit."""
+
+    from assay.data.images import inspect  # with numpy, which reading a config does not need
 
     return Sample(name, labels, sha256(content).hexdigest(), inspect(content), _Held(content), boxes, split)
 

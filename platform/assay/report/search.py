@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from assay import fronts
+
 NOT_USED = "n/a"
 """Stands where a parameter does not count in a trial, because its condition does not hold."""
 CURVE = 12  # evaluations of a trial that a terminal shows
@@ -76,20 +78,12 @@ class SearchStory:
         return sum(trial.status in statuses for trial in self.trials)
 
 
-def gains(metrics: Mapping[str, float], objectives: Mapping[str, str]) -> tuple[float, ...] | None:
-    """The objectives as numbers of which larger ones are better; None where one is missing or not finite."""
-    values = [metrics.get(metric, math.nan) for metric in objectives]
-    if not all(math.isfinite(value) for value in values):
-        return None
-    return tuple(v if way == "max" else -v for v, way in zip(values, objectives.values(), strict=True))
-
-
 def ranked(
     trials: Iterable[TrialRow], objectives: Mapping[str, str], statuses: Collection[str] = ("finished",)
 ) -> list[TrialRow]:
     """The trials of these statuses that have all objectives, best first; equal ones by number."""
-    scored = [(own, t) for t in trials if t.status in statuses and (own := gains(t.metrics, objectives)) is not None]
-    return [t for _, t in sorted(scored, key=lambda pair: ([-gain for gain in pair[0]], pair[1].number))]
+    rows, scores = _scored(trials, objectives, statuses)
+    return [rows[place] for place in fronts.ranking(scores)]
 
 
 def front(trials: Iterable[TrialRow], objectives: Mapping[str, str]) -> list[TrialRow]:
@@ -97,13 +91,17 @@ def front(trials: Iterable[TrialRow], objectives: Mapping[str, str]) -> list[Tri
 
     Of trials with equal objectives it keeps the one of the lowest number; of one objective, the best trial alone.
     """
-    kept: list[tuple[tuple[float, ...], TrialRow]] = []
-    for trial in ranked(trials, objectives):  # what dominates a trial comes before it
-        own = gains(trial.metrics, objectives)
-        assert own is not None
-        if not any(all(a >= b for a, b in zip(other, own, strict=True)) for other, _ in kept):
-            kept.append((own, trial))
-    return [trial for _, trial in kept]
+    rows, scores = _scored(trials, objectives, ("finished",))
+    return [rows[place] for place in fronts.front(scores)]
+
+
+def _scored(
+    trials: Iterable[TrialRow], objectives: Mapping[str, str], statuses: Collection[str]
+) -> tuple[list[TrialRow], list[fronts.Scores]]:
+    """The trials of these statuses that have all objectives, by number, and what `fronts` compares of them."""
+    rows = sorted((t for t in trials if t.status in statuses), key=lambda t: t.number)
+    scored = [(row, own) for row in rows if (own := fronts.gains(row.metrics, objectives)) is not None]
+    return [row for row, _ in scored], [own for _, own in scored]
 
 
 def winners(story: SearchStory) -> list[TrialRow]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from assay.fronts import gains
 from assay.report.pictures import _figure, _png
-from assay.report.search import NOT_USED, SearchStory, TrialRow, gains, ranked, text
+from assay.report.search import NOT_USED, SearchStory, TrialRow, ranked, text
 from assay.report.search_pictures import ACCENT, SHADES, bounds, wide
 
 PALE_BAR = "#a9c0d3"

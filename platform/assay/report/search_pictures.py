@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from assay.fronts import gains
 from assay.report.pictures import _figure, _png
-from assay.report.search import SearchStory, TrialRow, front, gains, ranked, short, text
+from assay.report.search import SearchStory, TrialRow, front, ranked, short, text
 
 SHADES = "YlGnBu"  # pale to dark: the better, the darker
 ACCENT = "#d1495b"

@@ -1,12 +1,11 @@
-"""Where a node of a cluster keeps dataset versions: one folder each, shared by all jobs, within a limit.
+"""The dataset versions on a node of a cluster: a folder for each, shared by all processes, within a limit.
 
-Beside a version's folder `<md5>.dir` lie, hidden:
-`.<md5>.dir.used`: a lock that all who use or fetch the version share until their process ends, and that whoever
-    removes it must have for itself; its time says when the version was last asked for. The kernel frees the locks of
-    the dead.
-`.<md5>.dir.fetch`: a lock of the one that fetches or mends the version.
+Next to a version's folder `<md5>.dir` there are hidden files:
+`.<md5>.dir.used`: a lock that all processes using or fetching the version share until they end, and that a process
+    needs exclusively to remove it; its time is that of the last use. The kernel frees the locks of dead processes.
+`.<md5>.dir.fetch`: the lock of the process that fetches or repairs the version.
 `.<md5>.dir.part`: what is being fetched; it takes its full size from the beginning.
-`.<md5>.dir.hashes.json`: by which a changed file is noticed without reading it.
+`.<md5>.dir.hashes.json`: shows changed files without reading them.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from assay.log import Log
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _used_here: dict[Path, BinaryIO] = {}
-"""The locks of what this process uses. Open as long as it lives, for it may open a version's files at any time."""
+"""The locks of the versions that this process uses. Kept open, as it may open their files at any time."""
 
 
 @dataclass
 class Place:
-    """A version's place in this node's cache. `size` is what all of its files take, as soon as that is known."""
+    """A version's place in this node's cache. `size`: of all its files in bytes, once it is known."""
 
     name: str
     version: str
@@ -53,24 +52,24 @@ class Place:
         return self.cache / f".{version or self.version}.{kind}"
 
     def found(self) -> tuple[str, dict[str, str]]:
-        """The hash of what is there now, and the md5 of each file."""
+        """The hash of the folder as it is now, and the md5 of each file."""
         return folder_hash(self.folder, self.hidden("hashes.json"))
 
     def use(self) -> None:
         """Keep the version from being removed until this process ends."""
         self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.cache.stat().st_uid not in (0, os.getuid()):  # who could put in what they like
-            raise InputError(f"ASSAY_DATA_CACHE: {self.cache} belongs to another user: set it to a folder of yours")
+        if self.cache.stat().st_uid not in (0, os.getuid()):  # who could put anything in it
+            raise InputError(f"ASSAY_DATA_CACHE: {self.cache} belongs to another user: set it to one of your folders")
         path = self.hidden("used")
         if path not in _used_here:
             file = path.open("ab")
-            _lock(file, fcntl.LOCK_SH)  # waits for who removes it just now
+            _lock(file, fcntl.LOCK_SH)  # waits if another process is removing it
             _used_here[path] = file
         os.utime(path)
 
     @contextmanager
     def fetching(self) -> Iterator[None]:
-        """Be the only one on this node that fetches or mends the version; nothing half is left of it."""
+        """Be the only process on this node that fetches or repairs the version; leave nothing incomplete."""
         with self.hidden("fetch").open("ab") as file:
             if not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 self.log(f"dataset {self.name}: another process on this node is fetching it")
@@ -81,7 +80,7 @@ class Place:
                 shutil.rmtree(self.part, ignore_errors=True)
 
     def reserve(self, sizes: Mapping[str, int]) -> None:
-        """Make room for the files that are missing and take it at once, so that fetches of other versions count it."""
+        """Make room for the missing files and take it at once, so that fetches of other versions count it."""
         with (self.cache / ".room").open("ab") as file:
             _lock(file, fcntl.LOCK_EX)
             shutil.rmtree(self.part, ignore_errors=True)  # of a fetch that was killed
@@ -95,7 +94,7 @@ class Place:
                         os.posix_fallocate(empty.fileno(), 0, size)
 
     def _make_room(self, needed: int) -> None:
-        """Remove the versions that were used least recently, and none in use, until the limit and the disk suffice."""
+        """Remove the least recently used versions, but none in use, until the limit and the disk suffice."""
         others = {version: self._taken(version) for version in self._versions() - {self.version}}
 
         def fits() -> bool:
@@ -110,17 +109,17 @@ class Place:
             return
         if (left := self.limit - sum(others.values())) < self.size:
             raise Unavailable(
-                f"ASSAY_DATA_CACHE_GB={self.limit / 1e9:g}: dataset {self.name!r} takes {amount(self.size)}, and "
+                f"ASSAY_DATA_CACHE_GB={self.limit / 1e9:g}: dataset {self.name!r} takes {amount(self.size)}, but "
                 f"the versions that are in use leave {amount(max(left, 0))} of {self.cache}: wait, or set it higher"
             )
         raise self._full(f"{amount(needed)} needed, {amount(shutil.disk_usage(self.cache).free)} free")
 
     def _clear(self, version: str, keep: bool) -> None:
-        """Remove what a killed fetch left of a version that nobody uses, and the version itself unless it is kept."""
+        """Remove what a killed fetch left of an unused version, and the version itself unless `keep`."""
         part = self.hidden("part", version)
         shutil.rmtree(part, ignore_errors=True)
         if not keep and (self.cache / version).exists():
-            (self.cache / version).rename(part)  # at once, whatever happens on the way
+            (self.cache / version).rename(part)  # in one step, so that no half version remains
             self.hidden("hashes.json", version).unlink(missing_ok=True)
             shutil.rmtree(part)
 
@@ -129,7 +128,7 @@ class Place:
         return {name.removeprefix(".").removesuffix(".part") for name in found}
 
     def _taken(self, version: str) -> int:
-        """Bytes of a version and of what is being fetched of it; others may be moving them."""
+        """Bytes of a version and of its unfinished fetch; other processes may be moving them."""
         total = 0
         for folder in (self.hidden("part", version), self.cache / version):
             for path in folder.rglob("*"):
@@ -145,7 +144,7 @@ class Place:
 
     @contextmanager
     def plain_errors(self) -> Iterator[None]:
-        """Say in one line what is wrong with the cache's disk."""
+        """Report problems with the cache's disk in one line."""
         try:
             yield
         except OSError as error:
@@ -154,8 +153,8 @@ class Place:
             raise InputError(f"ASSAY_DATA_CACHE: {self.cache} cannot be used: {error}") from error
 
     def _full(self, detail: str) -> WorkError:
-        mend = "free some of the disk, or set ASSAY_DATA_CACHE to a folder on another one"
-        return WorkError(f"dataset {self.name!r}: the disk of {self.cache} is full ({detail}): {mend}")
+        fix = "free some of the disk, or set ASSAY_DATA_CACHE to a folder on another one"
+        return WorkError(f"dataset {self.name!r}: the disk of {self.cache} is full ({detail}): {fix}")
 
 
 def _lock(file: BinaryIO, how: int) -> bool:

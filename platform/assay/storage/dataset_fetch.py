@@ -1,4 +1,4 @@
-"""Data on the nodes of a cluster: the version that `dvc.lock` records, once per node, from the DVC remote, by hash."""
+"""Fetches datasets to the nodes of a cluster: the version in `dvc.lock`, once per node, from the DVC remote."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from assay.progress import PlainProgress
 from assay.settings import Settings
 from assay.state import HASHES, state_folder
 from assay.storage.dataset_cache import Place, amount
-from assay.storage.dvc_remote import Damaged, Remote, check_version, open_remote
+from assay.storage.dvc_remote import DamagedListing, Remote, check_version, open_remote
 
 BLOCK = 4 * 2**20
 
 
 def dataset_folder(root: Path, name: str, version: str, local: Path, cache: Path, limit_bytes: int, log: Log) -> Path:
-    """The folder of a dataset version: `local` if it holds exactly that one, else in the cache, fetched if need be.
+    """The folder of a dataset version: `local` if it holds exactly that one, else in the cache, fetched if needed.
 
-    Nobody removes it from the cache as long as this process lives.
+    It stays in the cache as long as this process lives.
 
     Raises:
-        InputError: it cannot be fetched as the project or this node is set up.
+        InputError: the settings of the project or of this node do not allow fetching it.
         WorkError: the remote lacks it or has damaged files of it, or the disk is full.
         Unavailable: the remote does not answer, or versions in use fill the cache.
     """
@@ -41,7 +41,7 @@ def dataset_folder(root: Path, name: str, version: str, local: Path, cache: Path
         place.use()
         if place.found()[0] != version:
             with place.fetching():
-                if place.found()[0] != version:  # nobody else fetched it while this process waited
+                if place.found()[0] != version:  # no other process fetched it while this one waited
                     _fetch(place, open_remote(root))
     return place.folder
 
@@ -53,12 +53,12 @@ def fetch_dataset(settings: Settings, name: str, version: str, log: Log) -> Path
 
 
 def missing_in_remote(root: Path, name: str) -> list[str]:
-    """What the default DVC remote lacks of the recorded version of a dataset; empty: all is there.
+    """What the default DVC remote lacks of the recorded version of a dataset; empty if nothing.
 
-    What is named here, `dvc push data@NAME` sends.
+    `dvc push data@NAME` sends what is missing.
 
     Raises:
-        InputError: the dataset has no recorded version, or the project no remote that nodes can use.
+        InputError: the dataset has no recorded version, or nodes cannot use the project's remote.
         WorkError: the remote has the version damaged or in part, or refuses the credentials.
         Unavailable: the remote does not answer.
     """
@@ -75,7 +75,7 @@ def missing_in_remote(root: Path, name: str) -> list[str]:
 
 
 def _fetch(place: Place, remote: Remote) -> None:
-    """Fetch what the cache lacks of a version. A folder that is there is mended under the eyes of its users."""
+    """Fetch what the cache lacks of a version. An existing folder is repaired while others use it."""
     files = _listing(remote, place.name, place.version)
     if files is None:
         raise WorkError(_never_pushed(place, remote))
@@ -89,19 +89,19 @@ def _fetch(place: Place, remote: Remote) -> None:
     here = place.found()[1]
     wanted = {path: md5 for path, md5 in files.items() if here.get(path) != md5}
     if here:
-        place.log(f"dataset {place.name}: {place.folder} was changed; {len(wanted)} files are fetched again")
+        place.log(f"dataset {place.name}: {place.folder} was changed; fetching {len(wanted)} files again")
     place.reserve({path: sizes[path] for path in wanted})
     began = time.monotonic()
     total = _copy_all(place, remote, wanted, sizes)
     if here:
-        _mend(place, here.keys() - files.keys(), wanted)
+        _repair(place, here.keys() - files.keys(), wanted)
     else:
-        shutil.rmtree(place.folder, ignore_errors=True)  # no file is in it
+        shutil.rmtree(place.folder, ignore_errors=True)  # it contains no file
         place.part.rename(place.folder)
     sync(place.cache)
     remember(place.folder, place.hidden("hashes.json"), wanted)
     if place.found()[0] != place.version:
-        raise WorkError(f"dataset {place.name!r}: {place.folder} changes while it is fetched: find who writes there")
+        raise WorkError(f"dataset {place.name!r}: {place.folder} changes during the fetch: find out what writes to it")
     seconds = time.monotonic() - began
     place.log(f"dataset {place.name}: {amount(total)} fetched in {seconds:.0f} s, kept in {place.folder}")
 
@@ -115,17 +115,17 @@ def _copy_all(place: Place, remote: Remote, wanted: Mapping[str, str], sizes: Ma
         def show(copied: int, before: int = before) -> None:
             progress(before + copied, total)
 
-        remote.tried(partial(_copy, place, remote, md5, path, show))
+        remote.retry(partial(_copy, place, remote, md5, path, show))
         before += sizes[path]
     return total
 
 
 def _copy(place: Place, remote: Remote, md5: str, path: str, show: Callable[[int], None]) -> None:
-    """Copy a file of a version from the remote, and compare what came with its hash."""
+    """Copy a file of a version from the remote, and compare it with its hash."""
     digest, copied = hashlib.md5(usedforsecurity=False), 0
     with place.plain_errors():
-        target = (place.part / path).open("r+b", buffering=0)  # so that a full disk shows at once
-    with target, remote.opened(md5) as source:
+        target = (place.part / path).open("r+b", buffering=0)  # so that a full disk fails here
+    with target, remote.open_object(md5) as source:
         while block := source.read(BLOCK):
             digest.update(block)
             copied += len(block)
@@ -140,12 +140,12 @@ def _copy(place: Place, remote: Remote, md5: str, path: str, show: Callable[[int
     if digest.hexdigest() != md5:
         raise WorkError(
             f"dataset {place.name!r}: {path} is damaged in the DVC remote {remote.name!r}: "
-            f"{_mend_remote(remote, place.name, place.version, md5)}"
+            f"{_repair_remote(remote, place.name, place.version, md5)}"
         )
 
 
-def _mend(place: Place, strange: set[str], wanted: Mapping[str, str]) -> None:
-    """Put good files in the place of bad ones, each at once: who has a bad one open keeps that one."""
+def _repair(place: Place, strange: set[str], wanted: Mapping[str, str]) -> None:
+    """Replace bad files by good ones, each in one step; programs that have a bad one open keep reading it."""
     for path in strange:
         (place.folder / path).unlink()
     for path in wanted:
@@ -154,21 +154,21 @@ def _mend(place: Place, strange: set[str], wanted: Mapping[str, str]) -> None:
 
 
 def _listing(remote: Remote, name: str, version: str) -> dict[str, str] | None:
-    """The files of a version with their md5, None where it was never pushed. Raises `WorkError` where it is damaged."""
+    """The files of a version with their md5; None if it was never pushed. Raises `WorkError` if it is damaged."""
     try:
         return remote.listing(version)
-    except Damaged as error:
-        raise WorkError(f"dataset {name!r}: {error}: {_mend_remote(remote, name, version)}") from None
+    except DamagedListing as error:
+        raise WorkError(f"dataset {name!r}: {error}: {_repair_remote(remote, name, version)}") from None
 
 
 def _sizes(remote: Remote, name: str, version: str, files: Mapping[str, str]) -> dict[str, int]:
-    """The bytes of each file. Raises `WorkError` where the remote lacks one."""
+    """The bytes of each file. Raises `WorkError` if the remote lacks one."""
     found = {md5: remote.size(md5) for md5 in dict.fromkeys(files.values())}
     sizes = {path: size for path, md5 in files.items() if (size := found[md5]) is not None}
     if lost := sorted(files.keys() - sizes.keys()):
         raise WorkError(
             f"dataset {name!r}: the DVC remote {remote.name!r} lacks {len(lost)} of {len(files)} files ({lost[0]} …): "
-            f"{_mend_remote(remote, name, version)}"
+            f"{_repair_remote(remote, name, version)}"
         )
     return sizes
 
@@ -181,7 +181,7 @@ def _never_pushed(place: Place, remote: Remote) -> str:
     )
 
 
-def _mend_remote(remote: Remote, name: str, version: str, *damaged: str) -> str:
-    """How to put a version right. `dvc push` trusts a listing: while it is there, no file of it is sent again."""
+def _repair_remote(remote: Remote, name: str, version: str, *damaged: str) -> str:
+    """How to repair a version. `dvc push` trusts a listing: while it exists, no file of it is sent again."""
     objects = " and ".join(remote.shown(md5) for md5 in (*damaged, version))
     return f"delete {objects}, and run `dvc push data@{name}` on a machine that has the dataset"

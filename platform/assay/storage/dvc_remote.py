@@ -1,6 +1,6 @@
-"""The project's default DVC remote, read by hash: on a cluster's node, where there is neither git nor `data/`.
+"""The project's default DVC remote, read by hash: on a cluster's node, which has neither git nor `data/`.
 
-DVC opens the remote, so any that DVC supports will do. Objects lie there by md5; a folder's listing is one of them.
+DVC opens the remote, so any kind that DVC supports will do. Objects are stored by md5, including a folder's listing.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _VERSION = re.compile(r"[0-9a-f]{32}\.dir")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-class Damaged(WorkError):
-    """What lies in the remote is not what was pushed."""
+class DamagedListing(WorkError):
+    """A listing in the remote is not what was pushed."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Remote:
         return str(self.files.join(self.path, "files", "md5", md5[:2], md5[2:]))
 
     def shown(self, md5: str) -> str:
-        """Where an object is, for people."""
+        """The address of an object, for people."""
         return f"{self.address}/files/md5/{md5[:2]}/{md5[2:]}"
 
     def size(self, md5: str) -> int | None:
-        """The bytes of an object, None where it is not there."""
+        """The bytes of an object; None if it is missing."""
 
         def ask() -> int | None:
             try:
@@ -65,36 +65,36 @@ class Remote:
                     return None
                 raise
 
-        return self.tried(ask)
+        return self.retry(ask)
 
     @contextmanager
-    def opened(self, md5: str) -> Iterator[IO[bytes]]:
-        """An object to be read from its beginning to its end."""
-        # without block_size=0 a web server that knows no ranges could only be read in one piece
+    def open_object(self, md5: str) -> Iterator[IO[bytes]]:
+        """Open an object, to be read from the beginning to the end."""
+        # without block_size=0, objects of a web server without ranges would be read in one piece
         options = {"block_size": 0} if self.files.protocol in ("http", "https") else {}
         with self.files.open(self.where(md5), "rb", **options) as file:
             yield file
 
     def listing(self, version: str) -> dict[str, str] | None:
-        """The files of a version with their md5; None where it was never pushed.
+        """The files of a version with their md5; None if it was never pushed.
 
         Raises:
-            Damaged: the listing is not what its name says.
+            DamagedListing: the listing does not match its hash.
         """
         if self.size(version) is None:
             return None
 
         def read() -> bytes:
-            with self.opened(version) as file:
+            with self.open_object(version) as file:
                 return file.read()
 
-        content = self.tried(read)
+        content = self.retry(read)
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != version.removesuffix(".dir"):
-            raise Damaged(f"the DVC remote {self.name!r} has a damaged listing")
+            raise DamagedListing(f"the DVC remote {self.name!r} has a damaged listing")
         return parse_listing(content, version)
 
-    def tried(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns, tried again after a pause where the remote failed for a reason that may pass."""
+    def retry(self, work: Callable[[], Result]) -> Result:
+        """Call `work`; retry it after a pause if the remote failed for a reason that may pass."""
         pauses = iter(PAUSES)
         while True:
             try:
@@ -108,29 +108,29 @@ class Remote:
                 time.sleep(pause)
 
     def _failure(self, error: Exception) -> AssayError:
-        """What a failure of the remote means to a user."""
+        """The failure of the remote as an error for users."""
         what = f"the DVC remote {self.name!r} ({self.address})"
         if _code(error) == "NoSuchBucket":
             return InputError(f"{what} names a bucket that does not exist: run `dvc remote modify {self.name} url …`")
         if _refused(error):
             if self.local:
-                return WorkError(f"{what} may not be read ({_line(error)}): give this user the right to")
-            mend = "set the credentials in this machine's environment (for S3 the AWS_* variables)"
-            return WorkError(f"{what} refuses the credentials ({_line(error)}): {mend}")
+                return WorkError(f"{what} cannot be read ({_line(error)}): give this user read access")
+            fix = "set the credentials in this machine's environment (for S3 the AWS_* variables)"
+            return WorkError(f"{what} refuses the credentials ({_line(error)}): {fix}")
         if isinstance(error, FileNotFoundError) and _absent(error):
-            return WorkError(f"{what} has lost an object while it was read ({_line(error)})")
+            return WorkError(f"{what} lost an object while it was read ({_line(error)})")
         return Unavailable(f"{what} does not answer ({_line(error)}): check its address and the network, and try again")
 
 
 def open_remote(root: Path, shipped: bool = False) -> Remote:
-    """The default remote of a project, which needs no git here.
+    """Open the default remote of a project, without git.
 
     Args:
-        shipped: only what `.dvc/config` itself says counts, for no more of it reaches a cluster; credentials are
-            those of this machine all the same.
+        shipped: use only `.dvc/config` itself, the part that reaches a cluster; credentials are still those of this
+            machine.
 
     Raises:
-        InputError: there is none, or it is one that a node cannot use.
+        InputError: it is missing, or a node cannot use it.
     """
     from dvc.config import Config, ConfigError
     from dvc.config_schema import RelPath
@@ -143,13 +143,13 @@ def open_remote(root: Path, shipped: bool = False) -> Remote:
             raise InputError(_no_remote(name, _default(config)[1]))
         if isinstance(url, RelPath):
             raise InputError(
-                f".dvc/config: the DVC remote {name!r} is a relative path, which means another folder on each machine: "
-                f"run `dvc remote modify {name} url s3://…`, or give the absolute path of a folder that all nodes share"
+                f".dvc/config: the DVC remote {name!r} is a relative path, a different folder on each machine: "
+                f"run `dvc remote modify {name} url s3://…`, or use the absolute path of a folder that all nodes share"
             )
         config["remote"][name]["url"] = url
         kind, options, path = get_cloud_fs(config, name=name)
         if options.get("version_aware") or options.get("worktree"):
-            raise InputError(f".dvc/config: the DVC remote {name!r} is cloud-versioned, which Assay does not read")
+            raise InputError(f".dvc/config: the DVC remote {name!r} is cloud-versioned, which Assay does not support")
         if kind.protocol in ("s3", "http", "https"):
             options.setdefault("connect_timeout", CONNECT_SECONDS)
         files = kind(**options)
@@ -169,25 +169,25 @@ def _default(config: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def _no_remote(name: str, url_here: str | None) -> str:
-    """What to say where there is no remote; `url_here` is what this machine knows beside the project."""
+    """The message for a missing remote; `url_here`: what this machine knows besides the project."""
     if url_here:
-        mend = "`dvc remote add` and `dvc remote default` without --local or --global"
-        return f"the default DVC remote is not set in .dvc/config, and nothing else reaches a cluster: use {mend}"
+        fix = "`dvc remote add` and `dvc remote default` without --local or --global"
+        return f"the default DVC remote is not set in .dvc/config, the only file that reaches a cluster: use {fix}"
     if name:
         return f".dvc/config: the default DVC remote {name!r} has no url: run `dvc remote add {name} s3://…`"
-    return ".dvc/config names no default DVC remote, from which nodes fetch data: run `dvc remote add -d NAME s3://…`"
+    return ".dvc/config has no default DVC remote for nodes to fetch data from: run `dvc remote add -d NAME s3://…`"
 
 
 def parse_listing(content: bytes, version: str) -> dict[str, str]:
-    """DVC's listing of a folder: md5 by relative path. Raises `Damaged` where it is none, or leads elsewhere."""
+    """DVC's listing of a folder: md5 by relative path. Raises `DamagedListing` if it is not one, or leads elsewhere."""
     try:
         files = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise Damaged(f"{version} is not a listing of DVC") from None
+        raise DamagedListing(f"{version} is not a listing of DVC") from None
     for path, md5 in files.items():
         parts = PurePosixPath(path).parts
         if not parts or path.startswith("/") or ".." in parts or "\0" in path or not _MD5.fullmatch(md5):
-            raise Damaged(f"the listing {version} names {path!r} ({md5}), which is no file of a dataset")
+            raise DamagedListing(f"the listing {version} names {path!r} ({md5}), which is not a file of a dataset")
     return files
 
 
@@ -198,7 +198,7 @@ def check_version(version: str) -> None:
 
 
 def _code(error: Exception) -> str | int | None:
-    """What a server answered: S3's error code, or HTTP's status."""
+    """The answer of a server: S3's error code, or HTTP's status."""
     for link in causes(error):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
@@ -210,7 +210,7 @@ def _code(error: Exception) -> str | int | None:
 
 
 def _absent(error: FileNotFoundError) -> bool:
-    """True where the remote says that there is no such object; some say the same where nobody answers."""
+    """Whether the remote reports a missing object; some report the same if no server answers."""
     _, *others = causes(error)
     return not others or _code(error) in (404, "404", "NoSuchKey")
 

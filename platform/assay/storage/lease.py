@@ -1,6 +1,6 @@
-"""Who works on a run in object storage, where no file lock reaches: a lease, renewed while its owner lives.
+"""Which process owns a run in object storage, out of reach of file locks: a lease, renewed while its owner lives.
 
-Taking and renewing are conditional writes, so that two who try at the same moment cannot both succeed.
+Taking and renewing are conditional writes, so two processes that try at the same moment cannot both succeed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from assay.storage.object_store import ObjectStore
 NAME = "lease.json"
 RENEW_SECONDS = 5.0
 LASTS_SECONDS = 45.0
-"""After so long without a renewal its owner is taken for dead."""
+"""After this time without a renewal its owner is considered dead."""
 
 
 class Lease:
@@ -33,8 +33,8 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def take(self) -> bool:
-        """False where another process holds it."""
-        found = self.store.look(NAME)
+        """Take the lease; False if another process holds it."""
+        found = self.store.get_marked(NAME)
         if found is not None and found[2] < LASTS_SECONDS and not _gone_here(found[0]):
             return False
         self.mark = self.store.exchange(NAME, self.content, None if found is None else found[1])
@@ -44,7 +44,7 @@ class Lease:
         return True
 
     def release(self) -> None:
-        """Let others have it at once."""
+        """Free it for others at once."""
         self._stop.set()
         self._thread.join()
         if self.mark is not None:
@@ -64,23 +64,23 @@ class Lease:
                 return
 
     def _mark_of(self, *contents: bytes) -> str | None:
-        """The mark of what is there if it is ours: a renewal may have been made although its answer was lost."""
-        found = self.store.look(NAME)
+        """The mark of the stored lease if it is ours: a renewal may have succeeded although its answer was lost."""
+        found = self.store.get_marked(NAME)
         return found[1] if found is not None and found[0] in contents else None
 
 
 def is_dead(store: ObjectStore) -> bool:
-    """Whether somebody held the lease and has died. A released one is not there at all."""
-    found = store.look(NAME)
+    """Whether the owner of the lease has died. A released lease does not exist."""
+    found = store.get_marked(NAME)
     return found is not None and (found[2] >= LASTS_SECONDS or _gone_here(found[0]))
 
 
 def _gone_here(content: bytes) -> bool:
-    """Whether the owner was a process of this machine that is no more."""
+    """Whether the owner was a process of this machine that has ended."""
     import psutil
 
     try:
         owner = json.loads(content)
         return owner["host"] == socket.gethostname() and not psutil.pid_exists(int(owner["pid"]))
     except (ValueError, KeyError, TypeError):
-        return True  # nobody of ours wrote that
+        return True  # not written by Assay

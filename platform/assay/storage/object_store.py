@@ -1,4 +1,4 @@
-"""Files in object storage, `s3://bucket/prefix`: whole or absent, by name. AWS_* says who and where."""
+"""Files in object storage, `s3://bucket/prefix`: whole or absent, by name. AWS_* variables set user and server."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Entry:
 
 
 class ObjectStore:
-    """What lies below one address. May be used by many threads.
+    """The files below one address. May be used by many threads.
 
-    Every call raises `InputError` where the bucket or the credentials are wrong, `Unavailable` where nothing answers.
+    Every call raises `InputError` if the bucket or the credentials are wrong, `Unavailable` if no server answers.
     """
 
     def __init__(self, address: str) -> None:
@@ -51,7 +51,7 @@ class ObjectStore:
         return boto3.client("s3", config=Config(retries=retries, connect_timeout=5, read_timeout=60))
 
     def list(self, folder: str = "") -> dict[str, Entry]:
-        """What lies below a folder, by name."""
+        """The files below a folder, by name."""
         found = {}
         with self._plain_errors():
             pages = self.client.get_paginator("list_objects_v2")
@@ -70,7 +70,7 @@ class ObjectStore:
             self.client.upload_file(str(path), self.bucket, self._key(name))
 
     def exchange(self, name: str, content: bytes, mark: str | None) -> str | None:
-        """Put it if what is there has this mark (None: if nothing is there); the new mark, None if it was not so."""
+        """Replace a file if it has this mark (None: if it is missing). Returns the new mark, None if not replaced."""
         from botocore.exceptions import ClientError
 
         condition = {"IfNoneMatch": "*"} if mark is None else {"IfMatch": mark}
@@ -83,8 +83,8 @@ class ObjectStore:
                 raise
         return str(done["ETag"])
 
-    def look(self, name: str) -> tuple[bytes, str, float] | None:
-        """Content, mark and age in seconds by the server's own clock; None where nothing has this name."""
+    def get_marked(self, name: str) -> tuple[bytes, str, float] | None:
+        """Content, mark and age in seconds by the server's clock; None if the file is missing."""
         from email.utils import parsedate_to_datetime
 
         answer = self._get(name)
@@ -94,7 +94,7 @@ class ObjectStore:
         return answer["Body"].read(), answer["ETag"], (now - answer["LastModified"]).total_seconds()
 
     def get(self, name: str) -> bytes | None:
-        """The content; None where nothing has this name."""
+        """The content; None if the file is missing."""
         answer = self._get(name)
         return None if answer is None else answer["Body"].read()
 
@@ -120,7 +120,7 @@ class ObjectStore:
                 self.client.delete_object(Bucket=self.bucket, Key=self._key(name))
 
     def clear(self, folder: str = "") -> None:
-        """Remove all that lies below a folder."""
+        """Remove all files below a folder."""
         self.remove(*self.list(folder))
 
     def _key(self, name: str) -> str:
@@ -140,9 +140,11 @@ class ObjectStore:
         except (ClientError, BotoCoreError, Boto3Error) as error:
             code, line = _code(error), " ".join(str(error).split())[:200]
             if code == "NoSuchBucket" or (code in MISSING and "HeadBucket" in line):
-                raise InputError(f"{self.address}: no bucket {self.bucket!r}: make it, or mend the address") from None
+                raise InputError(
+                    f"{self.address}: bucket {self.bucket!r} does not exist: create it or fix the name"
+                ) from None
             if code in REFUSED or any(code in line for code in REFUSED):
-                raise InputError(f"{self.address}: refused ({line}): mend AWS_ACCESS_KEY_ID or its rights") from None
+                raise InputError(f"{self.address}: refused ({line}): fix AWS_ACCESS_KEY_ID or its rights") from None
             raise Unavailable(f"{self.address} does not answer ({line})") from None
 
 

@@ -1,8 +1,8 @@
-"""A run's folder in object storage: what rank 0 writes on its node, the driver reads on another, and the reverse.
+"""A run's folder in object storage, through which rank 0 on one node and the driver on another exchange files.
 
-Where all nodes share a folder nothing of this is needed. Otherwise each worker has a folder on its own node. Rank 0's
-goes to the store while it trains: the metrics in pieces, each named by its offset; a checkpoint file by file, its
-manifest last, so that it is whole or not looked at. The driver pulls the same into its own folder.
+Needed only if the nodes share no folder. Then each worker has a folder on its own node. Rank 0's is copied to the
+store while it trains: the metrics in pieces, each named by its offset; a checkpoint file by file, its manifest last,
+so that it is read only when it is whole. The driver pulls the same files into its own folder.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from assay.errors import AssayError, Unavailable
 from assay.log import Log
 from assay.storage.object_store import Entry, ObjectStore
 from assay.train.checkpoint import KEPT, MANIFEST
-from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, PICTURES, SPOOL, STEPS, STOP, TOLD
+from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, PICTURES, SPOOL, STEPS, STOP
 
 SECONDS = 2.0
-"""Between two looks at the store."""
-SMALL = (STEPS, TOLD, OUTCOME)
+"""Between two synchronizations."""
+SMALL = (STEPS, LOG, OUTCOME)
 PIECES = "spool"
 
 
 class Mirror(ABC):
-    """One end of it: a folder here, and the run's place in the store. A thread keeps them alike until `close`.
+    """One end: a folder here, and the run's place in the store. A thread keeps them in step until `close`.
 
-    A store that does not answer is tried again, and told of once; what could not be brought at the end is an error.
+    A store that does not answer is logged once and retried; if files are still missing at the end, it is an error.
     """
 
     def __init__(self, store: ObjectStore, folder: Path, log: Log) -> None:
@@ -43,36 +43,36 @@ class Mirror(ABC):
         self._thread.start()
 
     def sync(self) -> None:
-        """Bring what is new, now. Raises `AssayError` where the store does not answer."""
+        """Copy what is new, now. Raises `AssayError` if the store does not answer."""
         with self._busy:
             self._sync()
 
     def close(self) -> None:
-        """Bring the rest, and end. Raises `AssayError` where the store does not answer."""
+        """Copy the rest, and end. Raises `AssayError` if the store does not answer."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
         self.sync()
 
     def _run(self) -> None:
-        told = False
+        logged = False
         while not self._stop.wait(SECONDS):
             try:
                 self.sync()
-                told = False
+                logged = False
             except AssayError as error:
-                if not told:
+                if not logged:
                     self.log(f"{error}; trying again")
-                told = True
+                logged = True
 
     @abstractmethod
     def _sync(self) -> None:
-        """Bring what is new; called by one thread at a time."""
+        """Copy what is new; called by one thread at a time."""
 
 
 @contextmanager
 def sending(address: str, folder: Path, log: Log, writer: bool = True) -> Iterator[None]:
-    """Let a worker begin with what is in the store, and bring there what it leaves here. No address: nothing."""
+    """Let a worker begin with the files in the store, and copy its own there. Without an address: do nothing."""
     if not address:
         yield
         return
@@ -87,7 +87,7 @@ def sending(address: str, folder: Path, log: Log, writer: bool = True) -> Iterat
 
 @contextmanager
 def receiving(address: str, folder: Path, log: Log) -> Iterator[Receiver | None]:
-    """Follow in `folder` a run whose workers bring it to the store. No address: nothing, for they share the folder."""
+    """Copy to `folder` the run that workers send to the store. Without an address: they share the folder."""
     if not address:
         yield None
         return
@@ -100,7 +100,7 @@ def receiving(address: str, folder: Path, log: Log) -> Iterator[Receiver | None]
 
 
 class Sender(Mirror):
-    """The end of rank 0, which writes; a `Sender` that is no `writer`, of any other rank, tells only of its failure."""
+    """The end of rank 0, the `writer`. Those of other ranks send only their failure."""
 
     def __init__(self, store: ObjectStore, folder: Path, log: Log, writer: bool) -> None:
         super().__init__(store, folder, log)
@@ -108,10 +108,10 @@ class Sender(Mirror):
         self.sent = 0  # bytes of the spool
 
     def begin(self) -> None:
-        """Take over what earlier attempts have left: the newest checkpoints and the metrics."""
+        """Take over the newest checkpoints and the metrics of earlier attempts."""
         pull_checkpoints(self.store, self.folder)
         pull_metrics(self.store, self.folder)
-        (self.folder / TOLD).write_bytes(self.store.get(TOLD) or b"")
+        (self.folder / LOG).write_bytes(self.store.get(LOG) or b"")
         spool = self.folder / SPOOL
         self.sent = spool.stat().st_size if spool.exists() else 0
 
@@ -119,8 +119,8 @@ class Sender(Mirror):
         self._send(FAILURE)
         if not self.writer:
             return
-        self._send(STEPS)  # before the metrics, as in a folder that is shared
-        self._send_metrics()  # before the checkpoint: what a resumed run leaves out is then there
+        self._send(STEPS)  # before the metrics, as in a shared folder
+        self._send_metrics()  # before the checkpoint: a resumed run does not send them again
         self._send_checkpoints()
         for name in SMALL:
             self._send(name)
@@ -151,7 +151,7 @@ class Sender(Mirror):
             self.sent += len(whole)
 
     def _send_checkpoints(self) -> None:
-        """The newest one that is not there yet. One that is dropped here meanwhile has a newer one behind it."""
+        """Send the newest one, unless the store has it. If it is removed here meanwhile, a newer one follows."""
         here = sorted((self.folder / CHECKPOINTS).glob("step-*"))
         if not here or here[-1].name == self.marks.get(CHECKPOINTS):
             return
@@ -164,7 +164,7 @@ class Sender(Mirror):
             self._drop_old()
 
     def _drop_old(self) -> None:
-        """Keep the newest ones in the store; those that lie ahead are of an attempt that went back behind them."""
+        """Keep the newest ones in the store; later ones are of an attempt that had to start further back."""
         names = list(self.store.list(CHECKPOINTS))
         newest = str(self.marks[CHECKPOINTS])
         kept = [step for step in _whole(names) if step <= newest][-KEPT:]
@@ -172,7 +172,7 @@ class Sender(Mirror):
 
 
 class Receiver(Mirror):
-    """The end of the driver, which follows the run and may ask it to stop."""
+    """The end of the driver, which follows the run and may request a stop."""
 
     def _sync(self) -> None:
         if (self.folder / STOP).exists() and STOP not in self.marks:
@@ -187,13 +187,13 @@ class Receiver(Mirror):
         pull_metrics(self.store, self.folder, names)
 
     def close(self) -> None:
-        """Bring the rest, and the newest checkpoint, whose weights are the run's."""
+        """Copy the rest, and the newest checkpoint, whose weights are those of the run."""
         super().close()
         pull_checkpoints(self.store, self.folder, 1)
 
 
 def pull_checkpoints(store: ObjectStore, folder: Path, count: int = KEPT) -> None:
-    """Fetch the newest whole checkpoints that are not here."""
+    """Fetch the newest whole checkpoints that are missing here."""
     names = list(store.list(CHECKPOINTS))
     for step in _whole(names)[-count:]:
         target = folder / CHECKPOINTS / step
@@ -206,10 +206,10 @@ def pull_checkpoints(store: ObjectStore, folder: Path, count: int = KEPT) -> Non
 
 
 def pull_metrics(store: ObjectStore, folder: Path, names: Mapping[str, Entry] | None = None) -> None:
-    """Append what is not here yet of the spool. A piece that was sent twice may reach further than it did before.
+    """Append what is missing of the spool. A piece that was sent twice may be longer the second time.
 
     Args:
-        names: what there is in the store, if that is known.
+        names: the files in the store, if they are known.
     """
     path = folder / SPOOL
     size = path.stat().st_size if path.exists() else 0
@@ -221,7 +221,7 @@ def pull_metrics(store: ObjectStore, folder: Path, names: Mapping[str, Entry] | 
             continue
         content = store.get(name)
         if content is None:
-            raise Unavailable(f"{store.address}/{name} has gone")
+            raise Unavailable(f"{store.address}/{name} has disappeared")
         with path.open("ab") as file:
             file.write(content[size - start :])
         size = start + len(content)

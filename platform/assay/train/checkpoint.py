@@ -1,7 +1,7 @@
 """Checkpoints: safetensors and JSON under a manifest of hashes. Nothing is ever unpickled.
 
 A checkpoint is a folder `step-<number>`, written under a temporary name, synced and renamed: it is whole or absent.
-The two newest are kept; one that does not match its manifest is named and the one before it is used.
+The two newest are kept; one that does not match its manifest is reported and the one before it is used.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ KEPT = 2
 Weights = dict[str, Tensor]
 
 
-class Damaged(Exception):
-    """A checkpoint that is incomplete or does not match its manifest; says which file."""
+class DamagedCheckpoint(Exception):
+    """A checkpoint is incomplete or does not match its manifest; names the file."""
 
 
 class Checkpoints:
@@ -67,7 +67,7 @@ class Checkpoints:
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
     def inherit(self, other: Path) -> None:
-        """Begin from the newest checkpoint in another run's folder, unless there is one here already."""
+        """Begin from the newest checkpoint in another run's folder, unless this one has one."""
         if self.steps():
             return
         newest = max(other.glob("step-*"))
@@ -77,34 +77,34 @@ class Checkpoints:
         temporary.rename(self.folder / newest.name)
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
-        """The newest whole checkpoint, with its step. Damaged ones are named through `warn` and passed over."""
+        """The newest whole checkpoint, with its step. Damaged ones are reported through `warn` and skipped."""
         for step in reversed(self.steps()):
             try:
                 return step, read(self.folder / f"step-{step:010d}")
-            except Damaged as error:
+            except DamagedCheckpoint as error:
                 self.warn(f"{error}; using the checkpoint before it")
         return None
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The tree of one checkpoint, every file checked against the manifest. Raises `Damaged`."""
+    """The tree of one checkpoint, every file checked against the manifest. Raises `DamagedCheckpoint`."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         if "state.json" not in manifest:
-            raise Damaged(f"{folder / MANIFEST} does not name state.json")
+            raise DamagedCheckpoint(f"{folder / MANIFEST} does not name state.json")
         for name, expected in manifest.items():
             if Path(name).name != name or _sha256(folder / name) != expected:
-                raise Damaged(f"{folder / name} does not match its manifest")
+                raise DamagedCheckpoint(f"{folder / name} does not match its manifest")
         skeleton = json.loads((folder / "state.json").read_bytes())
         files = [path for path in folder.glob("*.safetensors") if path.name in manifest]
         tensors = {path.stem: _aligned(load_file(path)) for path in files}
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-        raise Damaged(f"{folder} is damaged ({error})") from None
+        raise DamagedCheckpoint(f"{folder} is damaged ({error})") from None
     return {part: _join(tree, tensors.get(part, {})) for part, tree in skeleton.items()}
 
 
 def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In memory of their own. In the file's they lie at odd addresses, where sums may round another way (L-BFGS)."""
+    """Copies. In the memory of the file they lie at odd addresses, where sums may round differently (L-BFGS)."""
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
@@ -152,7 +152,7 @@ def _join(node: dict[str, Any], tensors: Weights) -> Any:
     ((kind, value),) = node.items()
     if kind == "tensor":
         if value not in tensors:
-            raise Damaged(f"the tensor {value} is missing")
+            raise DamagedCheckpoint(f"the tensor {value} is missing")
         return tensors[value]
     if kind == "map":
         return {key: _join(child, tensors) for key, child in value}

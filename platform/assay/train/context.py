@@ -1,4 +1,4 @@
-"""Where a worker stands: rank, device, and its ways to the outside. The local version; Ray's is in `ray_context.py`."""
+"""The surroundings of a worker: rank, device, and its files. The local version; Ray's is `workers/ray_context.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from assay.files import write_atomic
 from assay.task import Picture
 from assay.train.checkpoint import Checkpoints
-from assay.train.folder import CHECKPOINTS, PICTURES, SPOOL, STEPS, STOP, TOLD
+from assay.train.folder import CHECKPOINTS, LOG, PICTURES, SPOOL, STEPS, STOP
 from assay.train.spool import Spool
 
 
@@ -21,8 +21,8 @@ class LocalContext:
     Attributes:
         rank: 0 … world_size - 1; only rank 0 reports and saves.
         threads: CPU threads of this worker, for computing and for loading.
-        compiled: whether what `wrap` gives goes through `torch.compile`.
-        checkpoints: where the run's state is kept, below its folder.
+        compiled: whether `wrap` compiles modules with `torch.compile`.
+        checkpoints: the saved states of the run, below its folder.
     """
 
     fresh = True
@@ -60,12 +60,12 @@ class LocalContext:
         pass
 
     def announce(self, steps: int) -> None:
-        """Say how many steps the whole run has."""
+        """Record how many steps the whole run has."""
         if self.rank == 0:
             write_atomic(self.folder / STEPS, str(steps).encode())
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record metrics at a step, durably, in order, once."""
+        """Record metrics at a step, in order and once."""
         if self.rank:
             return
         if self._spool is None:
@@ -73,27 +73,27 @@ class LocalContext:
         self._spool.append(step, metrics)
 
     def keep(self, step: int, picture: Picture) -> None:
-        """Keep a picture of how the training stands."""
+        """Keep a picture of the training at a step."""
         if self.rank == 0:
             write_atomic(self.folder / PICTURES / f"step-{step:08d}-{picture.name}.png", picture.png)
 
     def flush(self) -> None:
-        """Make what was reported survive a power cut; done before each checkpoint, so that no metric is lost."""
+        """Make the reported metrics survive a power cut; called before each checkpoint, so that no metric is lost."""
         if self._spool is not None:
             self._spool.sync()
 
     def stop_requested(self) -> bool:
         return (self.folder / STOP).exists()
 
-    def tell(self, line: str) -> None:
-        """Tell people what is going on."""
+    def log(self, line: str) -> None:
+        """Write a line for people, into the run's log."""
         if self.rank == 0:
-            with (self.folder / TOLD).open("a") as file:
+            with (self.folder / LOG).open("a") as file:
                 file.write(line + "\n")
 
     def warn(self, line: str) -> None:
-        """Tell people something that does not stop the run."""
-        self.tell(f"warning: {line}")
+        """Log a problem that does not stop the run."""
+        self.log(f"warning: {line}")
 
     def close(self) -> None:
         if self._spool is not None:

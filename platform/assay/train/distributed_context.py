@@ -1,4 +1,4 @@
-"""The context of one of several workers: the process group is there already; gradients and sums go through it."""
+"""The context of one of several workers: gradients and sums go through the process group, which exists already."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def make_optimizer(
     parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], config: OptimizerConfig, lr: float | None = None
 ) -> torch.optim.Optimizer:
-    """The configured optimizer; `lr` replaces the configured rate where a task trains a part faster or slower.
+    """The configured optimizer; `lr` replaces the configured rate for parts that a task trains faster or slower.
 
-    `parameters` may be groups, each with a rate of its own. L-BFGS (one group only) takes 20 iterations a step.
+    `parameters` may be groups, each with its own rate. L-BFGS (one group only) takes 20 iterations a step.
     """
     rate = config.lr if lr is None else lr
     if config.name == "lbfgs":
@@ -62,7 +62,7 @@ def schedule(config: OptimizerConfig, step: int, total: int) -> float:
 
 
 class StepEngine:
-    """The `Engine` of a run. Stateless but for the loss scale of fp16: the rate is a function of the step."""
+    """The `Engine` of a run. Stateless except for the loss scale of fp16: the rate is a function of the step."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class StepEngine:
             self._stepped = False
 
     def loss_scale(self) -> dict[str, float]:
-        """What fp16 multiplies losses by; it halves with each step that overflowed and was left out. Nothing elsewhere.
+        """The factor of fp16 on losses; each step that overflows halves it and is skipped. Empty without fp16.
 
         Raises:
             WorkError: the scale is below 1, so the overflow does not come from it.
@@ -140,7 +140,7 @@ class StepEngine:
         self.step(optimizer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizers and loss scale, and the gradients of an accumulation that is under way."""
+        """Optimizers and loss scale, and the gradients of an unfinished accumulation."""
         return {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),

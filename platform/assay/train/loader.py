@@ -17,8 +17,8 @@ class Loader:
     """The training batches of one worker.
 
     Each epoch is one permutation of all samples, the same on every worker; a batch is `batch_size` consecutive ones,
-    of which rank r takes every `world_size`-th. The last batch of an epoch is left out when it is not full: the
-    permutation differs each time, so no sample is left out for good.
+    of which rank r takes every `world_size`-th. The last batch of an epoch is skipped if it is not full: the
+    permutation differs each time, so no sample is skipped for good.
     """
 
     def __init__(self, source: Source, batch_size: int, seed: int, rank: int, world_size: int, threads: int = 0):
@@ -50,7 +50,7 @@ def evaluation_batches(source: Source, batch_size: int, rank: int, world_size: i
 
 
 def ahead(source: Source, work: Iterator[tuple[NDArray[np.int64], Draw | None]], threads: int) -> Iterator[Batch]:
-    """Load in order, `threads` batches ahead of the reader; 0 loads when asked, best for samples held in memory."""
+    """Load in order, `threads` batches ahead of the reader; 0 loads on demand, best for samples held in memory."""
     if not threads:
         for indices, draw in work:
             yield source.load(indices, draw)

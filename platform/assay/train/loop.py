@@ -29,7 +29,7 @@ from assay.train.randomness import key
 RECORDS_PER_EPOCH = 5
 LONGEST_WINDOW = 50  # steps between two records, at most
 PULSE_SECONDS = 0.5  # how often the workers agree on whether to stop or to save
-PICTURED = 8  # times in a training, at most, that a watched task is asked for its pictures
+PICTURED = 8  # times, at most, that a training draws the pictures of a watched task
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Outcome:
 
 
 def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, context: LocalContext) -> Outcome:
-    """Train to the end, or until a stop is asked for; resume from the newest checkpoint if there is one.
+    """Train to the end, or until a stop is requested; resume from the newest checkpoint if there is one.
 
     Args:
         sources: the splits `train` and `val`.
@@ -97,19 +97,19 @@ class Training:
         """How many epochs it has trained for."""
         return self.position.step / self.loader.steps
 
-    def run(self, looks: Sequence[float] = ()) -> Outcome:
-        """Train to the end, or until a stop is asked for; `looks` are the parts of an epoch after which to `look`."""
-        stopped = False
-        for until in (look for look in looks if look >= self.epochs):
-            stopped = stopped or not self.advance(until)
-            if not stopped:
-                self.look()
-        if not stopped and self.advance(self.config.train.epochs):
+    def run(self, validate_at: Sequence[float] = ()) -> Outcome:
+        """Train to the end, or until a stop is requested; `validate` after the given parts of the first epoch."""
+        interrupted = False
+        for until in (epochs for epochs in validate_at if epochs >= self.epochs):
+            interrupted = interrupted or self.advance(until)
+            if not interrupted:
+                self.validate()
+        if not interrupted and not self.advance(self.config.train.epochs):
             self.save()
         return self.outcome()
 
     def advance(self, until: float) -> bool:
-        """Train until so many epochs are finished; False where a stop was asked for before, and the state was saved.
+        """Train until this number of epochs is reached; True if a stop interrupted it, after the state was saved.
 
         Raises:
             WorkError: a metric became NaN or infinite.
@@ -117,12 +117,12 @@ class Training:
         last = math.ceil(until * self.loader.steps - 1e-6)
         while self.position.step < last:
             if self._epoch(last):
-                return self.position.step >= last
-        return True
+                return self.position.step < last
+        return False
 
-    def look(self) -> dict[str, float]:
-        """Metrics of the validation split, also inside an epoch; nothing of the training changes by it. At the end of
-        an epoch they are those of its best so far.
+    def validate(self) -> dict[str, float]:
+        """Evaluate the validation split, also inside an epoch; the training does not change by it. At the end of an
+        epoch the metrics are the best so far.
 
         Raises:
             WorkError: a metric is NaN or infinite.
@@ -150,8 +150,8 @@ class Training:
         return _outcome(self.task, self.position, self.config, self._first, self.resumed_from)
 
     def _epoch(self, last: int) -> bool:
-        """The rest of an epoch, its evaluation, and a checkpoint where one is due; True where a stop was asked for.
-        After step number `last` it ends, also inside the epoch.
+        """Train the rest of an epoch, evaluate it, and save a checkpoint if one is due; stop after step number `last`,
+        even inside the epoch. True if the workers agreed to stop.
         """
         position, context = self.position, self.context
         started, first = time.perf_counter(), position.batch
@@ -173,7 +173,7 @@ class Training:
         return stop
 
     def _batches(self, last: int) -> bool:
-        """The steps that are left of an epoch, up to number `last`; True where a stop was asked for before."""
+        """Train the remaining steps of an epoch, up to number `last`; True if the workers agreed to stop before."""
         position, window, context = self.position, self.window, self.context
         record_every = min(LONGEST_WINDOW, max(1, self.loader.steps // RECORDS_PER_EPOCH))
         self.task.train(True)
@@ -186,7 +186,7 @@ class Training:
             position.step += 1
             if position.step % record_every == 0:
                 _record({**window.take(context), **self.engine.loss_scale()}, "train", position.step, context)
-            if self.pulse.due() and position.batch < self.loader.steps:  # at the end of the epoch: after the evaluation
+            if self.pulse.due() and position.batch < self.loader.steps:  # at the end of an epoch: after the evaluation
                 stop, save = self.pulse.agree()
                 if stop or save:
                     self.save()
@@ -200,7 +200,7 @@ class Training:
 def evaluate(
     task: Task, source: Source, split: str, batch_size: int, context: LocalContext, draw: bool = True
 ) -> tuple[dict[str, float], list[Picture]]:
-    """Metrics `<split>/<name>` over every sample of a split, and, where `draw` asks, the task's pictures of it."""
+    """Metrics `<split>/<name>` over every sample of a split, and, if `draw`, the task's pictures of it."""
     task.train(False)
     sums = Sums()
     with torch.inference_mode():
@@ -212,8 +212,8 @@ def evaluate(
 
 
 def seed_step(seed: int, step: int, context: LocalContext) -> None:
-    """Seed torch's own generators for dropout and noise. Ten times as fast as `torch.manual_seed` for every step,
-    which also notes down a call for each kind of device that is not in use.
+    """Seed torch's own generators for dropout and noise. Ten times as fast as `torch.manual_seed` in every step,
+    which also queues a call for each kind of device that is not in use.
     """
     number = key(seed, "step", step, context.rank)
     torch.default_generator.manual_seed(number)
@@ -274,7 +274,7 @@ def _loader(source: Source, config: ExperimentConfig, context: LocalContext) -> 
 
 
 def _ahead(source: Source, context: LocalContext) -> int:
-    """Threads that load ahead: none where the samples are in memory."""
+    """The number of threads that load ahead: 0 if the samples are in memory."""
     return 0 if getattr(source, "in_memory", False) else context.threads + 1
 
 
@@ -306,7 +306,7 @@ def _evaluate_epoch(
     rule = config.task.headline
     headline = f"val/{rule.metric}"
     if headline not in metrics:
-        raise WorkError(f"the task reports no {headline}, its headline; it reports {', '.join(metrics)}")
+        raise WorkError(f"the task does not report its headline {headline}; it reports {', '.join(metrics)}")
     if rule.better(metrics[headline], position.best_value):
         position.best_value, position.best_step = metrics[headline], position.step
         position.best_metrics = metrics
@@ -326,7 +326,7 @@ def _is_pictured(epoch: int, epochs: int) -> bool:
 
 
 def _check_weights(task: Task, step: int) -> None:
-    """Refuse to save what a gradient has spoilt; all workers have the same parameters and refuse together."""
+    """Refuse to save weights that are not finite; all workers have the same parameters and refuse together."""
     groups = (group for optimizer in task.optimizers.values() for group in optimizer.param_groups)
     if not all(torch.isfinite(parameter).all() for group in groups for parameter in group["params"]):
         check_finite({"a weight": math.nan}, step)

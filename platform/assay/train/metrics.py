@@ -36,7 +36,7 @@ class Window:
         return dict(zip(self.sums, total.tolist(), strict=True))
 
     def take(self, context: Context) -> dict[str, float]:
-        """The means over steps and workers, and a fresh start."""
+        """The means over steps and workers; starts over."""
         if not self.sums:
             return {}
         total = context.all_reduce(torch.stack(list(self.sums.values()))) / (self.count * context.world_size)
@@ -95,5 +95,5 @@ def check_finite(metrics: Mapping[str, float], step: int) -> None:
         if not math.isfinite(value):
             raise WorkError(
                 f"{name} became {value} at or shortly before step {step}. Lower optimizer.lr, set train.clip, "
-                "or look at the data; the last checkpoint is from before."
+                "or check the data; the last checkpoint is from before."
             )

@@ -17,10 +17,10 @@ from assay.train.randomness import key
 
 
 def prepare(config: ExperimentConfig, dataset: Dataset, context: LocalContext) -> Training:
-    """The training of an experiment, from its newest checkpoint if there is one. It looks at nothing but its arguments.
+    """The training of an experiment, from its newest checkpoint if there is one. Depends on its arguments alone.
 
     Raises:
-        WorkError: every checkpoint that is there is damaged.
+        WorkError: all existing checkpoints are damaged.
     """
     be_deterministic(context.threads, context.compiled)
     task_class, source = load_task(config.task.name)

@@ -1,6 +1,6 @@
 """The durable record of metrics: an append-only file of JSON lines, written by rank 0, read by the tracker.
 
-A metric of a step is written once: what a resumed run computes again is left out, a line torn by a kill is cut off.
+A metric of a step is written once: a resumed run does not write it again. A line torn by a kill is cut off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Record:
+class StepMetrics:
     """Metrics at a step; `time` is in milliseconds since 1970."""
 
     step: int
@@ -23,7 +23,7 @@ class Record:
 
 
 class Spool:
-    """The writing end. `seen` holds the last step of each metric."""
+    """Appends metrics. `seen` holds the last step of each."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,8 +53,8 @@ class Spool:
         self._file.close()
 
 
-def read(path: Path, offset: int) -> Iterator[tuple[Record, int]]:
-    """The whole lines from `offset` on, each with the offset behind it. A torn last line is not given."""
+def read(path: Path, offset: int) -> Iterator[tuple[StepMetrics, int]]:
+    """The complete lines from `offset` on, each with the offset behind it. A torn last line is left out."""
     with path.open("rb") as file:
         file.seek(offset)
         for line in file:
@@ -62,7 +62,7 @@ def read(path: Path, offset: int) -> Iterator[tuple[Record, int]]:
                 return
             try:
                 data = json.loads(line)
-                record = Record(data["step"], data["time"], data["metrics"])
+                record = StepMetrics(data["step"], data["time"], data["metrics"])
             except (ValueError, KeyError, TypeError):
                 return
             offset += len(line)

@@ -1,8 +1,8 @@
-"""Points of a space as rows of numbers, for algorithms that weigh hundreds of points at a time.
+"""Points of a space as rows of numbers, for algorithms that compare hundreds of points at a time.
 
-A row has one column a parameter, in the order of `Space.parameters`. It holds the place of the value in `choices`
-where there are any, the value itself in a long whole range, and the `unit` of 0..1 in a continuous one; `ABSENT`
-where the parameter does not count.
+A row has one column for each parameter, in the order of `Space.parameters`. It holds the index of the value in
+`choices` if there are any, the value itself in a long whole range, and the `unit` in 0..1 in a continuous one; `ABSENT`
+if the parameter does not count.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from assay.tune.space import Parameter, Space, Values
 
 Rows = NDArray[np.float64]
 ABSENT = -1.0
-SHORT = 8  # values up to which all of an ordered parameter are neighbours; of a longer one those some steps away
-MANY = 24  # choices without an order from which neighbours are drawn
+SHORT = 8  # values of an ordered parameter that are all neighbours; of a longer one those some steps away
+MANY = 24  # most neighbours among choices without an order
 STEPS = (0.02, 0.1, 0.3)  # of a long range, to both sides
-ATTEMPTS = 64  # random points that are tried before all that are left are listed
+ATTEMPTS = 64  # random points drawn before the remaining ones are listed
 
 
 class Coding:
@@ -42,7 +42,7 @@ class Coding:
         return {parameter.key: _value(parameter, code) for parameter, code in pairs if code != ABSENT}
 
     def own(self, values: Values) -> Rows | None:
-        """The row of those of the values that count; None where they are no point of the space."""
+        """The row of the values that count; None if they are not a point of the space."""
         point: dict[str, Any] = {}
         for parameter in self.space.parameters:
             if parameter.counts(point):
@@ -52,7 +52,7 @@ class Coding:
         return self.encode(point)
 
     def settled(self, rows: Rows, random: np.random.Generator) -> Rows:
-        """Rows in which exactly the parameters that count have values: drawn where one is missing."""
+        """Rows in which exactly the parameters that count have values: random if missing."""
         rows = rows.copy()
         for column, parameter in enumerate(self.space.parameters):
             counts = np.ones(len(rows), dtype=bool)
@@ -69,14 +69,14 @@ class Coding:
         return self.settled(np.full((count, len(self.space.parameters)), ABSENT), random)
 
     def spread(self, count: int, random: np.random.Generator) -> Rows:
-        """As many random points that share the values of each parameter out evenly: a Latin hypercube."""
+        """Random points [count, parameters] that spread evenly over each parameter: a Latin hypercube."""
         rows = np.empty((count, len(self.space.parameters)))
         for column, parameter in enumerate(self.space.parameters):
             rows[:, column] = _from_units(parameter, (random.permutation(count) + random.random(count)) / count)
         return self.settled(rows, random)
 
     def neighbours(self, row: Rows, random: np.random.Generator) -> Rows:
-        """The points that differ from this one in one parameter, and in those that begin to count by its change."""
+        """The points that differ from this one in one parameter, and in those that its change makes count."""
         found = []
         for column, parameter in enumerate(self.space.parameters):
             if row[column] != ABSENT:
@@ -86,7 +86,7 @@ class Coding:
         return self.settled(np.concatenate(found), random) if found else row[None][:0]
 
     def mutated(self, row: Rows, random: np.random.Generator) -> Rows:
-        """One neighbour: each parameter is as likely to change as any other, and so is each of its moves."""
+        """One neighbour: all parameters are equally likely to change, and so are all moves of one."""
         movable = [c for c, p in enumerate(self.space.parameters) if row[c] != ABSENT and _movable(p)]
         moved = row[None].copy()
         if movable:
@@ -96,7 +96,7 @@ class Coding:
         return settled
 
     def units(self, rows: Rows) -> Rows:
-        """Where the values lie in their parameters, 0..1, by order of magnitude in a logarithmic range."""
+        """The positions of the values in their parameters, 0..1, by logarithm in a logarithmic range."""
         units = rows.copy()
         for column, parameter in enumerate(self.space.parameters):
             units[:, column] = np.where(rows[:, column] == ABSENT, ABSENT, _units(parameter, rows[:, column]))
@@ -114,7 +114,7 @@ class Coding:
 
 
 def names(rows: Rows) -> list[bytes]:
-    """The same for the same point: floats that differ in the last bits alone are one."""
+    """A name for each point: floats that differ only in the last bits count as equal."""
     return [row.tobytes() for row in np.round(rows, 9) + 0.0]
 
 
@@ -136,7 +136,7 @@ def _value(parameter: Parameter, code: float) -> Any:
 
 
 def _from_units(parameter: Parameter, units: Rows) -> Rows:
-    """As `Parameter.at`, in codes."""
+    """Like `Parameter.at`, in codes."""
     if parameter.config.log and parameter.config.whole:
         return np.array([_code(parameter, parameter.at(unit)) for unit in units.tolist()])
     if parameter.choices is None:
@@ -158,7 +158,7 @@ def _movable(parameter: Parameter) -> bool:
 
 
 def _moves(parameter: Parameter, code: float, random: np.random.Generator) -> Rows:
-    """The codes next to a code: all others of a few values; of a long range those some steps away."""
+    """The codes next to a code: all others of a few values; in a long range those some steps away."""
     count = None if parameter.choices is None else len(parameter.choices)
     if count is not None and (count <= SHORT or not parameter.ordered):
         others: Rows = np.delete(np.arange(count, dtype=float), int(code))

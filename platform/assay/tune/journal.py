@@ -1,6 +1,6 @@
-"""What happened in a search, an event a line, only ever appended to: all that is needed to go on with it.
+"""The events of a search, one a line, only ever appended: all that it takes to resume the search.
 
-The first line says what the search is. A torn last line, left by a kill or a full disk, is cut off.
+The first line describes the search. A torn last line, left by a kill or a full disk, is cut off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Journal:
     """The journal of one search, held by one process at a time.
 
     Raises:
-        InputError: another process holds it, or a line in its midst is damaged.
+        InputError: another process holds it, or a line before the last is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,19 +34,19 @@ class Journal:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"search {path.parent.name} is being worked on by another process: wait for it, or stop it"
+                f"search {path.parent.name} is in use by another process: wait for it, or stop it"
             ) from None
         self.events, end = read(path)
         self._file = path.open("ab", buffering=0)
         self._file.truncate(end)
 
-    def append(self, event: str, **facts: Any) -> None:
+    def append(self, event: str, **fields: Any) -> None:
         """Write an event; it survives a kill at once, and a power cut from the next `sync` on.
 
         Raises:
-            WorkError: it could not be written, such as to a full disk; the search has not gone on.
+            WorkError: it could not be written, such as to a full disk; the search has not continued.
         """
-        plain = {"event": event, **facts, "time": round(time.time(), 3)}
+        plain = {"event": event, **fields, "time": round(time.time(), 3)}
         line = json.dumps(plain, separators=(",", ":")).encode() + b"\n"
         try:
             whole = self._file.write(line) == len(line)
@@ -54,7 +54,7 @@ class Journal:
         except OSError as error:
             whole, why = False, str(error.strerror)
         if not whole:
-            raise WorkError(f"{self.path}: cannot be written ({why}): mend that, then the same command goes on")
+            raise WorkError(f"{self.path}: cannot be written ({why}): fix that, then the same command resumes it")
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -76,13 +76,13 @@ def read(path: Path) -> tuple[list[Event], int]:
         try:
             events.append(json.loads(line))
         except ValueError:
-            raise InputError(f"{path}: line {number} is damaged: restore the file, or start anew with --new") from None
+            raise InputError(f"{path}: line {number} is damaged: restore the file, or start again with --new") from None
         end += len(line)
     return events, end
 
 
 def working_seconds(events: list[Event]) -> float:
-    """The time that all sessions together have worked: each from its first event to its last."""
+    """The working time of all sessions: each from its first event to its last."""
     total, began, last = 0.0, None, 0.0
     for event in events:
         if event["event"] == "session":

@@ -1,4 +1,4 @@
-"""How many trials run at a time, and what each has of the machine. Decided, and refused, before the start."""
+"""How many trials run at a time, and with how much of the machine. Decided before the start."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from assay.workers.plan import Slots, plan
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What each of `parallel` trials has.
+    """The resources of each of `parallel` trials.
 
     Attributes:
-        workers: above 1: of a Ray Train job, which reserves what they need; 0 and 1 train in the slot's own actor.
+        workers: above 1: of Ray Train, which reserves for them; 0 and 1 train in the actor of the slot.
         threads: of each worker.
-        cpus, gpus: of the actor, parts of one where trials share it.
+        cpus, gpus: of the actor; parts of one if trials share it.
     """
 
     parallel: int
@@ -31,20 +31,20 @@ class TrialPlan:
 
     @property
     def resources(self) -> Any:
-        """What Tune reserves for a slot: nothing where Ray Train reserves for its workers."""
+        """What Tune reserves for a slot: nothing if Ray Train reserves for its workers."""
         from ray.tune import PlacementGroupFactory
 
         if self.workers > 1:
-            return PlacementGroupFactory([{"memory": 1.0}])  # a byte: Tune refuses to reserve nothing at all
+            return PlacementGroupFactory([{"memory": 1.0}])  # one byte, as Tune refuses an empty reservation
         return PlacementGroupFactory([{"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}])
 
     def machine(self) -> dict[str, str]:
-        """What provenance records of it."""
+        """The part that provenance records."""
         return {"world_size": str(max(self.workers, 1)), "threads": str(self.threads), "device": self.device}
 
 
 def trial_plan(config: TrainConfig, parallel: int | None, slots: Slots) -> TrialPlan:
-    """As many trials as there are slots, unless `parallel` says otherwise; more of them than devices share those.
+    """As many trials as there are slots, unless `parallel` is given; if there are more than devices, they share them.
 
     Raises:
         InputError: not one trial fits, or multi-worker trials would have to share.
@@ -57,7 +57,7 @@ def trial_plan(config: TrainConfig, parallel: int | None, slots: Slots) -> Trial
     if ranks > 1 and chosen > fit:
         kind = "GPU" if one.gpu else "CPU core"
         raise InputError(
-            f"parallel: {chosen} trials of {ranks} workers need {chosen * ranks} {kind}s, and there are {devices}: "
+            f"parallel: {chosen} trials of {ranks} workers need {chosen * ranks} {kind}s, but there are {devices}: "
             f"use {fit} at a time"
         )
     threads = slots.threads(chosen * ranks, False)  # 0: more trials than cores, which they share
@@ -67,6 +67,6 @@ def trial_plan(config: TrainConfig, parallel: int | None, slots: Slots) -> Trial
 
 
 def _part(devices: int, trials: int, nodes: int) -> float:
-    """Of a device, for one of several trials that share: rounded down, so that all fit, wherever the devices are."""
+    """The part of a device for one of the trials that share it, rounded down so that all fit, on whatever nodes."""
     part = 1 / math.ceil(trials / devices) if nodes > 1 else devices / trials
     return math.floor(part * 1e4) / 1e4

@@ -13,18 +13,18 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from assay.errors import InputError
+from assay.tune.live import TUNE, LiveSearch
 from assay.tune.search import Search, Trial
 from assay.tune.trial import Runner, begin
-from assay.tune.work import TUNE, Work
 from assay.workers.launch import forget_end
 from assay.workers.ray_private import ray_alive
 
 
-def run_trials(work: Work, over: threading.Event) -> None:
-    """Run trials until the search has no more, or a stop is asked for. Once `over` is set, nothing is told to it."""
-    run = tune.RunConfig(name=TUNE, storage_path=str(work.folder), verbose=0)
-    how = tune.TuneConfig(search_alg=_Source(work, over), scheduler=_Judge(work), num_samples=-1, reuse_actors=True)
-    tune.Tuner(tune.with_resources(Slot, work.plan.resources), tune_config=how, run_config=run).fit()
+def run_trials(live: LiveSearch, over: threading.Event) -> None:
+    """Run trials until the search has no more, or a stop is requested. Once `over` is set, no more is reported."""
+    run = tune.RunConfig(name=TUNE, storage_path=str(live.folder), verbose=0)
+    how = tune.TuneConfig(search_alg=_Source(live, over), scheduler=_Judge(live), num_samples=-1, reuse_actors=True)
+    tune.Tuner(tune.with_resources(Slot, live.plan.resources), tune_config=how, run_config=run).fit()
 
 
 class Slot(tune.Trainable):
@@ -53,82 +53,82 @@ class Slot(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None: ...
 
 
-class _Live:
-    """Tune writes down what it is given, to restore it later; of a live search there is nothing to write."""
+class _Unsaved:
+    """Tune saves the objects it is given, to restore them later; a search has its own journal."""
 
-    work: Work
+    live: LiveSearch
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _Source(_Live, Searcher):
-    """Gives Tune the next trial whenever a slot is free, and hears how each ended."""
+class _Source(_Unsaved, Searcher):
+    """Gives Tune the next trial whenever a slot is free, and reports to the search how each ended."""
 
-    def __init__(self, work: Work, over: threading.Event) -> None:
+    def __init__(self, live: LiveSearch, over: threading.Event) -> None:
         super().__init__(metric="epoch", mode="max")
-        self.work = work
+        self.live = live
         self.over = over
         self.numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        search = self.work.search
+        search = self.live.search
         if self.over.is_set():
             return Searcher.FINISHED
-        if self.work.stopping:
+        if self.live.stop_requested():
             return None if search.running else Searcher.FINISHED
-        if len(search.running) >= self.work.plan.parallel:
+        if len(search.running) >= self.live.plan.parallel:
             return None
         while (trial := search.next()) is not None:
             try:
-                job = self.work.job(trial)
-            except InputError as error:  # values that are fine each by itself and do not go together
+                assignment = self.live.assign(trial)
+            except InputError as error:  # each value is fine, together they are not
                 search.end(trial.number, "failed", reason=str(error))
-                self.work.listener.ended(trial)
+                self.live.listener.ended(trial)
                 continue
             self.numbers[trial_id] = trial.number
-            job.folder.mkdir(parents=True, exist_ok=True)
-            forget_end(job.folder)
-            self.work.listener.started(trial)
-            return {"trial": job.plain()}
+            assignment.folder.mkdir(parents=True, exist_ok=True)
+            forget_end(assignment.folder)
+            self.live.listener.started(trial)
+            return {"trial": assignment.plain()}
         return None if search.running else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number = self.numbers.pop(trial_id)
-        search = self.work.search
+        search = self.live.search
         if self.over.is_set():
             return
         trial = search.trials[number]
         if error or result is None:
             if not ray_alive():  # that is not the trial's fault
                 return
-            if search.died(number, _why(self.work.folder / TUNE, trial_id)):
+            if search.died(number, _why(self.live.folder / TUNE, trial_id)):
                 return
         else:
             _end(search, trial, json.loads(result["report"]))
         if trial.status != "waiting":
-            self.work.listener.ended(trial)
+            self.live.listener.ended(trial)
 
     def save(self, checkpoint_path: str) -> None: ...
 
     def restore(self, checkpoint_path: str) -> None: ...
 
 
-class _Judge(_Live, FIFOScheduler):
-    """Asks the search, at each report, whether the trial goes on."""
+class _Judge(_Unsaved, FIFOScheduler):
+    """Lets the search decide, at each report, whether the trial continues."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, live: LiveSearch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.work = work
+        self.live = live
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         report = json.loads(result["report"])
-        stops = self.work.search.report(trial.config["trial"]["number"], report["epoch"], report["metrics"])
+        stops = self.live.search.report(trial.config["trial"]["number"], report["epoch"], report["metrics"])
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
 def _end(search: Search, trial: Trial, result: Mapping[str, Any]) -> None:
-    """Tell the search how a trial ended, from its last report."""
+    """Report to the search how a trial ended, from its last report."""
     seconds = result["seconds"]
     if result.get("interrupted"):
         search.release(trial.number)
@@ -142,14 +142,14 @@ def _end(search: Search, trial: Trial, result: Mapping[str, Any]) -> None:
         metrics = {**trial.costs, **result["metrics"]}
         missing = [name for name in search.objectives if name not in metrics]
         if missing:
-            reason = f"it reports no {missing[0]}; it reports {', '.join(metrics)}"
+            reason = f"it does not report {missing[0]}; it reports {', '.join(metrics)}"
             search.end(trial.number, "failed", reason=reason, seconds=seconds)
         else:
-            search.end(trial.number, "finished", metrics, seconds=seconds, facts=result.get("facts"))
+            search.end(trial.number, "finished", metrics, seconds=seconds, outcome=result.get("outcome"))
 
 
 def _why(folder: Path, trial_id: str) -> str:
-    """The last line of the error that Tune wrote down for a trial whose worker died."""
+    """The last line of the error that Tune recorded for a trial whose worker died."""
     found = sorted(folder.glob(f"*{trial_id}*/error.txt"))
     lines = [line for line in found[-1].read_text(errors="replace").splitlines() if line.strip()] if found else []
-    return lines[-1].strip()[:300] if lines else "the worker died without a word"
+    return lines[-1].strip()[:300] if lines else "the worker died without an error message"

@@ -1,8 +1,8 @@
-"""Early stopping of trials that fall behind: ASHA and Hyperband, by Optuna's pruners on a study of their own.
+"""Early stopping of trials that fall behind: ASHA and Hyperband, by Optuna's pruners on a separate study.
 
 ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, in the form that stops trials.
-Hyperband: Li et al., JMLR 2018; a trial's bracket follows from its number. Optuna's pruners know one objective; ASHA
-of several is ours, as in Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021: by front, then by
+Hyperband: Li et al., JMLR 2018; a trial's bracket follows from its number. Optuna's pruners take one objective; ASHA
+for several is ours, as in Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021: by front, then by
 crowding.
 """
 
@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assay.config.search import SearchConfig
-from assay.tune.algorithms import Scores
-from assay.tune.fronts import order
+from assay.fronts import Scores, order
 
 if TYPE_CHECKING:
     import optuna
 
 
 class Rungs:
-    """Decides at each rung whether a trial goes on. Deterministic: the same reports in the same order decide alike."""
+    """Decides at each rung whether a trial continues: the same reports in the same order lead to the same decisions."""
 
     def __init__(self, search: SearchConfig, epochs: int, objectives: int) -> None:
         self.epochs = rungs(search, epochs)
@@ -32,7 +31,7 @@ class Rungs:
         self.comparison.begin(trial)
 
     def stops(self, trial: int, epoch: float, scores: Scores) -> bool:
-        """True where a trial with these scores (larger is better) ends at this rung."""
+        """Whether a trial with these scores (larger is better) ends at this rung."""
         return epoch in self.epochs and self.comparison.stops(trial, self.epochs.index(epoch), scores)
 
     def end(self, trial: int) -> None:
@@ -40,7 +39,7 @@ class Rungs:
 
 
 class _Pruner:
-    """One objective: a pruner of Optuna, which counts in rungs, as it takes whole numbers only."""
+    """One objective: a pruner of Optuna. It counts in rungs, as it takes only whole numbers."""
 
     def __init__(self, search: SearchConfig, epochs: int) -> None:
         import optuna
@@ -70,11 +69,11 @@ class _Pruner:
 
         self.study.tell(
             self.trials.pop(trial), state=TrialState.FAIL
-        )  # its values stay on the rungs; the end is no news
+        )  # its values stay on the rungs; its end adds nothing
 
 
 class _Fronts:
-    """Several objectives: the best part of a rung goes on, of which one trial in `reduction` is a member."""
+    """Several objectives: the best part of a rung continues, one trial in `reduction`."""
 
     def __init__(self, reduction: int) -> None:
         self.reduction = reduction

@@ -1,12 +1,11 @@
-"""A search as a state machine: what was tried, what is to be tried next, and when it ends.
+"""A search as a state machine: what was tried, what to try next, and when it ends.
 
-It knows no Ray, no clock and no network. Every change is an event; the same events in the same order make the same
-state, the sampler's included, so a search that was killed goes on from its journal as if nothing had been.
+It knows no Ray, no clock and no network. Every change is an event; the same events in the same order lead to the same
+state, that of the sampler included, so a search that was killed continues from its journal as if nothing had happened.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,17 +15,18 @@ import numpy as np
 from assay.config.experiment import ExperimentConfig, value_at
 from assay.config.search import SearchConfig
 from assay.errors import InputError
+from assay.fronts import Scores, gains
 from assay.train.randomness import key
-from assay.tune.algorithms import Proposal, Scores, Setting, make
+from assay.tune.algorithms import Proposal, Setting, make
 from assay.tune.journal import Event, Journal
 from assay.tune.rungs import Rungs, rungs
 from assay.tune.space import Space, Values, identity
 
 FAILURES_IN_A_ROW = 5
-OVER_IN_A_ROW = 200  # networks over the limits before the limits are taken to leave nothing
-LIVES = 3  # of a trial whose worker dies
-SAME_AGAIN = 20  # suggestions that were tried before, after which one is drawn that was not
-SAMPLES = 100  # random points that are tried before all that are left are listed
+OVER_IN_A_ROW = 200  # networks over the limits, after which the limits are taken to exclude everything
+LIVES = 3  # attempts at a trial whose worker dies
+SAME_AGAIN = 20  # known suggestions in a row, after which an unknown one is drawn
+SAMPLES = 100  # random points drawn before the remaining ones are listed
 ENDED = ("finished", "stopped", "failed", "over")
 
 
@@ -35,11 +35,12 @@ class Trial:
     """One configuration and how it went.
 
     Attributes:
-        ticket: its number at the algorithm.
+        ticket: its number for the algorithm.
         parent: the number of the trial whose weights it starts from.
         epochs: where it ends, counted from the beginning of its line of parents.
         status: waiting, running, or one of `ENDED`: `over` is a network over the limits, which was not trained.
-        curve: (epoch, metrics) as reported; epoch 0 holds what the network costs.
+        curve: (epoch, metrics) as reported; epoch 0 holds the costs of the network.
+        outcome: of a finished training: `weights_sha256`, `steps`, and what its task reports (`task`).
     """
 
     number: int
@@ -53,16 +54,16 @@ class Trial:
     reason: str = ""
     seconds: float = 0.0
     deaths: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
+    outcome: dict[str, Any] = field(default_factory=dict)
 
     @property
     def trained(self) -> float:
-        """Epochs that it was trained for, those of its parents included."""
+        """Epochs it was trained for, including those of its parents."""
         return max((epoch for epoch, _ in self.curve), default=0)
 
     @property
     def costs(self) -> dict[str, float]:
-        """What its network costs, where that was asked."""
+        """The costs of its network, if they were measured."""
         return next((dict(metrics) for epoch, metrics in self.curve if epoch == 0), {})
 
 
@@ -70,7 +71,7 @@ class Search:
     """A search under way. With a journal, it begins where the journal ends.
 
     Raises:
-        InputError: the algorithm cannot take the space, or the journal is not of this search.
+        InputError: the algorithm cannot search the space, or the journal does not fit the search.
     """
 
     def __init__(
@@ -86,10 +87,10 @@ class Search:
         self.algorithm = make(setting)
         self.rungs = Rungs(config, self.epochs, len(self.objectives)) if config.scheduling else None
         self.trials: list[Trial] = []
-        self.tickets: dict[int, int] = {}  # of the algorithm: to trial numbers
+        self.tickets: dict[int, int] = {}  # trial numbers by ticket
         self._next_ticket = 0
-        self._known: dict[str, int] = {}  # points to trial numbers
-        self.repeated = 0  # trials that were trained again though they had ended
+        self._known: dict[str, int] = {}  # trial numbers by point
+        self.repeated = 0  # trials that were trained again although they had ended
         self._order: list[int] = []  # the numbers of the ended trials as they ended
         self._exhausted = False
         self._journal: Journal | None = None
@@ -98,10 +99,10 @@ class Search:
         self._session = len(self._order)
         self._journal = journal
 
-    # --- what a runner calls ---
+    # --- called by the executor ---
 
     def next(self) -> Trial | None:
-        """The trial to start now: one that waits, else a new one; None if there is none (now, or ever: `over`)."""
+        """The trial to start now: one that waits, else a new one; None if there is none now (or ever: `finished`)."""
         waiting = next((trial for trial in self.trials if trial.status == "waiting"), None)
         if waiting is None:
             if self.finished is not None or (waiting := self._ask()) is None:
@@ -113,7 +114,7 @@ class Search:
         return waiting
 
     def report(self, number: int, epoch: float, metrics: Mapping[str, float]) -> bool:
-        """How a running trial stands; True where it must end now. What was reported before is not heard again."""
+        """Take a report of a running trial; True if it must end now. An epoch counts only once."""
         trial = self.trials[number]
         if epoch in (known for known, _ in trial.curve):
             return trial.reason != ""
@@ -128,21 +129,21 @@ class Search:
         metrics: Mapping[str, float] | None = None,
         reason: str = "",
         seconds: float = 0.0,
-        facts: Mapping[str, Any] | None = None,
+        outcome: Mapping[str, Any] | None = None,
     ) -> None:
-        """A trial ended. `status` is one of `ENDED`."""
+        """End a trial. `status` is one of `ENDED`."""
         trial = self.trials[number]
         plain: dict[str, Any] = {
             "status": status, "metrics": dict(metrics or {}), "reason": reason or trial.reason,
-            "seconds": round(seconds, 3), "facts": dict(facts or {}),
+            "seconds": round(seconds, 3), "facts": dict(outcome or {}),
         }  # fmt: skip
-        self._ended(trial, **plain)
+        self._end(trial, plain)
         self._note("end", trial=number, **plain)
         if self._journal:
             self._journal.sync()
 
     def died(self, number: int, reason: str) -> bool:
-        """A trial's worker died; True where the trial is tried again, from its last checkpoint."""
+        """Record the death of a trial's worker; True if the trial is tried again, from its last checkpoint."""
         trial = self.trials[number]
         trial.deaths += 1
         self._note("death", trial=number, reason=reason)
@@ -153,10 +154,10 @@ class Search:
         return False
 
     def release(self, number: int) -> None:
-        """A running trial was interrupted: it waits for the next session."""
+        """Let a running trial that was interrupted wait for the next session."""
         self.trials[number].status = "waiting"
 
-    # --- what everyone may ask ---
+    # --- open to all ---
 
     @property
     def running(self) -> list[Trial]:
@@ -164,7 +165,7 @@ class Search:
 
     @property
     def open(self) -> bool:
-        """Whether trials that were begun have not come to their end."""
+        """Whether trials have begun and not ended."""
         return len(self.ended) < len(self.trials)
 
     @property
@@ -178,24 +179,27 @@ class Search:
 
     @property
     def finished(self) -> str | None:
-        """Why no more trials are begun; None while there are more."""
+        """Why no more trials begin; None while there are more."""
         budget = self.config.budget
         if budget.trials is not None and len(self.counted) >= budget.trials:
             return f"budget of {budget.trials} trials"
         if budget.epochs is not None and self.epochs_trained >= budget.epochs:
             return f"budget of {budget.epochs} epochs"
-        population = self.config.sampler == "pbt"
-        done = "every member was trained to its end" if population else "every configuration of the space was tried"
+        done = (
+            "every member was trained to its end"
+            if self.config.inherits
+            else "every configuration of the space was tried"
+        )
         return self.broken or (done if self._exhausted and self.ended else None)
 
     @property
     def continues(self) -> bool:
         """Whether trials to come could start from the weights of those that ended."""
-        return self.config.sampler == "pbt" and not self._exhausted
+        return self.config.inherits and not self._exhausted
 
     @property
     def broken(self) -> str | None:
-        """Why the search cannot go on; None if it can. What failed before this session may have been mended since."""
+        """Why the search cannot continue; None if it can. Earlier sessions' failures may be fixed."""
         last = [self.trials[number] for number in self._order[self._session :][-OVER_IN_A_ROW:]]
         failed = [trial for trial in last[-FAILURES_IN_A_ROW:] if trial.status == "failed"]
         if len(failed) == FAILURES_IN_A_ROW:
@@ -206,26 +210,22 @@ class Search:
 
     @property
     def epochs_trained(self) -> float:
-        """By all trials together; a trial that began with its parent's weights counts from there."""
+        """Epochs trained by all trials together; one that began with its parent's weights counts from there."""
         return sum(
             max(0, t.trained - (self.trials[t.parent].trained if t.parent is not None else 0)) for t in self.trials
         )
 
     @property
     def milestones(self) -> tuple[float, ...]:
-        """The epochs, and parts of one, after which a trial must report before it goes on."""
+        """The epochs, and parts of one, after which a trial must report before it continues."""
         return rungs(self.config, self.epochs) if self.rungs else ()
 
-    def scores(self, metrics: Mapping[str, float]) -> Scores:
-        """The objectives, larger is better."""
-        return tuple(metrics[name] * (1 if way == "max" else -1) for name, way in self.objectives.items())
-
     def whole(self, values: Values) -> int:
-        """The epochs of a whole training with these values."""
+        """The epochs of a complete training with these values."""
         return int(values.get("train.epochs", self.epochs))
 
     def suggestions(self, count: int) -> list[Values]:
-        """What the algorithm would suggest next, the budget aside. It uses the search up: ask it of a copy."""
+        """The next suggestions of the algorithm, whatever the budget. They use up the search: call it on a copy."""
         found: list[Values] = []
         while len(found) < count and (trial := self._ask()) is not None:
             found.append(trial.values)
@@ -250,7 +250,7 @@ class Search:
         return trial
 
     def _propose(self) -> Proposal | None:
-        """The algorithm's next proposal that was not tried before: a training repeated would say the same again."""
+        """The algorithm's next proposal that is new: a repeated training would have the same result."""
         for given in self._givens():
             proposal = self.algorithm.ask(self._next_ticket, given)
             if proposal is None:
@@ -261,13 +261,13 @@ class Search:
             if same is None:
                 return proposal
             twin = self.trials[same]
-            told = self._told(twin.status, twin.metrics)
-            self.algorithm.tell(self._next_ticket - 1, told, twin.status == "stopped")
+            scores = self._scores(twin.status, twin.metrics)
+            self.algorithm.tell(self._next_ticket - 1, scores, twin.status == "stopped")
         self._exhausted = True
         return None
 
     def _givens(self) -> Iterator[Values | None]:
-        """First what the algorithm likes; after a while points that were not tried yet, while there are any."""
+        """First the choice of the algorithm; after a while points that were not tried yet, if any are left."""
         yield from [None] * SAME_AGAIN
         random = np.random.default_rng(key(self.config.seed, "fresh", self._next_ticket))
         for _ in range(SAMPLES):
@@ -283,10 +283,9 @@ class Search:
         if epoch == 0:
             trial.reason = self._over(metrics)
             return
-        known = {**trial.costs, **metrics}
-        if any(name not in known for name in self.objectives):
+        scores = gains({**trial.costs, **metrics}, self.objectives)
+        if scores is None:
             return
-        scores = self.scores(known)
         if len(scores) == 1:
             self.algorithm.report(trial.ticket, epoch, scores[0])
         if self.rungs and epoch < trial.epochs and self.rungs.stops(trial.number, epoch, scores):
@@ -298,28 +297,18 @@ class Search:
                 return f"{name} {costs[name]:g} is over the limit of {most:g}"
         return ""
 
-    def _ended(
-        self,
-        trial: Trial,
-        status: str,
-        metrics: Mapping[str, float],
-        reason: str,
-        seconds: float,
-        facts: Mapping[str, Any],
-    ) -> None:
-        trial.status, trial.reason, trial.seconds, trial.facts = status, reason, seconds, dict(facts)
-        trial.metrics = dict(metrics)
-        self.algorithm.tell(trial.ticket, self._told(status, metrics), status == "stopped")
+    def _end(self, trial: Trial, event: Mapping[str, Any]) -> None:
+        """Apply an `end` event of the journal, in which the outcome is called `facts`."""
+        trial.status, trial.reason, trial.seconds = event["status"], event["reason"], event["seconds"]
+        trial.metrics, trial.outcome = dict(event["metrics"]), dict(event["facts"])
+        self.algorithm.tell(trial.ticket, self._scores(trial.status, trial.metrics), trial.status == "stopped")
         if self.rungs:
             self.rungs.end(trial.number)
         self._order.append(trial.number)
 
-    def _told(self, status: str, metrics: Mapping[str, float]) -> Scores | None:
-        """What the algorithm hears of a trial; one without a finite score is as one that failed."""
-        if status not in ("finished", "stopped"):
-            return None
-        scores = self.scores(metrics)
-        return scores if all(map(math.isfinite, scores)) else None
+    def _scores(self, status: str, metrics: Mapping[str, float]) -> Scores | None:
+        """The scores of an ended trial for the algorithm; None if it failed or lacks one."""
+        return gains(metrics, self.objectives) if status in ("finished", "stopped") else None
 
     def _replay(self, event: Event) -> None:
         kind = event["event"]
@@ -327,25 +316,24 @@ class Search:
             trial = self._ask()
             if trial is None or not _alike(trial.values, event["values"]):
                 raise InputError(
-                    f"trial {event['trial']} of the journal was {event['values']}, and the algorithm now suggests "
-                    f"{trial.values if trial else 'nothing'}: Assay or Optuna have changed since; install the versions "
-                    "that the search began with, or start anew with --new"
+                    f"trial {event['trial']} of the journal was {event['values']}, but the algorithm now suggests "
+                    f"{trial.values if trial else 'nothing'}: Assay or Optuna has changed since; install the versions "
+                    "that the search began with, or start again with --new"
                 )
         elif kind == "report":
             self._reported(self.trials[event["trial"]], event["epoch"], event["metrics"])
         elif kind == "death":
             self.trials[event["trial"]].deaths += 1
         elif kind == "end":
-            facts = {name: event[name] for name in ("status", "metrics", "reason", "seconds", "facts")}
-            self._ended(self.trials[event["trial"]], **facts)
+            self._end(self.trials[event["trial"]], event)
 
-    def _note(self, event: str, **facts: Any) -> None:
+    def _note(self, event: str, **fields: Any) -> None:
         if self._journal:
-            self._journal.append(event, **facts)
+            self._journal.append(event, **fields)
 
 
 def _alike(suggested: Values, recorded: Values) -> bool:
-    """Equal but for the last bits of a float, which another kind of processor may round otherwise."""
+    """Equal except for the last bits of a float, which another kind of processor may round differently."""
     return suggested.keys() == recorded.keys() and all(
         abs(value - recorded[name]) <= 1e-9 * abs(value)
         if isinstance(value, float) and isinstance(recorded[name], float)

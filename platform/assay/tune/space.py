@@ -1,6 +1,6 @@
-"""The space of a search: typed parameters, some of which count only at certain values of others.
+"""The space of a search: typed parameters, some of which count only for certain values of others.
 
-A point of it is a mapping of keys to values that holds exactly the parameters that count: `Values`.
+A point is a mapping of keys to values that holds exactly the parameters that count: `Values`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Parameter:
 
     Attributes:
         choices: every value, in order; None for a continuous or very long range.
-        low, high: of a range; both ends belong to it.
-        ordered: whether neighbours in `choices` are near to each other.
-        when: other keys, each with the values at which this parameter counts.
+        low, high: ends of a range, which include them.
+        ordered: whether neighbours in `choices` are similar.
+        when: other keys, each with the values for which this parameter counts.
     """
 
     key: str
@@ -43,13 +43,13 @@ class Parameter:
 
     @classmethod
     def of(cls, key: str, config: ParameterConfig, origin: str = "space") -> Parameter:
-        """Raises `InputError` for a choice that is listed twice, and for a step that makes too many values."""
+        """Raises `InputError` for a choice that is listed twice, and for a step that leads to too many values."""
         when = {name: tuple(v) if isinstance(v, (list, tuple)) else (v,) for name, v in config.when.items()}
         if config.choice is not None:
             plain = tuple(_plain(value) for value in config.choice)
             twice = next((value for place, value in enumerate(plain) if value in plain[:place]), None)
             if len({identity({"": value}) for value in plain}) < len(plain):
-                raise InputError(f"{origin}.{key}: choice lists {twice!r} twice: leave one out")
+                raise InputError(f"{origin}.{key}: choice lists {twice!r} twice: remove one")
             numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in plain)
             return cls(key, config, plain, ordered=numbers and list(plain) == sorted(plain), when=when)
         low, high = config.range
@@ -61,7 +61,7 @@ class Parameter:
                 return cls(key, config, range(int(low), int(high) + 1, int(step)), low, high, ordered=True, when=when)
             if count > MOST_COUNTED:
                 raise InputError(
-                    f"{origin}.{key}: a step of {step:g} makes {count:,} values: take a wider one, or none at all"
+                    f"{origin}.{key}: a step of {step:g} leads to {count:,} values: use a larger one, or leave it out"
                 )
             choices = tuple(round(low + i * step, 12) for i in range(count))
         elif config.whole and high - low < 256:
@@ -69,7 +69,7 @@ class Parameter:
         return cls(key, config, choices, low, high, ordered=True, when=when)
 
     def at(self, unit: float) -> Any:
-        """The value at `unit` of 0..1, which is spread evenly over the values, or over orders of magnitude."""
+        """The value at `unit` in 0..1, spread evenly over the values, or over their logarithms."""
         if self.choices is not None and not self.config.log:
             return self.choices[min(int(unit * len(self.choices)), len(self.choices) - 1)]
         if self.config.log:
@@ -79,7 +79,7 @@ class Parameter:
         return float(self.low + unit * (self.high - self.low))
 
     def unit(self, value: Any) -> float:
-        """Where a value lies, 0..1."""
+        """The position of a value, 0..1."""
         if self.choices is not None and not self.config.log:
             return self.choices.index(value) / max(len(self.choices) - 1, 1)
         if self.config.log:
@@ -88,12 +88,12 @@ class Parameter:
         return float((value - self.low) / (self.high - self.low))
 
     def _logarithms(self) -> tuple[float, float]:
-        """Of both ends; each whole number has the room from half below to half above it."""
+        """Of both ends; a whole number takes up the range from half below to half above it."""
         half = 0.5 if self.config.whole else 0.0
         return math.log(self.low - half if self.low > half else self.low), math.log(self.high + half)
 
     def holds(self, value: Any) -> bool:
-        """Whether it is one of the values."""
+        """Whether a value belongs to the parameter."""
         if self.choices is not None:
             return value in self.choices
         number = isinstance(value, int if self.config.whole else (int, float)) and not isinstance(value, bool)
@@ -107,7 +107,7 @@ class Space:
     """The parameters of a search, those that others depend on first.
 
     Raises:
-        InputError: it contradicts itself; the parameter is named.
+        InputError: it contradicts itself; names the parameter.
     """
 
     def __init__(self, parameters: Mapping[str, ParameterConfig], origin: str = "space") -> None:
@@ -119,17 +119,17 @@ class Space:
         return self.complete({}, random)
 
     def complete(self, values: Values, random: np.random.Generator) -> dict[str, Any]:
-        """The values that count, at random where one is missing; those that do not count are left out."""
+        """The values that count, random if missing; those that do not count are left out."""
         whole: dict[str, Any] = {}
         for parameter in self.parameters:
             if parameter.counts(whole):
-                drawn = random.random()  # always, so that a change of one value leaves the others as they were
+                drawn = random.random()  # always, so that a change of one value leaves the others unchanged
                 whole[parameter.key] = values[parameter.key] if parameter.key in values else parameter.at(drawn)
         return whole
 
     @cached_property
     def size(self) -> int | None:
-        """The number of points; None if there is no end to them, or more than a million."""
+        """The number of points; None if it is infinite or above a million."""
         if any(parameter.choices is None for parameter in self.parameters):
             return None
         deciding = {name for parameter in self.parameters for name in parameter.when}
@@ -145,7 +145,7 @@ class Space:
     def points(
         self, only: Collection[str] | None = None, values: Values | None = None, number: int = 0
     ) -> Iterator[dict[str, Any]]:
-        """Every point, the last parameter changing fastest. Only where all parameters (of `only`) have `choices`."""
+        """Every point, the last parameter changing fastest. Only if all parameters (of `only`) have `choices`."""
         values = values or {}
         if number == len(self.parameters):
             yield dict(values)
@@ -169,10 +169,10 @@ def identity(values: Values) -> str:
 
 
 def bound(name: str, search: SearchConfig, experiment: ExperimentConfig) -> tuple[Space, ExperimentConfig]:
-    """The space of a search, checked against its experiment, and the experiment as all trials have it otherwise.
+    """The space of a search, checked against its experiment, and the experiment that all trials start from.
 
     Raises:
-        InputError: a key that does not exist there, a value that is out of its range or no architecture; all at once.
+        InputError: keys that do not exist, values that are out of range or not an architecture; all at once.
     """
     origin = f"params.yaml: searches.{name}"
     fixed = replaced(experiment, search.set.items(), f"{origin}.set:")
@@ -180,24 +180,24 @@ def bound(name: str, search: SearchConfig, experiment: ExperimentConfig) -> tupl
     if search.networks:
         found = fixed.task.networks()
         if not found:
-            raise InputError(f"{origin}.networks: task {fixed.task.name!r} has no space of networks of its own")
+            raise InputError(f"{origin}.networks: task {fixed.task.name!r} has no networks to search")
         networks = {f"task.{key}": ParameterConfig.model_validate(plain) for key, plain in found.items()}
     space = Space({**networks, **search.space}, f"{origin}.space")
     twice = sorted(set(search.space) & set(search.set))
     if twice:
-        raise InputError(f"{origin}.set: {twice[0]} is searched too: leave it out of one")
+        raise InputError(f"{origin}.set: {twice[0]} is searched too: remove it from one of them")
     _check_values(space, fixed)
     return space, fixed
 
 
 def _check_values(space: Space, experiment: ExperimentConfig) -> None:
-    """Every choice and both ends of every range, each where it counts, in an otherwise random point."""
+    """Check every choice and both ends of every range, each in a random point in which it counts."""
     random = np.random.default_rng(0)
     faults = []
     for parameter in space.parameters:
         around = _around(space, parameter)
         if around is None:
-            faults.append(f"{space.origin}.{parameter.key}.when: its conditions never hold together")
+            faults.append(f"{space.origin}.{parameter.key}.when: these conditions never hold together")
             continue
         for value in parameter.choices[:256] if parameter.choices else (parameter.at(0.0), parameter.at(1.0)):
             try:
@@ -212,7 +212,7 @@ def _check_values(space: Space, experiment: ExperimentConfig) -> None:
 
 
 def _around(space: Space, parameter: Parameter) -> dict[str, Any] | None:
-    """Values of others at which a parameter counts; None if there are none."""
+    """Values of others for which a parameter counts; None if there are none."""
     deciding, waiting = set[str](), [parameter]
     while waiting:
         new = waiting.pop().when.keys() - deciding
@@ -222,7 +222,7 @@ def _around(space: Space, parameter: Parameter) -> dict[str, Any] | None:
 
 
 def _in_order(parameters: Mapping[str, Parameter], origin: str) -> Iterator[Parameter]:
-    """Conditions before what depends on them; otherwise as they were written."""
+    """Parameters in the order they are written, but those that others depend on first."""
     left, done = dict(parameters), set[str]()
     for parameter in parameters.values():
         for name, allowed in parameter.when.items():
@@ -231,7 +231,7 @@ def _in_order(parameters: Mapping[str, Parameter], origin: str) -> Iterator[Para
                 raise InputError(f"{where}: {known('searched key', name, list(parameters))}")
             choices = parameters[name].choices
             if choices is None:
-                raise InputError(f"{where}: {name} is a continuous range; a condition needs a choice or a whole number")
+                raise InputError(f"{where}: {name} is a continuous range; a condition needs a choice or whole numbers")
             if not any(value in choices for value in allowed):
                 raise InputError(
                     f"{where}: {name} is never {' or '.join(map(repr, allowed))}; it is one of {_listed(choices)}"
@@ -239,7 +239,7 @@ def _in_order(parameters: Mapping[str, Parameter], origin: str) -> Iterator[Para
     while left:
         ready = next((p for p in left.values() if set(p.when) <= done), None)
         if ready is None:
-            raise InputError(f"{origin}: the conditions of {', '.join(left)} go round in a circle")
+            raise InputError(f"{origin}: the conditions of {', '.join(left)} depend on each other")
         del left[ready.key]
         done.add(ready.key)
         yield ready
@@ -250,5 +250,5 @@ def _listed(values: Sequence[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A choice as JSON has it: lists, not tuples."""
+    """A choice as JSON stores it: lists, not tuples."""
     return json.loads(json.dumps(value))

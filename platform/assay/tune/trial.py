@@ -1,7 +1,7 @@
-"""What a slot of a search runs: one trial after the other, in an actor that is used again for the next.
+"""Runs in a slot of a search: one trial after the other, in an actor that is reused for the next.
 
-A trial advances from decision to decision; between two it trains without asking anyone. What goes wrong inside it is
-an answer like any other, so the actor lives on; only a worker that dies takes its actor with it.
+A trial advances from decision to decision and trains without a pause between two. A failure inside it is a report like
+any other, so the actor lives on; only a worker that dies takes its actor with it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import torch
 from assay.files import write_json
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
-from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STEPS, STOP, TOLD
+from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, SPOOL, STEPS, STOP
 from assay.train.loop import Training
 from assay.train.prepare import prepare
 from assay.train.spool import read
 from assay.workers.arrive import arrive
-from assay.workers.job import Job
-from assay.workers.launch import raise_told, train_on_ray
+from assay.workers.assignment import Assignment
+from assay.workers.launch import raise_recorded, train_on_ray
 from assay.workers.plan import Plan
 from assay.workers.worker import failure_of
 
@@ -36,20 +36,20 @@ POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class TrialJob:
+class TrialAssignment:
     """A trial as plain data.
 
     Attributes:
-        job: what is trained, where; its folder is the trial's own.
+        training: an `Assignment` as plain data; its folder is the trial's.
         until: the epochs after which it ends.
-        milestones: epochs, or parts of one, before that after which it reports, and may be told to end.
+        milestones: earlier epochs, or parts of one, after which it reports and may be stopped.
         parent: the folder of the trial whose last weights and optimizer it starts from.
-        costs: whether it first says what its network costs.
+        costs: whether it reports the costs of its network first.
         workers: 0 or 1 trains in the actor, more on Ray Train.
         keep: whether its last state is kept for others to start from.
     """
 
-    job: Mapping[str, Any]
+    training: Mapping[str, Any]
     number: int
     until: int
     milestones: tuple[float, ...] = ()
@@ -61,26 +61,29 @@ class TrialJob:
 
     @property
     def folder(self) -> Path:
-        return Path(self.job["folder"])
+        return Path(self.training["folder"])
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Runner(Protocol):
-    """A trial under way. Each `advance` gives a report: `epoch`, `metrics`, and `done` at the last."""
+    """A trial under way. Each `advance` returns a report: `epoch`, `metrics`, and `done` at the last.
+
+    The last is `interrupted` if a stop ended the trial early: it is to be resumed.
+    """
 
     def advance(self) -> dict[str, Any]: ...
 
     def close(self) -> None:
-        """Leave nothing running; called once, wherever the trial is."""
+        """Leave nothing running. Called once, at any point of the trial."""
 
 
 def begin(plain: Mapping[str, Any]) -> Runner:
     """The runner of a trial. Nothing heavy happens before its first `advance`."""
-    trial = TrialJob(**{**plain, "milestones": tuple(plain["milestones"])})
-    kind = OnRayTrain if trial.workers > 1 else Here
-    return Guarded(kind(trial), trial.folder)
+    assignment = TrialAssignment(**{**plain, "milestones": tuple(plain["milestones"])})
+    kind = OnRayTrain if assignment.workers > 1 else Here
+    return Guarded(kind(assignment), assignment.folder)
 
 
 class Guarded:
@@ -109,38 +112,38 @@ class Guarded:
 class Here:
     """Trains in this process."""
 
-    def __init__(self, trial: TrialJob) -> None:
-        self.trial = trial
+    def __init__(self, assignment: TrialAssignment) -> None:
+        self.assignment = assignment
         self.training: Training | None = None
         self.inherited = ""
-        self.said = 0.0  # the milestone of the last report
+        self.reported = 0.0  # the milestone of the last report
 
     def advance(self) -> dict[str, Any]:
         if self.training is None:
             self.training = self._begin()
-            if self.trial.costs:
+            if self.assignment.costs:
                 return {"epoch": 0, "metrics": costs_of(self.training)}
         target = self._next(self.training.epochs)
-        if not self.training.advance(target):
+        if self.training.advance(target):
             return {"done": True, "interrupted": True}
-        self.said = target
-        report = {"epoch": target, "metrics": self.training.look()}
-        return self._finish(self.training, report) if target == self.trial.until else report
+        self.reported = target
+        report = {"epoch": target, "metrics": self.training.validate()}
+        return self._finish(self.training, report) if target == self.assignment.until else report
 
     def _next(self, trained: float) -> float:
-        """The next milestone. One at which a resumed training stands is told again: perhaps nobody heard it."""
-        ahead = (epoch for epoch in self.trial.milestones if epoch > self.said and epoch >= trained)
-        return min(ahead, default=self.trial.until)
+        """The next milestone. One that a resumed training has just reached is reported again: that may be lost."""
+        ahead = (epoch for epoch in self.assignment.milestones if epoch > self.reported and epoch >= trained)
+        return min(ahead, default=self.assignment.until)
 
     def _begin(self) -> Training:
-        job = Job(**self.trial.job)
-        device = torch.device("cuda" if job.gpu else "cpu")
-        self.context = LocalContext(Path(job.folder), device, job.threads, compiled=job.compiled)
-        if self.trial.parent is not None:
-            self.context.checkpoints.inherit(Path(self.trial.parent) / CHECKPOINTS)
-        here = arrive(job, self.context.tell)
+        own = Assignment(**self.assignment.training)
+        device = torch.device("cuda" if own.gpu else "cpu")
+        self.context = LocalContext(Path(own.folder), device, own.threads, compiled=own.compiled)
+        if self.assignment.parent is not None:
+            self.context.checkpoints.inherit(Path(self.assignment.parent) / CHECKPOINTS)
+        here = arrive(own, self.context.log)
         training = prepare(here.config, here.dataset, self.context)
-        if self.trial.parent is not None:
+        if self.assignment.parent is not None:
             self.inherited = weights_sha256(training.task.state_dict())
         return training
 
@@ -148,16 +151,16 @@ class Here:
         from safetensors.torch import save_file
 
         outcome = training.outcome()
-        facts = {"weights_sha256": outcome.weights_sha256, "steps": outcome.steps, "task": dict(outcome.facts)}
-        if self.trial.keep:  # others go on from the last state, so it is the last state that is judged
+        found = {"weights_sha256": outcome.weights_sha256, "steps": outcome.steps, "task": dict(outcome.facts)}
+        if self.assignment.keep:  # others continue from the last state, so the last state is judged
             training.save()
             report["metrics"] = dict(training.position.metrics)
-            facts["last_sha256"] = weights_sha256(training.task.state_dict())
-            facts |= {"inherited_sha256": self.inherited} if self.inherited else {}
+            found["last_sha256"] = weights_sha256(training.task.state_dict())
+            found |= {"inherited_sha256": self.inherited} if self.inherited else {}
         self.context.close()
         weights = {name: tensor.contiguous() for name, tensor in outcome.weights.items()}
-        save_file(weights, self.trial.folder / WEIGHTS)
-        return {**report, "done": True, "facts": facts}
+        save_file(weights, self.assignment.folder / WEIGHTS)
+        return {**report, "done": True, "outcome": found}
 
     def close(self) -> None:
         if self.training is not None:
@@ -166,18 +169,18 @@ class Here:
 
 
 class OnRayTrain:
-    """Trains on several workers: a Ray Train job of its own, whose epochs are read from the spool as they end."""
+    """Trains on several workers, on Ray Train; its epochs are read from the spool as they end."""
 
-    def __init__(self, trial: TrialJob) -> None:
+    def __init__(self, assignment: TrialAssignment) -> None:
         from assay.config.experiment import parse_experiment
 
-        self.trial = trial
-        looks = tuple(epoch for epoch in trial.milestones if epoch < 1)
-        self.job = Job(**{**trial.job, "looks": looks})
-        self.folder = Path(self.job.folder)
-        self.config = parse_experiment(self.job.config, "config")
-        self.costs = trial.costs
-        self.epoch, self.said, self.offset = 0.0, 0.0, 0
+        self.assignment = assignment
+        validate_at = tuple(epoch for epoch in assignment.milestones if epoch < 1)
+        self.own = Assignment(**{**assignment.training, "validate_at": validate_at})
+        self.folder = Path(self.own.folder)
+        self.config = parse_experiment(self.own.config, "config")
+        self.costs = assignment.costs
+        self.epoch, self.reported, self.offset = 0.0, 0.0, 0
         self.best: dict[str, float] = {}  # of whole epochs
         self.latest: dict[str, float] = {}
         self.failure: list[BaseException] = []
@@ -186,36 +189,36 @@ class OnRayTrain:
     def advance(self) -> dict[str, Any]:
         if self.costs:
             self.costs = False
-            context = LocalContext(self.folder, torch.device("cpu"), self.job.threads)
-            here = arrive(self.job, context.tell)
+            context = LocalContext(self.folder, torch.device("cpu"), self.own.threads)
+            here = arrive(self.own, context.log)
             return {"epoch": 0, "metrics": costs_of(prepare(here.config, here.dataset, context))}
         if self.thread is None:
             self._start()
         assert self.thread is not None
-        target = min((epoch for epoch in self.trial.milestones if epoch > self.said), default=0)
+        target = min((epoch for epoch in self.assignment.milestones if epoch > self.reported), default=0)
         while True:
             alive = self.thread.is_alive()  # before the spool is read: a training may end in between
             if target and self._reached(target):
-                self.said = target
+                self.reported = target
                 return {"epoch": target, "metrics": dict(self.best or self.latest)}
             if not alive:
                 return self._end()
             time.sleep(POLL_SECONDS)
 
     def _start(self) -> None:
-        plan = Plan(self.trial.workers, self.trial.device, self.job.threads, self.job.compiled)
+        plan = Plan(self.assignment.workers, self.assignment.device, self.own.threads, self.own.compiled)
 
         def body() -> None:
             try:
-                train_on_ray(self.job, plan, self.folder.parent, self._warn)
-            except BaseException as error:  # told by `_end`
+                train_on_ray(self.own, plan, self.folder.parent, self._log)
+            except BaseException as error:  # raised by `_end`
                 self.failure.append(error)
 
         self.thread = threading.Thread(target=body, name="training", daemon=True)
         self.thread.start()
 
-    def _warn(self, line: str) -> None:
-        with (self.folder / TOLD).open("a") as file:
+    def _log(self, line: str) -> None:
+        with (self.folder / LOG).open("a") as file:
             file.write(line + "\n")
 
     def _reached(self, target: float) -> bool:
@@ -239,14 +242,14 @@ class OnRayTrain:
 
     def _end(self) -> dict[str, Any]:
         if self.failure:
-            raise_told(self.failure[0], self.folder)
+            raise_recorded(self.failure[0], self.folder)
         outcome = json.loads((self.folder / OUTCOME).read_text())
         if not outcome["finished"]:
             return {"done": True, "interrupted": True}
         newest = max((self.folder / CHECKPOINTS).glob("step-*"))
         shutil.copyfile(newest / "best.safetensors", self.folder / WEIGHTS)
-        facts = {"weights_sha256": outcome["weights_sha256"], "steps": outcome["steps"], "task": outcome["facts"]}
-        return {"done": True, "epoch": self.trial.until, "metrics": outcome["metrics"], "facts": facts}
+        found = {"weights_sha256": outcome["weights_sha256"], "steps": outcome["steps"], "task": outcome["facts"]}
+        return {"done": True, "epoch": self.assignment.until, "metrics": outcome["metrics"], "outcome": found}
 
     def close(self) -> None:
         if self.thread is not None and self.thread.is_alive():
@@ -261,7 +264,7 @@ def epochs_at(step: int, steps: int, epochs: int) -> float:
 
 
 def costs_of(training: Training) -> dict[str, float]:
-    """What the network of a training costs, as metrics `cost/…`."""
+    """The costs of the network of a training, as metrics `cost/…`."""
     from assay.networks.costs import task_costs
 
     return task_costs(training.task).metrics

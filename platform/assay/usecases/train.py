@@ -35,7 +35,7 @@ from assay.usecases.helpers.places import (
 from assay.usecases.helpers.results import ExperimentResults, write_run
 from assay.usecases.helpers.trained import recorded_config
 from assay.usecases.helpers.training_progress import TrainingProgress
-from assay.workers.job import Job
+from assay.workers.assignment import Assignment
 from assay.workers.launch import launch
 from assay.workers.plan import Plan, check_fit, plan
 from assay.workers.ray_session import available_slots, cluster_joined
@@ -95,15 +95,17 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
             if held.finished:  # by another process in the meantime
                 record = found_record(held.run_id, tracker)
             else:
-                job = _job(held, local, dataset, chosen, settings)
-                record = _execute(job, chosen, held, settings, tracker, progress)
+                assignment = _assignment(held, local, dataset, chosen, settings)
+                record = _execute(assignment, chosen, held, settings, tracker, progress)
             write_results(request, record, settings, tracker)
             return record
 
 
-def _job(held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, settings: Settings) -> Job:
+def _assignment(
+    held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, settings: Settings
+) -> Assignment:
     """The run as plain data, for workers here or on other nodes."""
-    return Job(
+    return Assignment(
         held.run_id,
         resolved(config),
         str(dataset.folder),
@@ -195,7 +197,7 @@ def requested_config(request: TrainRequest, settings: Settings, tracker: Tracker
 
 
 def _execute(
-    job: Job, chosen: Plan, held: Claim, settings: Settings, tracker: Tracker, progress: TrainingProgress
+    assignment: Assignment, chosen: Plan, held: Claim, settings: Settings, tracker: Tracker, progress: TrainingProgress
 ) -> dict[str, Any]:
     """Train, record the results, and give the run its final status; returns its record."""
     started = time.monotonic()
@@ -203,7 +205,7 @@ def _execute(
     with status_as_earned(held.run_id, tracker):
         with progress.following(held.folder):
             try:
-                outcome = launch(job, chosen, settings, progress.tick, progress.log)
+                outcome = launch(assignment, chosen, settings, progress.tick, progress.log)
             finally:
                 recorder.close()
                 _log_pictures(held, tracker)
@@ -211,25 +213,25 @@ def _execute(
             raise Interrupted(
                 f"stopped and saved at step {outcome['steps']}; to continue run {held.run_id}, run the same command"
             )
-        record = _record(job, outcome, time.monotonic() - started)
+        record = _record(assignment, outcome, time.monotonic() - started)
         _log_results(held, record, tracker)
     tracker.set_status(held.run_id, "FINISHED")
     shutil.rmtree(held.folder / CHECKPOINTS)
-    if job.store:
-        ObjectStore(job.store).clear()  # all of it is in the tracking store now
+    if assignment.store:
+        ObjectStore(assignment.store).clear()  # all of it is in the tracking store now
     return record
 
 
-def _record(job: Job, outcome: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _record(assignment: Assignment, outcome: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     return {
-        "run_id": job.run_id,
+        "run_id": assignment.run_id,
         "status": "FINISHED",
         "metrics": outcome["metrics"],
         "steps": outcome["steps"],
         "trained_steps": outcome["trained_steps"],
         "seconds": round(seconds, 2),
         "weights_sha256": outcome["weights_sha256"],
-        "dataset": {"name": job.config["data"], "hash": job.dataset_hash},
+        "dataset": {"name": assignment.config["data"], "hash": assignment.dataset_hash},
         "resumed_from": outcome["resumed_from"],
         "facts": outcome["facts"],
     }

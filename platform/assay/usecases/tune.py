@@ -22,9 +22,9 @@ from assay.tracking.trials import TrialRecorder
 from assay.train.folder import CHECKPOINTS
 from assay.tune.executor import execute
 from assay.tune.journal import Journal, working_seconds
+from assay.tune.live import LiveSearch
 from assay.tune.search import Search, Trial
-from assay.tune.trial import WEIGHTS, TrialJob, trial_folder
-from assay.tune.work import Work
+from assay.tune.trial import WEIGHTS, TrialAssignment, trial_folder
 from assay.usecases.helpers import search_outputs
 from assay.usecases.helpers.results import SearchResults, write_search
 from assay.usecases.helpers.search_context import SearchContext
@@ -128,9 +128,9 @@ class _Session:
             self.recorder.put(self.context.entry(self.held.folder, trial))
         if done:
             self.progress.log(f"continuing search {self.held.run_id}: {len(done)} trials are done")
-        work = Work(self.search, self._job, self, self.held.folder, self.context.plan, self.deadline)
+        live = LiveSearch(self.search, self._assign, self, self.held.folder, self.context.plan, self.deadline)
         with self.progress.following(self.story):
-            execute(work, self.context.settings, self.progress.tick, self.progress.log)
+            execute(live, self.context.settings, self.progress.tick, self.progress.log)
 
     def _close(self) -> dict[str, Any]:
         """Record the search after its last trial; returns the record. Raises `WorkError` if no trial finished."""
@@ -179,8 +179,8 @@ class _Session:
 
     # --- called by the executor ---
 
-    def _job(self, trial: Trial) -> TrialJob:
-        return self.context.job(self.held.run_id, self.held.folder, trial, self.search.milestones)
+    def _assign(self, trial: Trial) -> TrialAssignment:
+        return self.context.assign(self.held.run_id, self.held.folder, trial, self.search.milestones)
 
     def started(self, trial: Trial) -> None:
         self.recorder.put(self.context.entry(self.held.folder, trial))
@@ -193,9 +193,9 @@ class _Session:
         for number in (self.kept | {trial.number}) - best:
             at = trial_folder(self.held.folder, number)
             (at / WEIGHTS).unlink(missing_ok=True)
-            if self.context.config.sampler != "pbt":
+            if not self.context.config.inherits:
                 shutil.rmtree(at / CHECKPOINTS, ignore_errors=True)
-        if self.context.config.sampler == "pbt":
+        if self.context.config.inherits:
             self._forget_states()
         self.kept = best
 

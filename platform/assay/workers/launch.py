@@ -1,4 +1,4 @@
-"""Runs a job's workers, here or on Ray, while the main thread keeps the signals and the progress."""
+"""Runs the workers of a training, here or on Ray, while the main thread handles signals and progress."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from assay.storage.object_store import ObjectStore
 from assay.storage.run_mirror import Receiver, receiving
 from assay.train.folder import FAILURE, OUTCOME, STOP
 from assay.workers import nodes
-from assay.workers.job import Job
+from assay.workers.assignment import Assignment
 from assay.workers.plan import Plan
 from assay.workers.ray_session import ray_running
 from assay.workers.worker import work_here, work_in_ray
 
-ATTEMPTS = 3  # of a job whose workers die; a job that fails is not tried again
+ATTEMPTS = 3  # of a training whose workers die; one that fails is not tried again
 TICK_SECONDS = 0.2
 
 
-def launch(job: Job, plan: Plan, settings: Settings, tick: Callable[[], None], log: Log) -> dict[str, Any]:
+def launch(
+    assignment: Assignment, plan: Plan, settings: Settings, tick: Callable[[], None], log: Log
+) -> dict[str, Any]:
     """Train to the end or to a stop, calling `tick` several times a second.
 
     Returns:
@@ -38,37 +40,37 @@ def launch(job: Job, plan: Plan, settings: Settings, tick: Callable[[], None], l
     Raises:
         WorkError: the training failed, or its workers died too often.
     """
-    folder = Path(job.folder)
-    forget_end(folder, job.store)
+    folder = Path(assignment.folder)
+    forget_end(folder, assignment.store)
     if plan.workers == 0:
-        run_watched(lambda: work_here(job), folder, tick, log)
+        run_watched(lambda: work_here(assignment), folder, tick, log)
     else:
-        with ray_running(settings, log), receiving(job.store, folder, log) as receiver:
+        with ray_running(settings, log), receiving(assignment.store, folder, log) as receiver:
             if settings.ray_address:
                 nodes.wait_for_free(plan, None if settings.wait else nodes.SETTLE_SECONDS, log)
             log(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
-            run_watched(lambda: train_on_ray(job, plan, settings.runs, log, receiver), folder, tick, log)
+            run_watched(lambda: train_on_ray(assignment, plan, settings.runs, log, receiver), folder, tick, log)
     return _read(folder / OUTCOME)
 
 
 def forget_end(folder: Path, store: str = "") -> None:
-    """Remove what told of an earlier end, or asked for it."""
+    """Remove what an earlier end left, and the request to stop."""
     for name in (STOP, OUTCOME, FAILURE):
         (folder / name).unlink(missing_ok=True)
     if store:
         ObjectStore(store).remove(STOP, OUTCOME, FAILURE)
 
 
-def train_on_ray(job: Job, plan: Plan, storage: Path, log: Log, receiver: Receiver | None = None) -> None:
-    """Train on Ray's workers to the end or to a stop, again from the last checkpoint where workers die.
+def train_on_ray(assignment: Assignment, plan: Plan, storage: Path, log: Log, receiver: Receiver | None = None) -> None:
+    """Train on Ray's workers to the end or to a stop, again from the last checkpoint if workers die.
 
     Raises:
         WorkError: the training failed, or its workers died too often.
     """
-    folder = Path(job.folder)
+    folder = Path(assignment.folder)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _fit(replace(job, attempt=secrets.token_hex(4)), plan, storage)
+            return _fit(replace(assignment, attempt=secrets.token_hex(4)), plan, storage)
         except Exception as error:
             if receiver is not None:
                 receiver.sync()
@@ -76,13 +78,13 @@ def train_on_ray(job: Job, plan: Plan, storage: Path, log: Log, receiver: Receiv
                 raise
             if attempt == ATTEMPTS:
                 raise WorkError(f"the workers died {ATTEMPTS} times; the last time: {last_line(error)}") from error
-            log(f"a worker died ({last_line(error)}); going on from the last checkpoint")
-            if job.project:  # on a cluster, where its node may have died with it
+            log(f"a worker died ({last_line(error)}); continuing from the last checkpoint")
+            if assignment.project:  # on a cluster, where its node may have died with it
                 nodes.wait_for_free(plan, nodes.NODE_SECONDS, log)
     raise AssertionError
 
 
-def _fit(job: Job, plan: Plan, storage: Path) -> None:
+def _fit(assignment: Assignment, plan: Plan, storage: Path) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
@@ -91,16 +93,16 @@ def _fit(job: Job, plan: Plan, storage: Path) -> None:
     resources: dict[str, float] = {"CPU": plan.threads, **({"GPU": 1} if plan.gpu else {})}
     trainer = Trainer(
         work_in_ray,
-        train_loop_config=job.plain(),
+        train_loop_config=assignment.plain(),
         torch_config=TorchConfig(backend="nccl" if plan.gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu, resources_per_worker=resources),
-        run_config=RunConfig(name=job.run_id, storage_path=str(storage)),
+        run_config=RunConfig(name=assignment.run_id, storage_path=str(storage)),
     )
     trainer.fit()
 
 
 def run_watched(target: Callable[[], None], folder: Path, tick: Callable[[], None], log: Log) -> None:
-    """Run the target in a thread; the first Ctrl-C or SIGTERM asks it to save and end, the second leaves at once."""
+    """Run the target in a thread; the first Ctrl-C or SIGTERM requests a stop, the second quits at once."""
     failure: list[BaseException] = []
 
     def body() -> None:
@@ -117,17 +119,17 @@ def run_watched(target: Callable[[], None], folder: Path, tick: Callable[[], Non
             tick()
     tick()
     if failure:
-        raise_told(failure[0], folder)
+        raise_recorded(failure[0], folder)
 
 
-def raise_told(error: BaseException, folder: Path) -> None:
-    """What went wrong, from the worker that wrote it down; otherwise the error as it came: a worker died."""
+def raise_recorded(error: BaseException, folder: Path) -> None:
+    """Raise the failure that a worker recorded in the folder; without one (a worker died) the error itself."""
     if isinstance(error, AssayError):
         raise error
     if (folder / FAILURE).exists():
-        told = _read(folder / FAILURE)
-        more = "" if told["expected"] else f" (the traceback is in {folder / FAILURE})"
-        raise WorkError(f"{told['message']}{more}") from error
+        failure = _read(folder / FAILURE)
+        more = "" if failure["expected"] else f" (the traceback is in {folder / FAILURE})"
+        raise WorkError(f"{failure['message']}{more}") from error
     raise error
 
 
@@ -137,7 +139,7 @@ def _signals(folder: Path, log: Log) -> Iterator[None]:
         if (folder / STOP).exists():
             raise KeyboardInterrupt
         (folder / STOP).touch()
-        log(f"{signal.Signals(number).name}: saving a checkpoint and stopping; once more to leave at once")
+        log(f"{signal.Signals(number).name}: saving a checkpoint and stopping; repeat to quit at once")
 
     with handled_by(handle):
         yield

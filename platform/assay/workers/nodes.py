@@ -1,4 +1,4 @@
-"""What is on the nodes of a Ray cluster: their slots, the free ones, and whether a job can run there at all.
+"""The nodes of a Ray cluster: their slots, which are free, and whether trainings can run there at all.
 
 Everything here needs a connected Ray.
 """
@@ -21,66 +21,66 @@ from assay.workers.ray_private import free_resources
 
 POLL_SECONDS = 2.0
 SETTLE_SECONDS = 10.0
-"""So long the slots of a job that has just ended may still count as taken."""
+"""For this long the slots of a training that has just ended may still count as taken."""
 NODE_SECONDS = 600.0
-"""So long a run whose node died waits for another one."""
+"""For this long a run whose node died waits for another."""
 PACKAGES = ("ray", "torch", "numpy")
-"""What must be the same on all nodes: they exchange sums, and the bits of a run follow from them."""
+"""Packages whose versions must be the same on all nodes, which exchange sums."""
 
 
 def slots(train: TrainConfig, wait: bool, log: Log) -> Slots:
-    """What the cluster offers; where told to wait, once it is enough for the workers. An autoscaler is asked."""
-    told = False
+    """The slots of the cluster; if `wait`, once they are enough for the workers, requested from an autoscaler."""
+    requested = False
     while True:
         found = _total()
         try:
             plan(train, found)
         except InputError as error:
             if wait:
-                if not told:
-                    _ask_autoscaler(train)
+                if not requested:
+                    _request_slots(train)
                     log(f"waiting for the cluster to grow ({error})")
-                told = True
+                requested = True
                 time.sleep(POLL_SECONDS)
                 continue
         return found
 
 
 def wait_for_free(chosen: Plan, seconds: float | None, log: Log) -> None:
-    """Return once the workers of a plan have room. Raises `Unavailable` after so many seconds; None: never."""
-    began, told = time.monotonic(), False
+    """Return once the workers of a plan have room. Raises `Unavailable` after these seconds; None: never."""
+    began, logged = time.monotonic(), False
     ranks = max(chosen.workers, 1)
     while not _fits(chosen, ranks, free := _free()):
-        waited, line = time.monotonic() - began, _asked_for(chosen, ranks, free)
+        waited, line = time.monotonic() - began, _room(chosen, ranks, free)
         if seconds is not None and waited > seconds:
             raise Unavailable(f"the cluster has no room: {line}: try again later, or wait for it with ASSAY_WAIT=1")
-        if not told and waited > SETTLE_SECONDS:
-            told = True
+        if not logged and waited > SETTLE_SECONDS:
+            logged = True
             log(f"waiting for room on the cluster: {line}")
         time.sleep(POLL_SECONDS)
 
 
 def require_nodes(folders: Mapping[str, Path], store: str | None) -> None:
-    """Refuse a cluster whose nodes differ, or do not see what they must share.
+    """Refuse a cluster whose nodes differ, or cannot reach what they must share.
 
     Args:
-        folders: that all nodes must see, by the setting that names them.
+        folders: those that all nodes must see, by the setting that names them.
         store: object storage that all nodes must reach.
 
     Raises:
-        InputError: one line for the first node that does not fit, with the mend.
+        InputError: one line for the first node that does not fit, with the fix.
     """
     marks = {name: folder / f".seen-{secrets.token_hex(8)}" for name, folder in folders.items()}
     try:
         for mark in marks.values():
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
-        here = look({}, None)
+        here = inspect_node({}, None)
         for node, seen in _on_all_nodes({name: str(mark) for name, mark in marks.items()}, store):
             _require_same(node, seen, here)
             for name in seen["missing"]:
                 raise InputError(
-                    f"{name} {folders[name]}: node {node} does not see this folder: name one that all nodes share"
+                    f"{name} {folders[name]}: node {node} does not see this folder: use one that all nodes share"
                     + (", or s3://bucket/prefix" if name == "ASSAY_STORAGE" else "")
                 )
             if seen["store"]:
@@ -90,8 +90,8 @@ def require_nodes(folders: Mapping[str, Path], store: str | None) -> None:
             mark.unlink(missing_ok=True)
 
 
-def look(marks: Mapping[str, str], store: str | None) -> dict[str, Any]:
-    """What a node has, from the node itself."""
+def inspect_node(marks: Mapping[str, str], store: str | None) -> dict[str, Any]:
+    """The versions, the code and the folders of the node that runs this."""
     problem = ""
     if store is not None:
         from assay.storage.object_store import ObjectStore
@@ -116,11 +116,11 @@ def _require_same(node: str, seen: Mapping[str, Any], here: Mapping[str, Any]) -
     for name, found in seen["versions"].items():
         if found != here["versions"][name]:
             raise InputError(
-                f"node {node} has {name} {found}, and this one {here['versions'][name]}: "
+                f"node {node} has {name} {found}, this one {here['versions'][name]}: "
                 "install the versions of constraints.txt on every node"
             )
     if seen["code"] != here["code"]:
-        raise InputError(f"node {node} has other code of Assay: use `assay submit`, which takes the code along")
+        raise InputError(f"node {node} runs different code of Assay: use `assay submit`, which sends the code")
 
 
 def _on_all_nodes(marks: Mapping[str, str], store: str | None) -> list[tuple[str, dict[str, Any]]]:
@@ -130,7 +130,7 @@ def _on_all_nodes(marks: Mapping[str, str], store: str | None) -> list[tuple[str
     asked = []
     for node in _alive():
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(look).options(num_cpus=0, scheduling_strategy=there)
+        task = ray.remote(inspect_node).options(num_cpus=0, scheduling_strategy=there)
         asked.append((node["NodeManagerAddress"], task.remote(dict(marks), store)))
     return [(address, ray.get(answer)) for address, answer in asked]
 
@@ -164,15 +164,15 @@ def _fits(chosen: Plan, ranks: int, free: Sequence[tuple[int, int]]) -> bool:
     return sum(room) >= ranks
 
 
-def _asked_for(chosen: Plan, ranks: int, free: Sequence[tuple[int, int]]) -> str:
+def _room(chosen: Plan, ranks: int, free: Sequence[tuple[int, int]]) -> str:
     kind, place = ("GPUs", 1) if chosen.gpu else ("CPU cores", 0)
     total = _total()
     have = f"{sum(node[place] for node in free)} of {(total.cpus, total.gpus)[place]} {kind} are free"
-    return f"{ranks} workers with {chosen.threads} threads each are asked for; {have}"
+    return f"{ranks} workers with {chosen.threads} threads each are needed; {have}"
 
 
-def _ask_autoscaler(train: TrainConfig) -> None:
-    """Tell the cluster what is wanted; one of fixed size takes no notice."""
+def _request_slots(train: TrainConfig) -> None:
+    """Request slots from the cluster's autoscaler; a cluster of fixed size ignores it."""
     from ray.autoscaler.sdk import request_resources
 
     kind = {"GPU": 1} if train.device == "gpu" else {"CPU": 1}

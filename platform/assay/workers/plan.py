@@ -1,4 +1,4 @@
-"""Which workers a run gets: how many, on what device, with how many threads. Decided, and refused, before the start."""
+"""Which workers a run gets: how many, on what device, with how many threads. Decided before the start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Slots:
     nodes: tuple[tuple[int, int], ...] = ()
 
     def threads(self, ranks: int, gpu: bool) -> int:
-        """The most threads that each of so many workers can have, each on one node; 0: they do not fit."""
+        """The most threads that each of `ranks` workers can have, each on one node; 0: they do not fit."""
         nodes = self.nodes or ((self.cpus, self.gpus),)
         for threads in range(max(cpus for cpus, _ in nodes), 0, -1):
             if sum(min(cpus // threads, gpus) if gpu else cpus // threads for cpus, gpus in nodes) >= ranks:
@@ -43,7 +43,7 @@ class Plan:
         return self.device != "cpu"
 
     def machine(self) -> Mapping[str, str]:
-        """What provenance records of it."""
+        """The part that provenance records."""
         return {"world_size": str(max(self.workers, 1)), "threads": str(self.threads), "device": self.device}
 
 
@@ -57,7 +57,7 @@ def local_slots() -> Slots:
 
 
 def plan(config: TrainConfig, slots: Slots) -> Plan:
-    """Choose GPUs where there is one for each worker, CPU cores otherwise.
+    """Choose GPUs if there is one for each worker, CPU cores otherwise.
 
     Raises:
         InputError: more workers than slots, or a precision that the device does not have.
@@ -66,17 +66,21 @@ def plan(config: TrainConfig, slots: Slots) -> Plan:
     use_gpu = config.device == "gpu" or (config.device == "auto" and slots.gpus >= ranks)
     kind, have = ("GPU", slots.gpus) if use_gpu else ("CPU core", slots.cpus)
     if ranks > have:
-        plural = "" if have == 1 else "s"
+        needed = f"{_counted(ranks, 'worker')} need{'s' if ranks == 1 else ''} {_counted(ranks, kind)}"
+        fix = f"use {f'--workers {have}' if have else 'train.device: cpu'}"
         raise InputError(
-            f"train.workers: {ranks} workers need {ranks} {kind}s, and there {'is' if have == 1 else 'are'} {have} "
-            f"{kind}{plural}: use {f'--workers {have}' if have else 'train.device: cpu'}"
+            f"train.workers: {needed}, but there {'is' if have == 1 else 'are'} {_counted(have, kind)}: {fix}"
         )
     if config.precision == "fp16" and not use_gpu:
         raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
     if config.precision == "bf16" and use_gpu and not slots.bf16:
-        raise InputError(f"train.precision: {slots.gpu_name} has no bf16; use fp16 or fp32")
+        raise InputError(f"train.precision: {slots.gpu_name} does not support bf16; use fp16 or fp32")
     device = slots.gpu_name or "gpu" if use_gpu else "cpu"
     return Plan(config.workers, device, max(1, slots.threads(ranks, use_gpu)), config.compile and can_compile())
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def can_compile() -> bool:

@@ -1,4 +1,4 @@
-"""The context of a Ray Train worker: Ray says which one it is and has formed the process group."""
+"""The context of a Ray Train worker: Ray knows its rank and has formed the process group."""
 
 from __future__ import annotations
 

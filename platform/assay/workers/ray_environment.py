@@ -1,4 +1,4 @@
-"""How a Ray of ours runs, wherever it is started: on a laptop, by `assay up`, on the nodes of a cluster."""
+"""How our own Ray runs, wherever it is started: on a laptop, by `assay up`, on the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import tempfile
 from pathlib import Path
 
 SOCKET_PATH = 107  # bytes that Linux allows
-
-
 SOCKET_NAME = len("/session_2026-11-22_04-40-48_470847_4194304/sockets/dash_MetricsHead")
 
 
 RAY_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s is paid at the start and the end of each job
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s delays the start and the end of each training
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",  # asks a dashboard that does not run
@@ -22,12 +20,12 @@ RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # at the default of 15 a step waits for whatever else wakes up
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # a call too many must fail, not start another Ray with open doors
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a stray call must fail, not start another Ray with open ports
 }
-"""How a Ray of ours runs, wherever it is started."""
+"""Set for every Ray that Assay starts."""
 
 
 def with_room_for_sockets(inside: Path, outside: str) -> Path:
-    """A folder below the project where the names of Ray's sockets still fit, else below the system's temporary one."""
+    """`inside`, the project, if the paths of Ray's sockets fit there, else a folder below the temporary one."""
     fits = len(str(inside)) + SOCKET_NAME <= SOCKET_PATH
     return inside if fits else Path(tempfile.gettempdir()) / outside

@@ -1,4 +1,7 @@
-"""All use of Ray's private parts: what no public setting or call of the pinned version offers."""
+"""All use of Ray's private parts, for which the pinned version has no public setting or call.
+
+The trainer, a subclass of Ray's that needs Ray on import, stands apart in `ray_trainer.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 
 def read_authentication_again() -> None:
-    """Ray reads how it authenticates when it is first imported, and that was before it was said."""
+    """Let Ray read how to authenticate again: it does so when it is first imported, before we set it."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
@@ -16,7 +19,7 @@ def read_authentication_again() -> None:
 
 
 def listen_on_loopback_alone() -> None:
-    """Let Ray's servers listen on 127.0.0.1 alone, as they do on macOS and Windows; on Linux no setting offers it."""
+    """Let Ray's servers listen on 127.0.0.1 alone, as they do on macOS and Windows; on Linux no setting does."""
     from ray._private import ray_constants
 
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -43,7 +46,7 @@ def servers_of_trainings_alone() -> Iterator[None]:
 
 
 def ray_alive() -> bool:
-    """Whether the servers of the Ray that this process started still run; those of a cluster are not looked at."""
+    """Whether the servers of the Ray that this process started still run; those of a cluster are not checked."""
     from ray._private import worker
 
     node = worker._global_node
@@ -61,7 +64,7 @@ def free_resources() -> dict[str, dict[str, float]]:
 
 
 def start_head_without_client_server() -> None:
-    """Ray's own `ray start`, less its client server, which needs a port of its own and which nothing here uses."""
+    """Run `ray start` without its client server, which takes another port and which nothing here uses."""
     import importlib
 
     scripts: Any = importlib.import_module("ray.scripts.scripts")

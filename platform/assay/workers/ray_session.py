@@ -29,7 +29,7 @@ END_SECONDS = 2.0
 
 @contextmanager
 def cluster_joined(settings: Settings, log: Log) -> Iterator[None]:
-    """Stay connected to the cluster at `settings.ray_address`, if there is one, for all that is asked of it."""
+    """Stay connected to the cluster at `settings.ray_address`, if there is one."""
     if not settings.ray_address:
         yield
         return
@@ -47,7 +47,7 @@ def ray_running(settings: Settings, log: Log) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if not settings.ray_address:  # without one of its own, Ray writes a token into the home folder
+    if not settings.ray_address:  # otherwise Ray writes a token into the home folder
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     read_authentication_again()
@@ -73,13 +73,13 @@ def ray_running(settings: Settings, log: Log) -> Iterator[None]:
 
 
 def available_slots(settings: Settings, train: TrainConfig, log: Log) -> Slots:
-    """What there is to train on: this machine's cores and GPUs, or the cluster's."""
+    """The slots to train on: this machine's cores and GPUs, or the cluster's."""
     with cluster_joined(settings, log):
         return nodes.slots(train, settings.wait, log) if settings.ray_address else local_slots()
 
 
 def _ray_processes() -> set[psutil.Process]:
-    """What Ray has started for this process: its servers and workers."""
+    """The processes that Ray has started for this one: its servers and workers."""
     found = set()
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -89,7 +89,7 @@ def _ray_processes() -> set[psutil.Process]:
 
 
 def _end(processes: set[psutil.Process]) -> None:
-    """Kill what outlives Ray's shutdown: now and then a worker misses that its raylet is gone, and sleeps for good."""
+    """Kill what outlives Ray's shutdown: sometimes a worker misses that its raylet is gone, and sleeps forever."""
     _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
@@ -97,7 +97,7 @@ def _end(processes: set[psutil.Process]) -> None:
 
 
 def _forget_sessions(folder: Path) -> None:
-    """Remove Ray's logs of sessions older than a day; it never does so itself."""
+    """Remove Ray's logs of sessions older than a day, which it keeps forever."""
     for session in folder.glob("session_2*"):
         if time.time() - session.stat().st_mtime > SESSION_SECONDS:
             shutil.rmtree(session, ignore_errors=True)

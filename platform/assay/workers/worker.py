@@ -1,4 +1,4 @@
-"""What each worker runs: build the task from plain data, train, and leave the outcome in the run's folder."""
+"""Runs in each worker: builds the task from plain data, trains, and leaves the outcome in the run's folder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from assay.errors import AssayError, WorkError
 from assay.files import private_folder, write_json
 from assay.redaction import redact
-from assay.train.folder import FAILURE, OUTCOME, SPOOL, TOLD
-from assay.workers.job import Job
+from assay.train.folder import FAILURE, LOG, OUTCOME, SPOOL
+from assay.workers.assignment import Assignment
 
 if TYPE_CHECKING:
     from assay.train.context import LocalContext
 
 
 FORGET_SECONDS = 24 * 3600
-"""After so long without a metric, what a killed worker left on its node is removed."""
+"""Age of its last metric at which a folder that a killed worker left on its node is removed."""
 
 
 def work_in_ray(plain: dict[str, Any]) -> None:
@@ -32,60 +32,61 @@ def work_in_ray(plain: dict[str, Any]) -> None:
     from assay.workers.ray_context import RayContext, rank
 
     try:
-        with _at_home(Job(**plain), rank()) as job, _sending(job, rank()):
-            _guarded(job, lambda: RayContext(Path(job.folder), job.threads, job.compiled))
-    except Exception as error:  # Ray writes it into its logs, as it is; what matters of it is in the run's folder
+        with _at_home(Assignment(**plain), rank()) as here, _sending(here, rank()):
+            _run_guarded(here, lambda: RayContext(Path(here.folder), here.threads, here.compiled))
+    except Exception as error:  # Ray logs it as it is raised here; the details are in the run's folder
         raise WorkError(redact(f"{type(error).__name__}: {error}")) from None
 
 
-def work_here(job: Job) -> None:
+def work_here(assignment: Assignment) -> None:
     """Train in this process."""
     import torch
 
     from assay.train.context import LocalContext
 
-    device = torch.device("cuda" if job.gpu else "cpu")
-    with _sending(job, 0):
-        _guarded(job, lambda: LocalContext(Path(job.folder), device, job.threads, compiled=job.compiled))
+    device = torch.device("cuda" if assignment.gpu else "cpu")
+    folder, threads, compiled = Path(assignment.folder), assignment.threads, assignment.compiled
+    with _sending(assignment, 0):
+        _run_guarded(assignment, lambda: LocalContext(folder, device, threads, compiled=compiled))
 
 
 @contextmanager
-def _sending(job: Job, rank: int) -> Iterator[None]:
-    """Keep the run in object storage, where it is kept there."""
+def _sending(assignment: Assignment, rank: int) -> Iterator[None]:
+    """Copy the run to object storage, if it is kept there."""
     from assay.storage.run_mirror import sending
 
     def warn(line: str) -> None:
-        with (Path(job.folder) / TOLD).open("a") as file:
+        with (Path(assignment.folder) / LOG).open("a") as file:
             file.write(f"warning: {line}\n")
 
-    with sending(job.store, Path(job.folder), warn, writer=rank == 0):
+    with sending(assignment.store, Path(assignment.folder), warn, writer=rank == 0):
         yield
 
 
 @contextmanager
-def _at_home(job: Job, rank: int) -> Iterator[Job]:
-    """The job with a folder of this worker's on its own node, where nodes share none; gone at the end."""
-    if not job.store:
-        yield job
+def _at_home(assignment: Assignment, rank: int) -> Iterator[Assignment]:
+    """The assignment with a folder on this worker's node, if nodes share none; the folder is removed at the end."""
+    if not assignment.store:
+        yield assignment
         return
     runs = Path(tempfile.gettempdir()) / f"assay-runs-{os.getuid()}"
     private_folder(runs)
     for other in runs.glob("*/*"):
-        earlier = other.parent.name == job.run_id and other.name != job.attempt
+        earlier = other.parent.name == assignment.run_id and other.name != assignment.attempt
         if earlier or _abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
-    folder = runs / job.run_id / job.attempt / f"rank-{rank}"
+    folder = runs / assignment.run_id / assignment.attempt / f"rank-{rank}"
     try:
-        yield replace(job, folder=str(folder))
+        yield replace(assignment, folder=str(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another worker's is there still
+        with suppress(OSError):  # another worker still has one
             folder.parent.rmdir()
             folder.parent.parent.rmdir()
 
 
 def _abandoned(attempt: Path) -> bool:
-    """Whether workers that were killed have left this folder, long ago."""
+    """Whether killed workers left this folder long ago."""
     try:
         last = max(path.stat().st_mtime for path in (attempt, *attempt.rglob(SPOOL)))
     except FileNotFoundError:  # it is being removed
@@ -93,25 +94,25 @@ def _abandoned(attempt: Path) -> bool:
     return time.time() - last > FORGET_SECONDS
 
 
-def _guarded(job: Job, make_context: Callable[[], LocalContext]) -> None:
-    """Run, and write down why it failed where it did: the driver tells a failure from a death by this file."""
+def _run_guarded(assignment: Assignment, make_context: Callable[[], LocalContext]) -> None:
+    """Train, and record why it failed if it did: this file lets the driver tell a failure from a death."""
     try:
-        _work(job, make_context())
+        _train(assignment, make_context())
     except Exception as error:
         if not _lost_peer(error):
-            write_json(Path(job.folder) / FAILURE, failure_of(error))
+            write_json(Path(assignment.folder) / FAILURE, failure_of(error))
         raise
 
 
 def failure_of(error: Exception) -> dict[str, Any]:
-    """Why a training failed, for people, with the traceback of the exception that is being handled."""
+    """Why a training failed, for people, with the traceback of the exception being handled."""
     expected = isinstance(error, AssayError)
     message = str(error) if expected else f"{type(error).__name__}: {error}"
     return {"message": redact(message), "expected": expected, "traceback": redact(traceback.format_exc())}
 
 
 def _lost_peer(error: Exception) -> bool:
-    """True for what a worker sees when another one fails or dies: the cause is elsewhere."""
+    """Whether the error only shows that another worker failed or died: the cause is there."""
     import torch.distributed as distributed
 
     text = str(error).lower()
@@ -120,12 +121,12 @@ def _lost_peer(error: Exception) -> bool:
     )
 
 
-def _work(job: Job, context: LocalContext) -> None:
+def _train(assignment: Assignment, context: LocalContext) -> None:
     from assay.train.prepare import prepare
     from assay.workers.arrive import arrive
 
-    here = arrive(job, context.tell)
-    outcome = prepare(here.config, here.dataset, context).run(job.looks)
+    here = arrive(assignment, context.log)
+    outcome = prepare(here.config, here.dataset, context).run(assignment.validate_at)
     context.close()
     if context.rank == 0:
         plain = {name: value for name, value in vars(outcome).items() if name != "weights"}

@@ -163,5 +163,5 @@ def test_a_network_without_weights_to_load_is_refused_with_weights() -> None:
 
 
 def test_a_task_without_networks_has_no_space() -> None:
-    with pytest.raises(InputError, match="has no space of networks of its own"):
+    with pytest.raises(InputError, match="has no networks to search"):
         searched("paint")

@@ -40,7 +40,7 @@ def test_a_version_in_use_by_a_live_process_stays(node: Node) -> None:
     node.fetch(third, limit=2500)
     ended()
     assert node.kept == {first, third}
-    with pytest.raises(Unavailable, match=r"ASSAY_DATA_CACHE_GB=1\.9e-06: .* takes 1\.0 kB, and .* leave 900 bytes of"):
+    with pytest.raises(Unavailable, match=r"ASSAY_DATA_CACHE_GB=1\.9e-06: .* takes 1\.0 kB, but .* leave 900 bytes of"):
         node.fetch(second, limit=1900)
     user.kill()
     user.communicate()

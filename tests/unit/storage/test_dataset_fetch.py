@@ -96,7 +96,7 @@ def test_a_changed_copy_is_noticed_and_mended_under_its_users(node: Node, web: W
     assert content(folder) == FILES | {"val-00000.arrow": b"v" * 50}
     fetched = {"/" + node.object(md5(FILES[path])).relative_to(node.remote).as_posix() for path in FILES if "0" in path}
     assert {path for path in web.asked if not path.endswith(".dir")} == fetched
-    assert "was changed; 2 files are fetched again" in node.lines[-2]
+    assert "was changed; fetching 2 files again" in node.lines[-2]
 
 
 def test_two_processes_at_once_fetch_once(node: Node, web: Web) -> None:

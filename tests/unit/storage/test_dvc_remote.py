@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from assay.errors import InputError, Unavailable, WorkError
 from assay.storage.dataset_fetch import missing_in_remote
-from assay.storage.dvc_remote import Damaged, parse_listing
+from assay.storage.dvc_remote import DamagedListing, parse_listing
 from tests.support.node import FILES, Node, Web, content, md5
 
 
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        ("", r"names no default DVC remote, from which nodes fetch data: run `dvc remote add -d NAME s3://…`"),
+        ("", r"has no default DVC remote for nodes to fetch data from: run `dvc remote add -d NAME s3://…`"),
         ("[core]\nremote = team\n", r"the default DVC remote 'team' has no url: run `dvc remote add team s3://…`"),
         (
             "[core]\nremote=t\n['remote \"t\"']\nurl=../t\n",
@@ -65,7 +65,7 @@ entries = st.fixed_dictionaries(
 def test_a_listing_leads_nowhere_else(data: bytes) -> None:
     try:
         files = parse_listing(data, "v")
-    except Damaged:
+    except DamagedListing:
         return
     for path, found in files.items():
         target = Path("/cache/v", path)
@@ -77,7 +77,7 @@ def test_a_listing_leads_nowhere_else(data: bytes) -> None:
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/x", "", ".", "a\0"])
 def test_a_listing_that_leads_elsewhere_is_damaged(path: str) -> None:
     listing = json.dumps([{"md5": md5(b""), "relpath": "a"}, {"md5": md5(b""), "relpath": path}])
-    with pytest.raises(Damaged, match="which is no file of a dataset"):
+    with pytest.raises(DamagedListing, match="which is not a file of a dataset"):
         parse_listing(listing.encode(), "v")
 
 

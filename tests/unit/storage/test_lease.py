@@ -64,7 +64,7 @@ def test_of_many_who_take_a_dead_lease_one_gets_it(bucket: str) -> None:
     ready, got = threading.Barrier(8), []
 
     def body(one: Lease) -> None:
-        one.store.look(NAME)
+        one.store.get_marked(NAME)
         ready.wait()
         if one.take():
             got.append(one)

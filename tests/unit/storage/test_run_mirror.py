@@ -14,7 +14,7 @@ from assay.errors import InputError, Unavailable
 from assay.storage.object_store import ObjectStore
 from assay.storage.run_mirror import Receiver, Sender, receiving, sending
 from assay.train.checkpoint import Checkpoints
-from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STEPS, STOP, TOLD
+from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, SPOOL, STEPS, STOP
 from assay.train.spool import Spool, read
 from tests.support.servers import wait_for
 
@@ -52,10 +52,10 @@ def test_another_node_begins_where_the_first_one_was(bucket: str, tmp_path: Path
             record(a, 1, 2, 3)
             save(a, 2, 3, 4)
             (a / STEPS).write_text("9")
-            (a / TOLD).write_text("hello\n")
+            (a / LOG).write_text("hello\n")
         shutil.rmtree(a)  # the node is gone
         receiver.sync()
-        assert (steps(driver), (driver / STEPS).read_text(), (driver / TOLD).read_text()) == ([1, 2, 3], "9", "hello\n")
+        assert (steps(driver), (driver / STEPS).read_text(), (driver / LOG).read_text()) == ([1, 2, 3], "9", "hello\n")
         with sending(bucket, b, silent):
             assert loaded(b) == (4, 4.0)
             assert Checkpoints(b / CHECKPOINTS, silent).steps() == [4]
@@ -123,7 +123,7 @@ def test_a_failure_is_told_by_whoever_has_it(bucket: str, tmp_path: Path) -> Non
 
 
 def test_wrong_places_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="no bucket 'nowhere'"):
+    with pytest.raises(InputError, match="bucket 'nowhere' does not exist"):
         ObjectStore("s3://nowhere/x").list()
     with pytest.raises(InputError, match="must be a folder or s3://bucket/prefix"):
         ObjectStore("gs://b/x")
@@ -156,7 +156,7 @@ def test_marks_change_with_the_content_alone(bucket: str) -> None:
     assert store.exchange("a", b"2", "other") is None
     second = store.exchange("a", b"2", mark)
     assert second is not None
-    found = store.look("a")
+    found = store.get_marked("a")
     assert found is not None
     assert found[:2] == (b"2", second)
     assert 0 <= found[2] < 60

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import assay
-from assay.train.checkpoint import MANIFEST, Checkpoints, Damaged, read, weights_sha256
+from assay.train.checkpoint import MANIFEST, Checkpoints, DamagedCheckpoint, read, weights_sha256
 
 GOLDEN = "381baa4387f159a29e6c9671bec38aadba454e60bbb27e75ed5912a0c07c458e"
 DTYPES = [
@@ -181,7 +181,7 @@ def test_a_manifest_that_says_nothing_is_damage(tmp_path: Path, manifest: Any) -
     kept, _ = checkpoints(tmp_path)
     target = kept.save(2, state(2))
     (target / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedCheckpoint):
         read(target)
 
 
@@ -194,7 +194,7 @@ def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, name: str) ->
     manifest = json.loads((target / MANIFEST).read_text())
     manifest[name] = manifest["weights.safetensors"]
     (target / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedCheckpoint):
         read(target)
 
 

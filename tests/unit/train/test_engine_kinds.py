@@ -84,7 +84,7 @@ def test_an_overflow_of_half_precision_is_seen_and_ends_the_run_where_no_scale_h
 
 def test_bf16_is_refused_where_the_gpu_has_none() -> None:
     old = Slots(4, 1, "P100", bf16=False)
-    with pytest.raises(InputError, match=r"train\.precision: P100 has no bf16; use fp16 or fp32"):
+    with pytest.raises(InputError, match=r"train\.precision: P100 does not support bf16; use fp16 or fp32"):
         plan(TrainConfig(precision="bf16"), old)
     assert plan(TrainConfig(precision="bf16", device="cpu"), old).device == "cpu"
 

@@ -300,7 +300,7 @@ def test_the_weights_are_those_of_the_best_epoch_and_of_equals_the_later(
 
 
 def test_a_headline_that_is_not_measured_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WorkError, match=r"reports no val/accuracy, its headline; it reports val/loss, val/above"):
+    with pytest.raises(WorkError, match=r"does not report its headline val/accuracy; it reports val/loss, val/above"):
         attempt(tmp_path, config({"scored": "accuracy"}))
 
 

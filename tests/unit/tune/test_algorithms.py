@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from assay.config.search import SAMPLERS
 from assay.errors import InputError
+from assay.fronts import crowding, order
 from assay.tune.algorithms import Setting, population
 from assay.tune.coding import Coding
-from assay.tune.fronts import crowding, order
 from assay.tune.journal import Journal
 from assay.tune.search import Search, Trial
 from assay.tune.space import Space, identity

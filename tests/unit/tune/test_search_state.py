@@ -306,7 +306,7 @@ def test_a_full_disk_is_told_and_nothing_goes_on(tmp_path: Path) -> None:
     begun.next()
     with Path("/dev/full").open("ab", buffering=0) as full:
         journal._file = full
-        with pytest.raises(WorkError, match="cannot be written .No space left on device.: mend that"):
+        with pytest.raises(WorkError, match="cannot be written .No space left on device.: fix that"):
             begun.next()
     journal._lock.release()
     again = search(config("random", COUNTED), journal=Journal(journal.path))

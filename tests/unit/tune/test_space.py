@@ -22,7 +22,7 @@ from tests.support.searching import COUNTED, EXPERIMENT, MIXED, TABLE, space
         ({"a": {"choice": [1, 2], "when": {"b": 1}}}, "s.a.when.b: unknown searched key 'b'"),
         (
             {"a": {"choice": [1], "when": {"b": 1}}, "b": {"choice": [1], "when": {"a": 1}}},
-            "s: the conditions of a, b go round in a circle",
+            "s: the conditions of a, b depend on each other",
         ),
         (
             {"a": {"choice": [1]}, "b": {"choice": [1], "when": {"a": 7}}},
@@ -30,10 +30,10 @@ from tests.support.searching import COUNTED, EXPERIMENT, MIXED, TABLE, space
         ),
         (
             {"a": {"uniform": [0, 1]}, "b": {"choice": [1], "when": {"a": 0.5}}},
-            "s.b.when.a: a is a continuous range; a condition needs a choice or a whole number",
+            "s.b.when.a: a is a continuous range; a condition needs a choice or whole numbers",
         ),
-        ({"a": {"choice": [16, 32, 16]}}, "s.a: choice lists 16 twice: leave one out"),
-        ({"a": {"uniform": [0, 1], "step": 1e-7}}, "s.a: a step of 1e-07 makes 10,000,001 values: take a wider"),
+        ({"a": {"choice": [16, 32, 16]}}, "s.a: choice lists 16 twice: remove one"),
+        ({"a": {"uniform": [0, 1], "step": 1e-7}}, "s.a: a step of 1e-07 leads to 10,000,001 values: use a larger"),
     ],
 )
 def test_a_contradiction_is_one_line(plain: dict[str, Any], line: str) -> None:
@@ -55,7 +55,7 @@ def test_a_contradiction_is_one_line(plain: dict[str, Any], line: str) -> None:
                 "train.epochs": {"choice": [1, 2], "when": {"seed": 1}},
                 "optimizer.lr": {"uniform": [0.1, 1], "when": {"train.epochs": 1, "seed": 2}},
             },
-            "params.yaml: searches.x.space.optimizer.lr.when: its conditions never hold together",
+            "params.yaml: searches.x.space.optimizer.lr.when: these conditions never hold together",
         ),
     ],
 )

@@ -40,7 +40,7 @@ def test_what_a_trial_has(
 @pytest.mark.parametrize(
     ("train", "parallel", "line"),
     [
-        ({"workers": 2}, 2, "parallel: 2 trials of 2 workers need 4 CPU cores, and there are 2: use 1 at a time"),
+        ({"workers": 2}, 2, "parallel: 2 trials of 2 workers need 4 CPU cores, but there are 2: use 1 at a time"),
         ({"workers": 3, "batch_size": 63}, None, "train.workers: 3 workers need 3 CPU cores"),
     ],
 )

@@ -43,11 +43,11 @@ def test_gpus_are_used_where_each_worker_gets_one(workers: int, device: str, gpu
 @pytest.mark.parametrize(
     ("workers", "device", "slots", "message"),
     [
-        (5, "auto", Slots(4, 0), "5 workers need 5 CPU cores, and there are 4 CPU cores: use --workers 4"),
-        (2, "cpu", Slots(1, 8), "2 workers need 2 CPU cores, and there is 1 CPU core: use --workers 1"),
-        (3, "gpu", Slots(8, 2), "3 workers need 3 GPUs, and there are 2 GPUs: use --workers 2"),
-        (1, "gpu", Slots(8, 0), "and there are 0 GPUs: use train.device: cpu"),
-        (0, "gpu", Slots(8, 0), "and there are 0 GPUs: use train.device: cpu"),
+        (5, "auto", Slots(4, 0), "5 workers need 5 CPU cores, but there are 4 CPU cores: use --workers 4"),
+        (2, "cpu", Slots(1, 8), "2 workers need 2 CPU cores, but there is 1 CPU core: use --workers 1"),
+        (3, "gpu", Slots(8, 2), "3 workers need 3 GPUs, but there are 2 GPUs: use --workers 2"),
+        (1, "gpu", Slots(8, 0), "1 worker needs 1 GPU, but there are 0 GPUs: use train.device: cpu"),
+        (0, "gpu", Slots(8, 0), "1 worker needs 1 GPU, but there are 0 GPUs: use train.device: cpu"),
     ],
 )
 def test_too_many_workers_are_refused_with_the_number(workers: int, device: str, slots: Slots, message: str) -> None:

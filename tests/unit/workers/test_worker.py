@@ -12,7 +12,7 @@ import pytest
 from assay.errors import InputError
 from assay.train.folder import SPOOL
 from assay.workers import worker
-from assay.workers.job import Job
+from assay.workers.assignment import Assignment
 
 
 @pytest.fixture
@@ -21,19 +21,19 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"assay-runs-{os.getuid()}"
 
 
-def job(attempt: str) -> Job:
-    return Job("r1", {}, "", "", "/driver/r1", 1, False, store="s3://b/runs/r1", attempt=attempt)
+def assignment(attempt: str) -> Assignment:
+    return Assignment("r1", {}, "", "", "/driver/r1", 1, False, store="s3://b/runs/r1", attempt=attempt)
 
 
 def test_a_shared_folder_is_used_as_it_is(runs: Path) -> None:
-    shared = Job("r1", {}, "", "", "/shared/r1", 1, False)
+    shared = Assignment("r1", {}, "", "", "/shared/r1", 1, False)
     with worker._at_home(shared, 0) as here:
         assert here == shared
     assert not runs.exists()
 
 
 def test_each_rank_has_a_folder_and_leaves_none(runs: Path) -> None:
-    with worker._at_home(job("a"), 0) as first, worker._at_home(job("a"), 1) as second:
+    with worker._at_home(assignment("a"), 0) as first, worker._at_home(assignment("a"), 1) as second:
         assert first.folder != second.folder
         for each in (first, second):
             Path(each.folder).mkdir(parents=True)
@@ -49,7 +49,7 @@ def test_what_killed_workers_left_is_removed(runs: Path) -> None:
     past = time.time() - 2 * worker.FORGET_SECONDS
     for path in (old / SPOOL, old.parent):
         os.utime(path, (past, past))
-    with worker._at_home(job("a"), 0):
+    with worker._at_home(assignment("a"), 0):
         assert not earlier.exists()
         assert not old.exists()
         assert young.exists()
@@ -59,5 +59,5 @@ def test_what_killed_workers_left_is_removed(runs: Path) -> None:
 def test_a_folder_of_somebody_else_is_refused(runs: Path) -> None:
     runs.mkdir()
     os.chown(runs, 4242, 4242)
-    with pytest.raises(InputError, match="belongs to somebody else"), worker._at_home(job("a"), 0):
+    with pytest.raises(InputError, match="belongs to somebody else"), worker._at_home(assignment("a"), 0):
         pass

@@ -11,20 +11,20 @@ from collections import deque
 
 import numpy as np
 
+from assay.fronts import Scores, order
 from assay.train.randomness import key
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.coding import Coding, Rows, names
-from assay.tune.fronts import order
 from assay.tune.space import Values
 
 TOURNAMENT = 0.25  # of the population: its 25 of 100
-MUTATIONS = 50  # tried before a child that is new is given up for a random point
+MUTATIONS = 50  # attempts at a new child before a random point is taken
 
 
 class Evolution:
-    """An `Algorithm`. It never proposes a point twice: a training repeated says nothing new.
+    """An `Algorithm`. It never proposes a point twice: a repeated training has the same result.
 
-    Failed trials enter no population; trials that a scheduler stopped do, with what they had reached.
+    Failed trials do not enter the population; trials that a scheduler stopped do, with their last scores.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -34,7 +34,7 @@ class Evolution:
         self.beginning = setting.search.population  # trials at random
         self.tried: set[bytes] = set()
         self.running: dict[int, Rows] = {}
-        self.own = self.coding.own(setting.start)  # the first trial, where the experiment is a point of the space
+        self.own = self.coding.own(setting.start)  # the first trial, if the experiment is a point of the space
 
     def ask(self, ticket: int, given: Values | None = None) -> Proposal | None:
         row = self._chosen(ticket) if given is None else self.coding.encode(given)
@@ -59,7 +59,7 @@ class Evolution:
         if len(self.tried) >= self.beginning and self.population:
             child = self._parent(random)
             for _ in range(MUTATIONS):
-                child = self.coding.mutated(child, random)  # of the last child, so that it gets away from known points
+                child = self.coding.mutated(child, random)  # of the last child, to get away from known points
                 if names(child[None])[0] not in self.tried:
                     return child
         return self.coding.fresh(self.tried, random)

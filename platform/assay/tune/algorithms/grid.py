@@ -1,12 +1,13 @@
-"""Every point of the space once, in a random order, so that an early end leaves no corner out."""
+"""Every point of the space once, in a random order, so that an early end favours no region."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from assay.errors import InputError
+from assay.fronts import Scores
 from assay.train.randomness import key
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.space import MOST_COUNTED, Values
 
 
@@ -21,14 +22,14 @@ class Grid:
         space = setting.space
         for parameter in space.parameters:
             if parameter.choices is None:
-                mend = "list its values as a choice" if parameter.config.log else "give it a step, or list a choice"
+                fix = "list its values as a choice" if parameter.config.log else "give it a step, or list a choice"
                 raise InputError(
-                    f"{space.origin}.{parameter.key}: a grid needs countable values, and {parameter.config.kind} "
-                    f"has none: {mend}"
+                    f"{space.origin}.{parameter.key}: a grid needs countable values, which {parameter.config.kind} "
+                    f"does not have: {fix}"
                 )
         if space.size is None:
             raise InputError(
-                f"{space.origin}: a grid of more than {MOST_COUNTED:,} points: give fewer values, or another algorithm"
+                f"{space.origin}: a grid of more than {MOST_COUNTED:,} points: use fewer values, or another algorithm"
             )
         points = list(space.points())
         random = np.random.default_rng(key(setting.seed, "grid"))

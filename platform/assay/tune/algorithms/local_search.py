@@ -1,10 +1,10 @@
-"""Local search led by what the results so far say: Assay's own, for architectures first.
+"""Local search led by a model of the results so far: Assay's own, mainly for architectures.
 
 The neighbours of the best points, one parameter changed, are good candidates in spaces of networks (White, Nolen and
-Savani, "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021); to train them all wastes trials. Here
-a Gaussian process ranks them by an upper confidence bound (Srinivas et al., ICML 2010), and the search walks on from
-the most promising ones without training them. Where nothing better comes for a while, it starts anew elsewhere, with
-a model of the new results alone, but for one trial in five, which still goes on from all results. With several
+Savani, "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021); training them all wastes trials. Here a
+Gaussian process ranks them by an upper confidence bound (Srinivas et al., ICML 2010), and the search walks on from the
+most promising ones without training them. If results do not improve for a while, it starts again elsewhere, with a
+model of the new results alone; one trial in five still continues from all results. With several
 objectives each trial draws weights for them (Knowles, "ParEGO", 2006) and is chosen by the weakest weighted bound.
 """
 
@@ -17,22 +17,23 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 from threadpoolctl import ThreadpoolController
 
+from assay.fronts import Scores
 from assay.train.randomness import key
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.algorithms.surrogate import Numbers, Surrogate
 from assay.tune.coding import Coding, Rows, names
 from assay.tune.space import Values
 
-DESIGN = 10  # trials that share out the values before the model is asked
+DESIGN = 10  # trials that spread over the space before the model is used
 ENOUGH = 3  # results to learn from
-STALE = 20  # results in a row that are no better, after which the search starts elsewhere
-OVERALL = 5  # one in so many trials goes on from the results of all starts
+STALE = 20  # results in a row without improvement, after which the search starts elsewhere
+OVERALL = 5  # one in this many trials continues from the results of all starts
 BOUNDS = (0.5, 1.0, 2.0, 3.0)  # deviations above the mean, in turn: some trials improve, others explore
 BEST = 5  # points whose neighbours are candidates
 WALKS = 2  # steps from there to the neighbours of the best candidates
 RANDOM = 100  # candidates from anywhere
-LEARNT = 300  # results that are learnt from at most: half the best, half the last
-ABOVE = 5.0  # more than the normal scores of so many results reach below 0
+LEARNT = 300  # most results to learn from: half the best, half the last
+ABOVE = 5.0  # lifts the normal scores of this many results above 0
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,25 @@ class Result:
     row: Rows
     scores: Scores | None  # None: failed
     whole: bool  # trained to its end
-    start: int  # the number of the start that it belongs to; -1: to none
+    start: int  # the number of its start; -1: none
 
 
 class LocalSearch:
-    """An `Algorithm`. It proposes no point twice; trials that run are believed to reach what the model expects."""
+    """An `Algorithm`. It never proposes a point twice; running trials are assumed to reach what the model expects."""
 
     def __init__(self, setting: Setting) -> None:
         self.seed, self.objectives = setting.seed, setting.objectives
         self.coding = Coding(setting.space)
         self.threads = ThreadpoolController()
         self.tried: set[bytes] = set()
-        self.running: dict[int, tuple[Rows, int]] = {}  # with the start that it belongs to
+        self.running: dict[int, tuple[Rows, int]] = {}  # with the number of its start
         self.results: list[Result] = []
         self.overall = self._untaught()
         self.start, self.stale = 0, 0
         self.design: list[Rows] = []
         self._start(0)
         own = self.coding.own(setting.start)
-        self.design[:0] = [] if own is None else [own]  # the experiment as it is comes first
+        self.design[:0] = [] if own is None else [own]  # the experiment itself comes first
 
     def ask(self, ticket: int, given: Values | None = None) -> Proposal | None:
         overall = self.start > 0 and not self.design and ticket % OVERALL == 0
@@ -103,7 +104,7 @@ class LocalSearch:
         return found if found is not None else self.coding.fresh(self.tried, random)
 
     def _promising(self, random: np.random.Generator, bound: float, overall: bool) -> Rows | None:
-        """The best candidate; None where there is none, or nothing to go by yet."""
+        """The best candidate; None if there is none, or too few results."""
         results = _some([result for result in self.results if overall or result.start == self.start])
         if sum(result.scores is not None for result in results) < ENOUGH:
             return None
@@ -124,7 +125,7 @@ class LocalSearch:
 
 
 class Candidates:
-    """Points that were not tried, with what is hoped for each."""
+    """Points that were not tried, with the score hoped for at each."""
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class Candidates:
         new = {name: row for name, row in zip(names(rows), rows, strict=True) if name not in known}
         if not new:
             return
-        order = [list(new)[i] for i in self.random.permutation(len(new))]  # so that equal ones have equal chances
+        order = [list(new)[i] for i in self.random.permutation(len(new))]  # so that equal points have equal chances
         predicted = [surrogate.predict(np.array([new[name] for name in order])) for surrogate in self.surrogates]
         bounds = np.array([mean + self.bound * deviation for mean, deviation in predicted]).T
         hopes = (self.weights * (bounds + ABOVE)).min(1)
@@ -169,7 +170,7 @@ def normal(results: list[Result]) -> Numbers:
 
 
 def _some(results: list[Result]) -> list[Result]:
-    """All results, or of very many the best by their mean rank and the last."""
+    """All results; if there are very many, the best by their mean rank and the last."""
     if len(results) <= LEARNT:
         return results
     last = len(results) - LEARNT // 2

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.fronts import Scores
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.space import Parameter, Values, identity
 
 if TYPE_CHECKING:
     import optuna
 
 PARTS = 1_000_000  # of an epoch: Optuna counts in whole numbers
-STARTUP = 10  # trials at random before TPE has enough to go by, Optuna's default
+STARTUP = 10  # random trials before TPE models the results, Optuna's default
 
 
 class OptunaSampler:
@@ -50,7 +51,7 @@ class OptunaSampler:
             self.study.tell(trial, state=TrialState.FAIL)
         elif stopped and len(scores) == 1:
             self.study.tell(trial, state=TrialState.PRUNED)
-        else:  # of several objectives Optuna knows no early end: the trial counts with what it had reached
+        else:  # with several objectives Optuna has no early end: the trial counts with its last scores
             self.study.tell(trial, list(scores))
 
 
@@ -66,8 +67,8 @@ def _sampler(setting: Setting) -> optuna.samplers.BaseSampler:
         return optuna.samplers.NSGAIISampler(population_size=setting.search.population, seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # groups: parameters that count together are modelled together, and conditional ones in a model of their own;
-        # liar: a running trial counts as a poor one, so that those beside it look elsewhere
+        # groups: parameters that count together are modelled together, conditional ones separately;
+        # liar: a running trial counts as a poor one, so that those next to it try other places
         return optuna.samplers.TPESampler(
             n_startup_trials=STARTUP, multivariate=True, group=True, constant_liar=True, seed=seed
         )
@@ -90,11 +91,11 @@ def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
 
 
 def _last(low: float, high: float, step: float) -> Any:
-    """The last value that is whole steps above the low end."""
+    """The last value that is a whole number of steps above the low end."""
     last = low + int((high - low) / step + 1e-9) * step
     return int(last) if isinstance(step, int) else last
 
 
 def _shown(value: Any) -> Any:
-    """A choice as Optuna takes it: lists and mappings by their text."""
+    """A choice as Optuna takes it: lists and mappings as text."""
     return identity({"choice": value}) if isinstance(value, (list, dict)) else value

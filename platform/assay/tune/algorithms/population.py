@@ -1,11 +1,11 @@
 """Population based training (Jaderberg et al., "Population Based Training of Neural Networks", 2017, section 3).
 
 A trial is a leg: `interval` epochs of one member. Between legs a member that is among the worst quarter takes the
-weights of one of the best quarter and changes their values a little; the others go on with what they have.
+weights of one of the best quarter and changes their values a little; the others continue with their own.
 
-Members are compared at the same age alone, each with those that have reached it: a younger one would always lose.
-So weights come from a leg that ended at the very epoch that the member is at, also if their owner has gone on since;
-clocks never go back, the youngest members go first, and there are population * ceil(epochs / interval) legs.
+Members are compared only at the same age, each with those that have reached it: a younger one would always lose.
+So weights come from a leg that ended at the epoch of the member, even if their owner has continued since; clocks never
+go back, the youngest members go first, and there are population * ceil(epochs / interval) legs.
 
 The paper changes values by factors of 0.8 and 1.2, whatever their range; a few generations get nowhere by these in a
 range of several orders of magnitude. Here a step is a tenth of the range, by order of magnitude in a logarithmic one.
@@ -19,18 +19,19 @@ from typing import Any
 
 import numpy as np
 
+from assay.fronts import Scores
 from assay.train.randomness import key
-from assay.tune.algorithms import Proposal, Scores, Setting
+from assay.tune.algorithms import Proposal, Setting
 from assay.tune.coding import Coding
 from assay.tune.space import Parameter, Values
 
-RESAMPLED = 0.25  # of the values, on exploring: drawn anew
-STEP = 0.1  # of a range, by which the others move up or down
+RESAMPLED = 0.25  # of the values are drawn again on exploring
+STEP = 0.1  # of its range by which another value moves up or down
 
 
 @dataclass(frozen=True)
 class Leg:
-    """One that has run or runs; `age` counts the legs of its weights up to its end."""
+    """A leg that has run or runs; `age` counts the legs of its weights up to its end."""
 
     ticket: int
     member: int
@@ -39,7 +40,7 @@ class Leg:
 
 
 class Population:
-    """An `Algorithm`. `ask` gives None while all members run or wait for others, and for ever when all are done."""
+    """An `Algorithm`. `ask` returns None while all members run or wait for others, and forever once all are done."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -48,9 +49,9 @@ class Population:
         coding = Coding(setting.space)
         first = coding.spread(self.size, np.random.default_rng(key(setting.seed, "population")))
         self.first = [coding.decode(row) for row in first]
-        self.latest: list[Leg | None] = [None] * self.size  # of each member
+        self.latest: list[Leg | None] = [None] * self.size  # by member
         self.running: dict[int, Leg] = {}
-        self.ended: dict[int, dict[int, tuple[float, Leg]]] = {}  # by age and member, those that finished
+        self.ended: dict[int, dict[int, tuple[float, Leg]]] = {}  # by age and member, if finished
 
     def ask(self, ticket: int, given: Values | None = None) -> Proposal | None:
         random = np.random.default_rng(key(self.setting.seed, "leg", ticket))
@@ -79,7 +80,7 @@ class Population:
         return 0 if leg is None else leg.age
 
     def _waits(self, member: int) -> bool:
-        """Its leg failed, nobody has reached its age, and somebody still may."""
+        """Whether it must wait: its leg failed, no member has reached its age, and one still may."""
         age = self._age(member)
         return age > 0 and not self.ended.get(age) and any(leg.age <= age for leg in self.running.values())
 
@@ -88,7 +89,7 @@ class Population:
         age = self._age(member)
         if age == 0:
             return self.first[member], None
-        while age and not self.ended.get(age):  # all failed at this age: back to one that somebody reached
+        while age and not self.ended.get(age):  # all failed at this age: back to one that a member reached
             age -= 1
         if age == 0:
             return self.setting.space.sample(random), None
@@ -104,19 +105,19 @@ class Population:
 
 
 def explored(setting: Setting, values: Values, random: np.random.Generator) -> dict[str, Any]:
-    """A point near to another: each value a step away; now and then one at random."""
+    """A point near another: each value a step away, sometimes one at random."""
     near: dict[str, Any] = {}
     for parameter in setting.space.parameters:
         if parameter.counts(near):
-            drawn, anew, up = random.random(), random.random() < RESAMPLED, bool(random.random() < 0.5)
+            drawn, resampled, up = random.random(), random.random() < RESAMPLED, bool(random.random() < 0.5)
             old = values.get(parameter.key)
-            fresh = anew or parameter.key not in values
+            fresh = resampled or parameter.key not in values
             near[parameter.key] = parameter.at(drawn) if fresh else _perturbed(parameter, old, up)
     return near
 
 
 def _perturbed(parameter: Parameter, value: Any, up: bool) -> Any:
-    """A value a tenth of the range away, at least the next one, within the bounds; a choice without an order stays."""
+    """A value a tenth of the range away, at least the next, within the bounds; an unordered choice stays."""
     if not parameter.ordered:
         return value
     way = 1 if up else -1

@@ -1,8 +1,8 @@
-"""What the results so far say of untried points: a Gaussian process over the rows of a space.
+"""Predicts the scores of untried points from the results so far: a Gaussian process over the rows of a space.
 
 Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006: the Matérn 5/2 kernel of section 4.2 on a
-distance that weighs each parameter by a relevance of its own, and the marginal likelihood of section 5.4.1 to learn
-them. scikit-learn's kernels have no relevance over several columns, as a choice without an order takes.
+distance that weighs each parameter by its own relevance, and the marginal likelihood of section 5.4.1 to learn
+them. scikit-learn's kernels cannot share a relevance among the columns that an unordered choice takes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ NOISE = (-5.0, 1.5)  # of the logarithm of the part of the variance that is nois
 
 
 class Surrogate:
-    """Learns scores; knows how sure it is.
+    """Learns scores and how certain they are.
 
-    `learn` takes the results, `predict` gives mean and deviation of other rows. The relevances are learnt anew after
-    a tenth more results, beginning from those before.
+    `learn` takes the results, `predict` returns mean and deviation at other rows. The relevances are learnt again after
+    a tenth more results, starting from the previous ones.
     """
 
     def __init__(self, coding: Coding) -> None:
@@ -35,7 +35,7 @@ class Surrogate:
         self.learnt = 0
 
     def learn(self, rows: Rows, scores: Numbers, believed: Rows) -> None:
-        """Results, rows [N, parameters] with scores [N], and rows under way, at which the mean is believed."""
+        """Learn results, rows [N, parameters] with scores [N]; at rows under way the mean is `believed`."""
         self.features = _features(self.coding, rows)
         if len(rows) >= 1.1 * self.learnt:
             self.learnt = len(rows)
@@ -70,7 +70,7 @@ class Surrogate:
 
 
 def _groups(coding: Coding) -> NDArray[np.intp]:
-    """To which parameter each column of `_features` belongs."""
+    """The parameter of each column of `_features`."""
     return np.concatenate([np.full(_width(p), c) for c, p in enumerate(coding.space.parameters)]).astype(np.intp)
 
 

@@ -25,14 +25,14 @@ from assay.tune.journal import read
 from assay.tune.plan import TrialPlan, trial_plan
 from assay.tune.search import Trial
 from assay.tune.space import Space, bound
-from assay.tune.trial import TrialJob, trial_folder
+from assay.tune.trial import TrialAssignment, trial_folder
 from assay.usecases.helpers.places import (
     open_or_fetch_dataset,
     project_for_nodes,
     require_cluster,
     require_repository,
 )
-from assay.workers.job import Job
+from assay.workers.assignment import Assignment
 from assay.workers.plan import check_fit
 from assay.workers.ray_session import available_slots, cluster_joined
 
@@ -119,18 +119,18 @@ class SearchContext:
         record = tracker.record(search_id)
         return record if record["budget"] == resolved(self.config.budget) else None
 
-    def job(self, search_id: str, folder: Path, trial: Trial, milestones: tuple[float, ...]) -> TrialJob:
-        """A trial as plain data for its worker. Raises `InputError` if its values do not fit together."""
+    def assign(self, search_id: str, folder: Path, trial: Trial, milestones: tuple[float, ...]) -> TrialAssignment:
+        """The assignment of a trial. Raises `InputError` if its values do not go together."""
         config = located(self.space.apply(self.experiment, trial.values), self.settings.root)
         load_task(config.task.name)[0].check(config, self.dataset)
         at = trial_folder(folder, trial.number)
-        job = Job(
+        training = Assignment(
             f"{search_id}-{trial.number:04d}", resolved(config), str(self.dataset.folder), self.dataset.hash, str(at),
             self.plan.threads, bool(self.plan.gpus), self.plan.compiled,
             project=project_for_nodes(self.settings),
         )  # fmt: skip
-        return TrialJob(
-            job=job.plain(),
+        return TrialAssignment(
+            training=training.plain(),
             number=trial.number,
             until=trial.epochs,
             milestones=milestones,
@@ -138,7 +138,7 @@ class SearchContext:
             costs=self.costs,
             workers=self.plan.workers,
             device=self.plan.device,
-            keep=self.config.sampler == "pbt",
+            keep=self.config.inherits,
         )
 
     def entry(self, folder: Path, trial: Trial) -> Entry:
@@ -147,8 +147,8 @@ class SearchContext:
         tags = {"search": self.name, "seed": str(self.experiment.seed)}
         if trial.parent is not None:
             tags["parent_trial"] = str(trial.parent)
-        if "weights_sha256" in trial.facts:
-            tags["weights_sha256"] = trial.facts["weights_sha256"]
+        if "weights_sha256" in trial.outcome:
+            tags["weights_sha256"] = trial.outcome["weights_sha256"]
         at = trial_folder(folder, trial.number)
         return Entry(trial.number, at, config, tags, trial.status, trial.reason, trial.metrics)
 

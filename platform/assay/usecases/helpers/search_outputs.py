@@ -141,12 +141,12 @@ def _log_trial(
         "run_id": row.run_id,
         "status": "FINISHED",
         "metrics": {name: value for name, value in row.metrics.items() if name.startswith("val/")},
-        "steps": trial.facts["steps"],
+        "steps": trial.outcome["steps"],
         "seconds": trial.seconds,
-        "weights_sha256": trial.facts["weights_sha256"],
+        "weights_sha256": trial.outcome["weights_sha256"],
         "dataset": record["dataset"],
         "resumed_from": None,
-        "facts": trial.facts["task"],
+        "facts": trial.outcome["task"],
     }
     config = resolved(context.space.apply(context.experiment, row.values))
     tracker.log_text(row.run_id, artifacts.CONFIG, json.dumps(config, indent=2))

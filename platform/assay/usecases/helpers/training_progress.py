@@ -8,7 +8,7 @@ from pathlib import Path
 
 from assay.log import Log
 from assay.progress import Bar
-from assay.train.folder import SPOOL, STEPS, TOLD
+from assay.train.folder import LOG, SPOOL, STEPS
 from assay.train.spool import read
 
 
@@ -23,7 +23,7 @@ class TrainingProgress(Bar):
         """Follow the run in `folder` whenever `tick` is called in this block."""
         self.folder = folder
         self.spool_offset = _size(folder / SPOOL)
-        self.log_offset = _size(folder / TOLD)
+        self.log_offset = _size(folder / LOG)
         self.step = -1
         self.latest: dict[str, float] = {}
         with self.showing("waiting for the workers"):
@@ -52,7 +52,7 @@ class TrainingProgress(Bar):
         return "  ".join(f"{name} {value:.4f}" for name, value in shown[:4])
 
     def _show_log(self) -> None:
-        path = self.folder / TOLD
+        path = self.folder / LOG
         if not path.exists():
             return
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A training as plain data: what a process needs to begin it, wherever that process is."""
+"""A training as plain data: all that a process needs to begin it, on any machine."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that a worker needs, as plain data: it travels between processes and machines.
+class Assignment:
+    """What a worker is to train, as plain data: it travels between processes and machines.
 
     Attributes:
         config: a resolved `ExperimentConfig`.
         dataset: folder of the dataset version, and its `hash`.
         folder: the run's folder, shared by all workers.
         compiled: whether networks go through `torch.compile`.
-        project: the project's folder where the job was made, if workers may be on other nodes.
-        store: the run's address in object storage, where its folder is not shared.
-        attempt: sets the folders of this attempt apart from those of earlier ones on the same node.
-        looks: parts of the first epoch after which the validation split is looked at.
+        project: the project's folder on the machine that starts the training, if workers may be on other nodes.
+        store: the run's address in object storage, if nodes do not share its folder.
+        attempt: keeps the folders of this attempt apart from those of earlier ones on the same node.
+        validate_at: parts of the first epoch after which the training validates.
     """
 
     run_id: str
@@ -33,7 +33,7 @@ class Job:
     project: str = ""
     store: str = ""
     attempt: str = ""
-    looks: tuple[float, ...] = ()
+    validate_at: tuple[float, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,22 +1,24 @@
-"""A look at the validation split inside an epoch: it says how the weights stand, and changes nothing."""
+"""Validating inside an epoch shows how good the weights are, and changes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from assay.config.experiment import ExperimentConfig
+from assay.data.dataset import Dataset
 from assay.train.context import LocalContext
 from assay.train.folder import SPOOL, STOP
 from assay.train.loop import Outcome, Training
 from assay.train.randomness import key
 from assay.train.spool import read
 from assay.tune import trial as trials
-from assay.tune.trial import Here, TrialJob
+from assay.tune.trial import Here, TrialAssignment
+from assay.workers.arrive import Arrival
 from tests.support.tiny_task import Config, Task, source
 
 SOURCES = {split: source(Config(), None, split) for split in ("train", "val")}
@@ -34,9 +36,9 @@ def training(folder: Path, settings: ExperimentConfig) -> Training:
     return Training(Task.build(settings, None, context), SOURCES, settings, context)
 
 
-def looked(folder: Path, looks: Sequence[float], settings: ExperimentConfig | None = None) -> Outcome:
+def validated(folder: Path, validate_at: Sequence[float], settings: ExperimentConfig | None = None) -> Outcome:
     begun = training(folder, settings or config())
-    outcome = begun.run(looks)
+    outcome = begun.run(validate_at)
     begun.context.close()
     return outcome
 
@@ -45,29 +47,29 @@ def evaluations(folder: Path) -> dict[int, float]:
     return {r.step: r.metrics["val/loss"] for r, _ in read(folder / SPOOL, 0) if "val/loss" in r.metrics}
 
 
-def test_looks_are_recorded_and_change_nothing(tmp_path: Path) -> None:
-    plain, other = looked(tmp_path / "plain", ()), looked(tmp_path / "looked", (1 / 9, 1 / 3, 0.5))
+def test_validations_are_recorded_and_change_nothing(tmp_path: Path) -> None:
+    plain, other = validated(tmp_path / "plain", ()), validated(tmp_path / "validated", (1 / 9, 1 / 3, 0.5))
     assert (other.weights_sha256, other.metrics) == (plain.weights_sha256, plain.metrics)
-    without, seen = evaluations(tmp_path / "plain"), evaluations(tmp_path / "looked")
+    without, seen = evaluations(tmp_path / "plain"), evaluations(tmp_path / "validated")
     assert sorted(seen) == [1, 2, 3, 6, 12, 18]
     assert {step: seen[step] for step in without} == without
     assert len(set(seen.values())) == 6
 
 
 def test_a_part_that_is_the_whole_epoch_is_its_evaluation(tmp_path: Path) -> None:
-    looked(tmp_path, (0.25, 0.5), config(batch_size=26))
+    validated(tmp_path, (0.25, 0.5), config(batch_size=26))
     assert sorted(evaluations(tmp_path)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 5, 8])
 def test_stopped_around_a_look_it_goes_on_as_if_it_had_not_been(tmp_path: Path, step: int) -> None:
-    whole = looked(tmp_path / "whole", (1 / 3, 0.5))
+    whole = validated(tmp_path / "whole", (1 / 3, 0.5))
     begun = training(tmp_path / "s", config())
     begun.task.before = lambda done: (tmp_path / "s" / STOP).touch() if done == step else None  # type: ignore[attr-defined]
     assert not begun.run((1 / 3, 0.5)).finished
     begun.context.close()
     (tmp_path / "s" / STOP).unlink()
-    outcome = looked(tmp_path / "s", (1 / 3, 0.5))
+    outcome = validated(tmp_path / "s", (1 / 3, 0.5))
     assert outcome.finished
     assert outcome.weights_sha256 == whole.weights_sha256
     assert evaluations(tmp_path / "s") == evaluations(tmp_path / "whole")
@@ -76,12 +78,13 @@ def test_stopped_around_a_look_it_goes_on_as_if_it_had_not_been(tmp_path: Path, 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Trials of the tiny task, each in a process of its own, as it were."""
-    monkeypatch.setattr(trials, "prepare", lambda job, context: training(tmp_path, config()))
-    job = {
+    monkeypatch.setattr(trials, "arrive", lambda assignment, log: Arrival(config(), cast("Dataset", None)))
+    monkeypatch.setattr(trials, "prepare", lambda settings, dataset, context: training(tmp_path, settings))
+    plain = {
         "run_id": "r", "config": {}, "dataset": "", "dataset_hash": "", "folder": str(tmp_path), "threads": 1,
         "gpu": False,
     }  # fmt: skip
-    return lambda: Here(TrialJob(job, 0, until=3, milestones=(0.5, 1)))
+    return lambda: Here(TrialAssignment(plain, 0, until=3, milestones=(0.5, 1)))
 
 
 def test_a_trial_reports_at_its_milestones(made: Any, tmp_path: Path) -> None:
@@ -94,7 +97,7 @@ def test_a_trial_reports_at_its_milestones(made: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reports", [1, 2, 3])
-def test_a_report_that_nobody_heard_is_told_again(made: Any, reports: int) -> None:
+def test_a_lost_report_is_repeated(made: Any, reports: int) -> None:
     killed = made()
     *_, last = [killed.advance() for _ in range(reports)]
     killed.training.save()  # as it may have, just before the kill

@@ -1,4 +1,4 @@
-"""What runs a search's trials needs of the search: the tie between the search's state and Ray Tune."""
+"""A search while its trials run: the tie between the search's state and Ray Tune."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Protocol
 from assay.train.folder import STOP
 from assay.tune.plan import TrialPlan
 from assay.tune.search import Search, Trial
-from assay.tune.trial import TrialJob, trial_folder
+from assay.tune.trial import TrialAssignment, trial_folder
 
 TUNE = "tune"  # Ray Tune's own files, below the search's folder
 
 
 class Listener(Protocol):
-    """Hears of every trial: the record of the search. It must return at once."""
+    """Called for every trial, to record it. Must return at once."""
 
     def started(self, trial: Trial) -> None: ...
 
@@ -25,16 +25,18 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class Work:
-    """What the executor needs of a search: its state, how a trial becomes a job, and who listens.
+class LiveSearch:
+    """All that the executor works with.
 
     Attributes:
+        search: the state of the search.
+        assign: turns a trial into the assignment of a slot; raises `InputError` if its values do not go together.
         folder: of the search; trials have theirs below it.
         deadline: of `time.monotonic`, after which running trials are saved and stopped; None: never.
     """
 
     search: Search
-    job: Callable[[Trial], TrialJob]
+    assign: Callable[[Trial], TrialAssignment]
     listener: Listener
     folder: Path
     plan: TrialPlan
@@ -43,7 +45,6 @@ class Work:
     def trial_folder(self, trial: Trial) -> Path:
         return trial_folder(self.folder, trial.number)
 
-    @property
-    def stopping(self) -> bool:
+    def stop_requested(self) -> bool:
         late = self.deadline is not None and time.monotonic() > self.deadline
         return late or (self.folder / STOP).exists()
