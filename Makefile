@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup demo up down test lint bench clean
+PYTEST := $(BIN)/python -m pytest
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: help setup demo up down test test-quick test-all lint bench clean
 
 help:           ## Show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.installed  ## Make the virtual environment with the pinned dependencies
 
@@ -26,8 +29,14 @@ up: setup       ## Start MLflow, Prefect with a worker, and Ray on this machine,
 down: setup     ## End them
 	@$(BIN)/assay down
 
-test: setup lint  ## Lint, then every test
-	$(BIN)/python -m pytest
+test-quick: setup  ## Unit and contract tests: the loop of a developer
+	$(PYTEST) $(SIDE_BY_SIDE) tests/contract tests/unit
+
+test: setup lint  ## Lint, every unit and contract test, and one real run of every capability
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not thorough"
+
+test-all: test  ## The same, and then the rest: clusters of nodes, kills, long schedules
+	$(PYTEST) $(SIDE_BY_SIDE) -m thorough
 
 lint: setup     ## Style, types and the direction of imports
 	$(BIN)/ruff check .

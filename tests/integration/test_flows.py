@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -42,7 +43,7 @@ OWN_SERVER = """
 import time
 
 from assay.settings import Settings
-from pipelines import workspace
+from pipelines.runtime import workspace
 from pipelines.runtime.server import serving
 
 let_go = workspace._let_go
@@ -98,13 +99,13 @@ def write_images(folder: Path, first: int, count: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def here(template: Project, tmp_path_factory: pytest.TempPathFactory, listener: Listener) -> Iterator[Site]:
+def here(
+    template: Project, prefect_home: Path, tmp_path_factory: pytest.TempPathFactory, listener: Listener
+) -> Iterator[Site]:
     """A project with a long experiment, a folder dataset and schedules, on a server with a worker."""
-    import shutil
-
-    root = tmp_path_factory.mktemp("flows") / "p"
-    shutil.copytree(template.root, root, symlinks=True)
-    project = Project(root)
+    project = template.copy(tmp_path_factory.mktemp("flows") / "p")
+    root = project.root
+    shutil.copytree(prefect_home, project.prefect_home)
     params = root / "params.yaml"
     write_images(root / "raw", 0, 30)
     project.assay("data", "add", "shapes", "raw")
@@ -177,6 +178,7 @@ def cancel(here: Site, run: str, process: psutil.Process) -> dict[str, Any]:
     return here.wait_state(run, "CANCELLED")
 
 
+@pytest.mark.thorough
 def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had_happened(
     here: Site, listener: Listener
 ) -> None:
@@ -280,6 +282,7 @@ def test_applying_is_idempotent_keeps_a_pause_and_removes_what_is_gone(here: Sit
     assert rows["slow"]["next"][0].split(" ")[1][:5] == "03:00"
 
 
+@pytest.mark.thorough
 def test_of_late_runs_only_the_newest_is_run(here: Site) -> None:
     here.end(here.worker)
     deployment = next(d for d in here.api("POST", "/deployments/filter", {}) if d["name"] == "shapes")
@@ -297,7 +300,7 @@ def with_database(here: Site, statement: str, ids: list[str]) -> None:
     """The API has no way to make a run look as if the scheduler had made it."""
     import uuid
 
-    with sqlite3.connect(here.root / ".prefect" / "prefect.db", timeout=30) as database:
+    with sqlite3.connect(here.prefect_home / "prefect.db", timeout=30) as database:
         changed = database.execute(statement, [str(uuid.UUID(name)) for name in ids]).rowcount
     assert changed == len(ids)
 
@@ -319,8 +322,10 @@ def test_a_server_that_cannot_be_used_is_one_line(here: Site, changes: dict[str,
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_flows_of_their_own_take_turns_in_a_checkout(project: Project) -> None:
+@pytest.mark.thorough
+def test_flows_of_their_own_take_turns_in_a_checkout(flow_project: Project) -> None:
     """Each with a server of its own, on one database and one workspace."""
+    project = flow_project
     command = [sys.executable, "-m", "pipelines", "retrain", "digits"]
     quick = (project.root / "params.yaml").read_text().replace("epochs: 20", "epochs: 1")
     (project.root / "params.yaml").write_text(
@@ -338,13 +343,14 @@ def test_flows_of_their_own_take_turns_in_a_checkout(project: Project) -> None:
     assert not any("locked" in err for (_, err), _ in ended)
 
 
+@pytest.mark.thorough
 def test_a_server_of_its_own_hears_the_last_word(tmp_path: Path) -> None:
     """It was ended too early: the last lines were lost, and the flow tried for a minute to send them."""
     project = Project(tmp_path)
     done = project.run(sys.executable, "-c", OWN_SERVER)
     assert "Stopping temporary server" in done.stderr
     assert "Error logging to API" not in done.stderr
-    with sqlite3.connect(tmp_path / ".prefect" / "prefect.db", timeout=30) as database:
+    with sqlite3.connect(project.prefect_home / "prefect.db", timeout=30) as database:
         told = {message for (message,) in database.execute("select message from log")}
     assert "said to the server" in told
     assert any(message.startswith("Finished in state Completed") for message in told)
@@ -357,5 +363,5 @@ def test_a_schedule_without_a_server(project: Project) -> None:
     )
     (row,) = project.assay("schedule", "list")["schedules"]
     assert (row["applied"], len(row["next"])) == (None, 3)
-    assert project.refused("schedule", "apply", code=1) == "error: no Prefect server: run `assay up`\n"
+    assert project.refused("schedule", "apply", code=1, apart=True) == "error: no Prefect server: run `assay up`\n"
     assert "unknown schedule 'nighty'; did you mean 'nightly'?" in project.refused("schedule", "pause", "nighty")
