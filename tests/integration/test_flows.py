@@ -130,7 +130,13 @@ def schedule(here: Site, *words: str) -> dict[str, Any]:
 
 
 def start(here: Site, name: str) -> str:
-    return str(schedule(here, "run", name)["flow_run"])
+    """Start a run of a schedule by the server's API: what `assay schedule run` does, without its start-up."""
+    return str(here.api("POST", f"/deployments/{deployment(here, name)['id']}/create_flow_run", {})["id"])
+
+
+def deployment(here: Site, name: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = here.api("POST", "/deployments/filter", {})
+    return next(one for one in found if one["name"] == name)
 
 
 def training(here: Site) -> psutil.Process | None:
@@ -224,17 +230,18 @@ def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had
 
 
 def test_retrain_takes_new_data_and_says_what_became_of_them(here: Site, listener: Listener) -> None:
-    first = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", "CRASHED", seconds=240)
+    run = str(schedule(here, "run", "shapes")["flow_run"])
+    first = here.wait_state(run, "COMPLETED", "FAILED", "CRASHED", seconds=240)
     assert first["state"]["message"].startswith("promoted: shapes version 1"), here.flow_log(first["id"])
     again = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", seconds=240)
     assert again["state"]["message"].startswith("nothing new: shapes has not changed")
     before = (here.root / "params.yaml").read_text()
 
     write_images(here.root / "raw", 30, 10)
-    run = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", "CRASHED", seconds=240)
-    assert "a new version of shapes" in run["state"]["message"], here.flow_log(run["id"])
-    assert run["state"]["message"].split(":")[0] in ("promoted", "refused")
-    assert run["name"].startswith("retrain-shapes-20")
+    newer = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", "CRASHED", seconds=240)
+    assert "a new version of shapes" in newer["state"]["message"], here.flow_log(newer["id"])
+    assert newer["state"]["message"].split(":")[0] in ("promoted", "refused")
+    assert newer["name"].startswith("retrain-shapes-20")
     assert (here.root / "params.yaml").read_text() != before
     promoted = [word for word in listener.heard if word["event"] == "promoted" and word["experiment"] == "shapes"]
     assert promoted[0]["run_id"]
@@ -285,11 +292,11 @@ def test_applying_is_idempotent_keeps_a_pause_and_removes_what_is_gone(here: Sit
 @pytest.mark.thorough
 def test_of_late_runs_only_the_newest_is_run(here: Site) -> None:
     here.end(here.worker)
-    deployment = next(d for d in here.api("POST", "/deployments/filter", {}) if d["name"] == "shapes")
+    shapes = deployment(here, "shapes")["id"]
     late = []
     for minute in range(3):
         body = {"state": {"type": "SCHEDULED", "state_details": {"scheduled_time": f"2026-01-01T00:0{minute}:00Z"}}}
-        late.append(here.api("POST", f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+        late.append(here.api("POST", f"/deployments/{shapes}/create_flow_run", body)["id"])
     with_database(here, f"UPDATE flow_run SET auto_scheduled = 1 WHERE id IN ({', '.join('?' * 3)})", late)
     here.start_worker()
     messages = [here.wait_state(run, "COMPLETED", "FAILED", "CRASHED")["state"]["message"] for run in late]
