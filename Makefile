@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-PYTEST := $(BIN)/python -m pytest
-SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
+# Two test processes, each with whole files, the long ones first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+TESTS := tests/integration tests/contract tests/unit
 
 .PHONY: help setup demo up down test test-quick test-all lint bench clean
 
@@ -30,13 +31,13 @@ down: setup     ## End them
 	@$(BIN)/assay down
 
 test-quick: setup  ## Unit and contract tests: the loop of a developer
-	$(PYTEST) $(SIDE_BY_SIDE) tests/contract tests/unit
+	$(PYTEST) tests/contract tests/unit
 
 test: setup lint  ## Lint, every unit and contract test, and one real run of every capability
-	$(PYTEST) $(SIDE_BY_SIDE) -m "not thorough"
+	$(PYTEST) -m "not thorough" $(TESTS)
 
 test-all: test  ## The same, and then the rest: clusters of nodes, kills, long schedules
-	$(PYTEST) $(SIDE_BY_SIDE) -m thorough
+	$(PYTEST) -m thorough $(TESTS)
 
 lint: setup     ## Style, types and the direction of imports
 	$(BIN)/ruff check .

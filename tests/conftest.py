@@ -114,6 +114,14 @@ def _quiet() -> None:
     quiet()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    """What no plan gives threads to computes with one: the networks are small, and other tests run alongside."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def keep_experiment(path: Path, name: str) -> None:
     """Leave one experiment with its dataset in a `params.yaml`: what the tests say of it, others must not change."""
     from ruamel.yaml import YAML

@@ -154,7 +154,7 @@ def test_a_dead_worker_is_replaced(project: Project, shared_ray: None) -> None:
     """kill -9 of one of two workers: the same call ends with the same weights as an untouched run."""
     import threading
 
-    assignments = ("train.epochs=20", "train.workers=2", "train.checkpoint_seconds=0")
+    assignments = ("train.epochs=8", "train.workers=2", "train.checkpoint_seconds=0")
 
     def assassin() -> None:
         spool = project.root / ".assay/runs"
