@@ -219,7 +219,9 @@ def test_an_interrupt_after_dvc_recorded_is_taken_back(
     assert not list(project.glob("data/.*"))
 
 
-@pytest.mark.parametrize("delay", [0.3, 0.6, 0.9, 1.2])
+@pytest.mark.parametrize(
+    "delay", [0.3, 0.9, *(pytest.param(delay, marks=pytest.mark.thorough) for delay in (0.6, 1.2))]
+)
 def test_an_interrupt_leaves_everything_as_it_was(project: Path, delay: float) -> None:
     make_folder(project / "raw", 96, 10)
     before = state(project)

@@ -368,7 +368,7 @@ def test_a_schedule_without_a_server(project: Project) -> None:
     (project.root / "params.yaml").write_text(
         text + "\nschedules:\n  nightly: {flow: retrain, experiment: digits, interval: 1 day}\n"
     )
-    (row,) = project.assay("schedule", "list")["schedules"]
+    (row,) = project.assay("schedule", "list", apart=True)["schedules"]
     assert (row["applied"], len(row["next"])) == (None, 3)
     assert project.refused("schedule", "apply", code=1, apart=True) == "error: no Prefect server: run `assay up`\n"
     assert "unknown schedule 'nighty'; did you mean 'nightly'?" in project.refused("schedule", "pause", "nighty")
