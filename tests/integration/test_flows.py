@@ -299,7 +299,8 @@ def test_of_late_runs_only_the_newest_is_run(here: Site) -> None:
         late.append(here.api("POST", f"/deployments/{shapes}/create_flow_run", body)["id"])
     with_database(here, f"UPDATE flow_run SET auto_scheduled = 1 WHERE id IN ({', '.join('?' * 3)})", late)
     here.start_worker()
-    messages = [here.wait_state(run, "COMPLETED", "FAILED", "CRASHED")["state"]["message"] for run in late]
+    ended = [here.wait_state(run, "COMPLETED", "FAILED", "CRASHED", seconds=240) for run in late]
+    messages = [run["state"]["message"] for run in ended]
     assert ["skipped: a later run" in message for message in messages] == [True, True, False]
 
 
