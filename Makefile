@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup demo up down test lint bench clean
+# Two test processes, each with whole files, the long ones first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+TESTS := tests/integration tests/contract tests/unit
+
+.PHONY: help setup demo up down test test-quick test-all lint bench clean
 
 help:           ## Show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.installed  ## Make the virtual environment with the pinned dependencies
 
@@ -26,8 +30,14 @@ up: setup       ## Start MLflow, Prefect with a worker, and Ray on this machine,
 down: setup     ## End them
 	@$(BIN)/assay down
 
-test: setup lint  ## Lint, then every test
-	$(BIN)/python -m pytest
+test-quick: setup  ## Unit and contract tests: the loop of a developer
+	$(PYTEST) tests/contract tests/unit
+
+test: setup lint  ## Lint, every unit and contract test, and one real run of every capability
+	$(PYTEST) -m "not thorough" $(TESTS)
+
+test-all: test  ## The same, and then the rest: clusters of nodes, kills, long schedules
+	$(PYTEST) -m thorough $(TESTS)
 
 lint: setup     ## Style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -7,20 +7,26 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from assay.settings import Settings
 from assay.silence import quiet
+from assay.tracking.tracker import Tracker
 from assay.usecases.helpers.training_progress import TrainingProgress
 from assay.usecases.train import TrainRequest, train
+from tests.support.program import call
 from tests.support.s3 import BUCKET, ObjectStorage, running_s3
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core to the tests alongside
 
 hypothesis.settings.register_profile("assay", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("assay")
@@ -30,6 +36,20 @@ BIN = Path(sys.executable).parent
 COPIED = ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "constraints.txt")
 QUICK = ("train.epochs=3", "train.workers=0", "train.checkpoint_seconds=0")
 """A short training in this process, with a checkpoint whenever there can be one."""
+
+
+MEMORY = Path("/dev/shm")
+ENOUGH = 4_000_000_000
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the files of the tests in memory: MLflow, Prefect and checkpoints wait for a disk at each small write."""
+    ours = not hasattr(config, "workerinput") and config.option.basetemp is None
+    if ours and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH:
+        folder = tempfile.mkdtemp(prefix="assay-", dir=MEMORY)
+        config.option.basetemp = Path(folder) / "t"
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @dataclass(frozen=True)
@@ -43,10 +63,18 @@ class Project:
         return Settings(project=self.root)
 
     @property
+    def prefect_home(self) -> Path:
+        return self.root / ".assay/prefect"
+
+    def copy(self, folder: Path) -> Project:
+        shutil.copytree(self.root, folder, symlinks=True)
+        return Project(folder)
+
+    @property
     def environment(self) -> dict[str, str]:
         here = os.pathsep.join((str(REPOSITORY / "platform"), str(REPOSITORY)))
         paths = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": here}
-        return {**os.environ, **paths, "ASSAY_PROJECT": str(self.root), "PREFECT_HOME": str(self.root / ".prefect")}
+        return {**os.environ, **paths, "ASSAY_PROJECT": str(self.root), "PREFECT_HOME": str(self.prefect_home)}
 
     def run(self, *command: str, code: int | None = 0, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         """Run a program in the project; `code` is the exit code to insist on."""
@@ -56,14 +84,22 @@ class Project:
         assert code is None or done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def assay(self, *arguments: str, code: int = 0, timeout: float = 240) -> dict[str, Any]:
-        """An `assay` verb with --json; its object."""
-        done = self.run(str(BIN / "assay"), *arguments, "--json", code=code, timeout=timeout)
+    def verb(self, *words: str, code: int | None = 0, apart: bool = False) -> subprocess.CompletedProcess[str]:
+        """An `assay` verb in this process, or `apart` as the real program; `code` is the exit code to insist on."""
+        if apart:
+            return self.run(str(BIN / "assay"), *words, code=code)
+        done = call(words, self.root, self.environment)
+        assert code is None or done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def assay(self, *words: str, code: int = 0, apart: bool = False) -> dict[str, Any]:
+        """A verb with --json; its object."""
+        done = self.verb(*words, "--json", code=code, apart=apart)
         return json.loads(done.stdout) if done.stdout.strip() else {}
 
-    def refused(self, *arguments: str, code: int = 2) -> str:
-        """An `assay` verb that must fail with plain lines and no traceback; its standard error."""
-        done = self.run(str(BIN / "assay"), *arguments, code=code)
+    def refused(self, *words: str, code: int = 2, apart: bool = False) -> str:
+        """A verb that must fail with plain lines and no traceback; its standard error."""
+        done = self.verb(*words, code=code, apart=apart)
         assert "Traceback" not in done.stderr
         assert done.stdout == ""
         return done.stderr
@@ -76,6 +112,14 @@ class Project:
 @pytest.fixture(scope="session", autouse=True)
 def _quiet() -> None:
     quiet()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    """What no plan gives threads to computes with one: the networks are small, and other tests run alongside."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def keep_experiment(path: Path, name: str) -> None:
@@ -99,8 +143,44 @@ def keep_experiment(path: Path, name: str) -> None:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project that the others are copies of: the digits alone, prepared and recorded by DVC."""
-    project = Project(tmp_path_factory.mktemp("template"))
+    """The project that the others are copies of: the digits alone, prepared and recorded by DVC, no run yet."""
+    return Project(made_once(tmp_path_factory, "template", make_template))
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Prefect keeps, with the empty database that it takes many seconds to make."""
+
+    def make(folder: Path) -> None:
+        environment = {**os.environ, "PREFECT_HOME": str(folder)}
+        command = [BIN / "prefect", "server", "database", "upgrade", "--yes"]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=240)
+
+    return made_once(tmp_path_factory, "prefect", make)
+
+
+@pytest.fixture
+def flow_project(project: Project, prefect_home: Path) -> Project:
+    """A project whose flows find Prefect's database there."""
+    shutil.copytree(prefect_home, project.prefect_home)
+    return project
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of that name: test processes that run side by side share it, and the first one makes it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    whole = folder.with_name(f"{name}-is-whole")
+    with FileLock(folder.with_name(f"{name}.lock")):
+        if not whole.exists():
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
+
+
+def make_template(folder: Path) -> None:
+    project = Project(folder)
     for name in COPIED:
         (project.root / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, project.root / name)
@@ -116,13 +196,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("dvc", "repro", "-q", "data@digits")
     project.run("git", "add", "-A")
     project.run(*git, "commit", "-qm", "data")
-    return project
+    Tracker(project.settings)._client.search_experiments()  # MLflow takes seconds to make its schema: once for all
 
 
 @pytest.fixture
 def project(template: Project, tmp_path: Path) -> Project:
-    shutil.copytree(template.root, tmp_path / "p", symlinks=True)
-    return Project(tmp_path / "p")
+    return template.copy(tmp_path / "p")
 
 
 @pytest.fixture(scope="session")

@@ -22,11 +22,11 @@ def snapshot(root: Path) -> set[str]:
     return {p for p in (str(path.relative_to(root)) for path in root.rglob("*")) if not any(i in p for i in ignored)}
 
 
-def refused(project: Project, *arguments: str, lines: int = 1) -> str:
+def refused(project: Project, *arguments: str, lines: int = 1, apart: bool = False) -> str:
     """The lines of a refusal; the project is as it was."""
     (project.root / ".assay").mkdir(exist_ok=True)
     before = snapshot(project.root)
-    told = project.refused(*arguments)
+    told = project.refused(*arguments, apart=apart)
     assert len(told.splitlines()) == lines, told
     assert all(line.startswith("error: ") for line in told.splitlines())
     assert snapshot(project.root) == before
@@ -37,7 +37,7 @@ def test_all_mistyped_keys_at_once(project: Project) -> None:
     edit(project, "epochs: 20", "epoch: 30")
     edit(project, "architecture: small_cnn", "architecture: small_cn")
     edit(project, "lr: 3.0e-3", "lr: fast")
-    told = refused(project, "train", "digits", lines=3)
+    told = refused(project, "train", "digits", lines=3, apart=True)
     assert "experiments.digits.train.epoch: unknown key 'epoch'; did you mean 'epochs'?" in told
     assert "experiments.digits.task.architecture" in told
     assert "experiments.digits.optimizer.lr" in told
@@ -59,8 +59,9 @@ def test_wrong_values_in_the_parameters(project: Project, old: str, new: str, sa
 
 
 def test_unknown_experiment_lists_the_known(project: Project) -> None:
-    for verb in ("train", "evaluate", "register"):
-        assert "unknown experiment 'digit'; did you mean 'digits'? Known: digits." in refused(project, verb, "digit")
+    for verb, apart in (("train", False), ("evaluate", True), ("register", True)):
+        told = refused(project, verb, "digit", apart=apart)
+        assert "unknown experiment 'digit'; did you mean 'digits'? Known: digits." in told
     assert "assay train digits" in refused(project, "evaluate", "digits")
 
 
@@ -95,9 +96,8 @@ def test_no_repository(project: Project, gone: str, says: str) -> None:
 
 def test_unknown_runs_and_models(project: Project) -> None:
     assert "no run" in refused(project, "evaluate", "0" * 32)
-    assert "no registered model 'digits'" in refused(project, "promote", "digits")
-    assert "no registered model 'digits'" in refused(project, "rollback", "digits")
-    assert "no registered model 'digits'" in refused(project, "predict", "digits", "dvc.yaml")
+    for words in (("promote", "digits"), ("rollback", "digits"), ("predict", "digits", "dvc.yaml")):
+        assert "no registered model 'digits'" in refused(project, *words, apart=words[0] == "predict")
 
 
 @pytest.mark.parametrize("assignment", ["optimizer.lr", "optimizer.lrr=1", "optimizer.lr=fast", "train.epochs=0"])

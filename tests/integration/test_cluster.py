@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from tests.support.nodes import can_make_nodes
 from tests.support.postgres import binaries
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.skipif(not can_make_nodes(), reason="needs root and `ip`, to make nodes"),
     pytest.mark.skipif(binaries() is None, reason="needs PostgreSQL: apt-get install postgresql"),
     pytest.mark.timeout(600),
@@ -39,9 +39,8 @@ SEARCH = {
 
 @pytest.fixture(scope="module")
 def site(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSite]:
-    root = tmp_path_factory.mktemp("cluster") / "p"
-    shutil.copytree(template.root, root, symlinks=True)
-    with cluster_site(root, Project(root).environment, ["digits"], workers=2) as found:
+    project = template.copy(tmp_path_factory.mktemp("cluster") / "p")
+    with cluster_site(project.root, project.environment, ["digits"], workers=2) as found:
         yield found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,12 @@ from tests.support.families import PARAMS
 @pytest.fixture(scope="module")
 def project(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """One project with the data of all experiments; a hundred scenes will do."""
-    root = tmp_path_factory.mktemp("families") / "p"
-    shutil.copytree(template.root, root, symlinks=True)
+    project = template.copy(tmp_path_factory.mktemp("families") / "p")
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     for dataset in params["datasets"].values():
         if "scenes" in dataset["source"]:
             dataset["source"]["scenes"] = 100
-    (root / "params.yaml").write_text(yaml.safe_dump(params))
-    project = Project(root)
+    (project.root / "params.yaml").write_text(yaml.safe_dump(params))
     project.run("dvc", "repro", "-q", "data")
     return project
 
@@ -92,9 +89,9 @@ experiments:
 """
 
 
+@pytest.mark.thorough
 def test_a_network_that_cannot_be_traced_is_kept_as_code(template: Project, tmp_path: Path) -> None:
-    shutil.copytree(template.root, tmp_path / "p", symlinks=True)
-    project = Project(tmp_path / "p")
+    project = template.copy(tmp_path / "p")
     (project.root / "params.yaml").write_text(UNTRACEABLE)
     project.run("dvc", "repro", "-q", "data@few")
     run_id = project.train("whole")["run_id"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -98,13 +99,13 @@ def write_images(folder: Path, first: int, count: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def here(template: Project, tmp_path_factory: pytest.TempPathFactory, listener: Listener) -> Iterator[Site]:
+def here(
+    template: Project, prefect_home: Path, tmp_path_factory: pytest.TempPathFactory, listener: Listener
+) -> Iterator[Site]:
     """A project with a long experiment, a folder dataset and schedules, on a server with a worker."""
-    import shutil
-
-    root = tmp_path_factory.mktemp("flows") / "p"
-    shutil.copytree(template.root, root, symlinks=True)
-    project = Project(root)
+    project = template.copy(tmp_path_factory.mktemp("flows") / "p")
+    root = project.root
+    shutil.copytree(prefect_home, project.prefect_home)
     params = root / "params.yaml"
     write_images(root / "raw", 0, 30)
     project.assay("data", "add", "shapes", "raw")
@@ -129,7 +130,13 @@ def schedule(here: Site, *words: str) -> dict[str, Any]:
 
 
 def start(here: Site, name: str) -> str:
-    return str(schedule(here, "run", name)["flow_run"])
+    """Start a run of a schedule by the server's API: what `assay schedule run` does, without its start-up."""
+    return str(here.api("POST", f"/deployments/{deployment(here, name)['id']}/create_flow_run", {})["id"])
+
+
+def deployment(here: Site, name: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = here.api("POST", "/deployments/filter", {})
+    return next(one for one in found if one["name"] == name)
 
 
 def training(here: Site) -> psutil.Process | None:
@@ -177,6 +184,7 @@ def cancel(here: Site, run: str, process: psutil.Process) -> dict[str, Any]:
     return here.wait_state(run, "CANCELLED")
 
 
+@pytest.mark.thorough
 def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had_happened(
     here: Site, listener: Listener
 ) -> None:
@@ -222,17 +230,18 @@ def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had
 
 
 def test_retrain_takes_new_data_and_says_what_became_of_them(here: Site, listener: Listener) -> None:
-    first = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", "CRASHED", seconds=240)
+    run = str(schedule(here, "run", "shapes")["flow_run"])
+    first = here.wait_state(run, "COMPLETED", "FAILED", "CRASHED", seconds=240)
     assert first["state"]["message"].startswith("promoted: shapes version 1"), here.flow_log(first["id"])
     again = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", seconds=240)
     assert again["state"]["message"].startswith("nothing new: shapes has not changed")
     before = (here.root / "params.yaml").read_text()
 
     write_images(here.root / "raw", 30, 10)
-    run = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", "CRASHED", seconds=240)
-    assert "a new version of shapes" in run["state"]["message"], here.flow_log(run["id"])
-    assert run["state"]["message"].split(":")[0] in ("promoted", "refused")
-    assert run["name"].startswith("retrain-shapes-20")
+    newer = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", "CRASHED", seconds=240)
+    assert "a new version of shapes" in newer["state"]["message"], here.flow_log(newer["id"])
+    assert newer["state"]["message"].split(":")[0] in ("promoted", "refused")
+    assert newer["name"].startswith("retrain-shapes-20")
     assert (here.root / "params.yaml").read_text() != before
     promoted = [word for word in listener.heard if word["event"] == "promoted" and word["experiment"] == "shapes"]
     assert promoted[0]["run_id"]
@@ -280,16 +289,18 @@ def test_applying_is_idempotent_keeps_a_pause_and_removes_what_is_gone(here: Sit
     assert rows["slow"]["next"][0].split(" ")[1][:5] == "03:00"
 
 
+@pytest.mark.thorough
 def test_of_late_runs_only_the_newest_is_run(here: Site) -> None:
     here.end(here.worker)
-    deployment = next(d for d in here.api("POST", "/deployments/filter", {}) if d["name"] == "shapes")
+    shapes = deployment(here, "shapes")["id"]
     late = []
     for minute in range(3):
         body = {"state": {"type": "SCHEDULED", "state_details": {"scheduled_time": f"2026-01-01T00:0{minute}:00Z"}}}
-        late.append(here.api("POST", f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+        late.append(here.api("POST", f"/deployments/{shapes}/create_flow_run", body)["id"])
     with_database(here, f"UPDATE flow_run SET auto_scheduled = 1 WHERE id IN ({', '.join('?' * 3)})", late)
     here.start_worker()
-    messages = [here.wait_state(run, "COMPLETED", "FAILED", "CRASHED")["state"]["message"] for run in late]
+    ended = [here.wait_state(run, "COMPLETED", "FAILED", "CRASHED", seconds=240) for run in late]
+    messages = [run["state"]["message"] for run in ended]
     assert ["skipped: a later run" in message for message in messages] == [True, True, False]
 
 
@@ -297,7 +308,7 @@ def with_database(here: Site, statement: str, ids: list[str]) -> None:
     """The API has no way to make a run look as if the scheduler had made it."""
     import uuid
 
-    with sqlite3.connect(here.root / ".prefect" / "prefect.db", timeout=30) as database:
+    with sqlite3.connect(here.prefect_home / "prefect.db", timeout=30) as database:
         changed = database.execute(statement, [str(uuid.UUID(name)) for name in ids]).rowcount
     assert changed == len(ids)
 
@@ -319,8 +330,10 @@ def test_a_server_that_cannot_be_used_is_one_line(here: Site, changes: dict[str,
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_flows_of_their_own_take_turns_in_a_checkout(project: Project) -> None:
+@pytest.mark.thorough
+def test_flows_of_their_own_take_turns_in_a_checkout(flow_project: Project) -> None:
     """Each with a server of its own, on one database and one workspace."""
+    project = flow_project
     command = [sys.executable, "-m", "pipelines", "retrain", "digits"]
     quick = (project.root / "params.yaml").read_text().replace("epochs: 20", "epochs: 1")
     (project.root / "params.yaml").write_text(
@@ -338,13 +351,14 @@ def test_flows_of_their_own_take_turns_in_a_checkout(project: Project) -> None:
     assert not any("locked" in err for (_, err), _ in ended)
 
 
+@pytest.mark.thorough
 def test_a_server_of_its_own_hears_the_last_word(tmp_path: Path) -> None:
     """It was ended too early: the last lines were lost, and the flow tried for a minute to send them."""
     project = Project(tmp_path)
     done = project.run(sys.executable, "-c", OWN_SERVER)
     assert "Stopping temporary server" in done.stderr
     assert "Error logging to API" not in done.stderr
-    with sqlite3.connect(tmp_path / ".prefect" / "prefect.db", timeout=30) as database:
+    with sqlite3.connect(project.prefect_home / "prefect.db", timeout=30) as database:
         told = {message for (message,) in database.execute("select message from log")}
     assert "said to the server" in told
     assert any(message.startswith("Finished in state Completed") for message in told)
@@ -355,7 +369,7 @@ def test_a_schedule_without_a_server(project: Project) -> None:
     (project.root / "params.yaml").write_text(
         text + "\nschedules:\n  nightly: {flow: retrain, experiment: digits, interval: 1 day}\n"
     )
-    (row,) = project.assay("schedule", "list")["schedules"]
+    (row,) = project.assay("schedule", "list", apart=True)["schedules"]
     assert (row["applied"], len(row["next"])) == (None, 3)
-    assert project.refused("schedule", "apply", code=1) == "error: no Prefect server: run `assay up`\n"
+    assert project.refused("schedule", "apply", code=1, apart=True) == "error: no Prefect server: run `assay up`\n"
     assert "unknown schedule 'nighty'; did you mean 'nightly'?" in project.refused("schedule", "pause", "nighty")

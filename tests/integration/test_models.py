@@ -39,11 +39,7 @@ def proved(project: Project, *assignments: str) -> str:
 @pytest.fixture(scope="module")
 def registered(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with a champion, for tests that only read."""
-    import shutil
-
-    root = tmp_path_factory.mktemp("registered") / "p"
-    shutil.copytree(template.root, root, symlinks=True)
-    project = Project(root)
+    project = template.copy(tmp_path_factory.mktemp("registered") / "p")
     loosen(project)
     register(proved(project), project.settings)
     return project
@@ -131,7 +127,7 @@ def test_predict_names_bad_files_and_answers_the_rest(registered: Project, tmp_p
     paths = digits_of(registered, tmp_path)
     Image.open(paths[0]).resize((31, 47)).convert("RGB").save(tmp_path / "x-colour.jpg")
     (tmp_path / "bad.png").write_bytes(b"not a picture")
-    done = registered.run("assay", "predict", "models:/digits@champion", str(tmp_path), "--json", code=2)
+    done = registered.verb("predict", "models:/digits@champion", str(tmp_path), "--json", code=2, apart=True)
     result = json.loads(done.stdout)
     assert [Path(bad["file"]).name for bad in result["rejected"]] == ["bad.png"]
     assert "bad.png" in done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
+
 from assay.tracking.tracker import Tracker
 from tests.conftest import Project
 
@@ -23,7 +25,8 @@ def counts(project: Project) -> tuple[int, int]:
     return len(client.search_runs([experiment.experiment_id])), len(client.search_model_versions("name = 'digits'"))
 
 
-def test_the_flow_makes_a_champion_and_then_nothing(project: Project) -> None:
+def test_the_flow_makes_a_champion_and_then_nothing(flow_project: Project) -> None:
+    project = flow_project
     quicken(project)
     flow = (sys.executable, "-m", "pipelines", "train-and-promote", "digits")
     first = project.run(*flow)
@@ -38,7 +41,9 @@ def test_the_flow_makes_a_champion_and_then_nothing(project: Project) -> None:
     assert counts(project) == (1, 1)
 
 
-def test_a_failed_stage_fails_the_flow_with_its_line(project: Project) -> None:
+@pytest.mark.thorough
+def test_a_failed_stage_fails_the_flow_with_its_line(flow_project: Project) -> None:
+    project = flow_project
     quicken(project)
     text = (project.root / "params.yaml").read_text().replace("lr: 3.0e-3", "lr: 1.0e+30").replace("adamw", "sgd")
     (project.root / "params.yaml").write_text(text)
@@ -79,6 +84,7 @@ def test_dvc_commands_work_as_its_users_expect(project: Project) -> None:
     assert "up to date" in project.run("dvc", "status").stdout
 
 
+@pytest.mark.thorough
 def test_a_changed_gate_costs_no_training(project: Project) -> None:
     quicken(project)
     project.run("dvc", "repro", "register@digits")

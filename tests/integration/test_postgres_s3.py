@@ -69,6 +69,7 @@ def team(
     settings = {"ASSAY_TRACKING_URI": postgres.address(database), "ASSAY_ARTIFACT_URI": f"s3://{BUCKET}/{database}/"}
     for name, value in {**settings, **s3.environment, "AWS_MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(name, value)
+    (project.root / ".assay/mlflow.db").unlink()
     return project
 
 
@@ -113,7 +114,8 @@ def test_from_training_to_prediction(
 ) -> None:
     params = team.root / "params.yaml"
     params.write_text(params.read_text().replace("test/accuracy: 0.98", "test/accuracy: 0.5"))
-    said = team.run("assay", "train", "digits", "--json", *(word for pair in SHORT for word in ("--set", pair)))
+    words = (word for pair in SHORT for word in ("--set", pair))
+    said = team.verb("train", "digits", "--json", *words, apart=True)
     run_id = json.loads(said.stdout)["run_id"]
     metrics = evaluate(run_id, "test", team.settings, nothing)["metrics"]
     assert register(run_id, team.settings)["decision"] == "promoted"
@@ -146,6 +148,7 @@ def test_from_training_to_prediction(
         assert not [key for key, content in s3.objects(database).items() if secret.encode() in content]
 
 
+@pytest.mark.thorough
 def test_killed_and_run_again(team: Project) -> None:
     assignments = ("train.epochs=6", *SHORT[1:])
     words = [word for pair in assignments for word in ("--set", pair)]
@@ -159,6 +162,7 @@ def test_killed_and_run_again(team: Project) -> None:
     assert steps(team, run.name, "val/accuracy") == [19 * epoch for epoch in range(1, 7)]
 
 
+@pytest.mark.thorough
 def test_first_use_by_many(team: Project, tmp_path: Path) -> None:
     """Four machines, which share no file, use an empty database at once: one makes the schema and the experiment."""
     folders = [tmp_path / f"machine-{number}" for number in range(4)]
@@ -176,6 +180,7 @@ def test_first_use_by_many(team: Project, tmp_path: Path) -> None:
     assert {out for out, _ in ended} == {"1\n"}
 
 
+@pytest.mark.thorough
 def test_postgres_restarts_in_mid_training(team: Project, postgres: Postgres) -> None:
     def restart() -> None:
         postgres.stop()
@@ -191,6 +196,7 @@ def test_postgres_restarts_in_mid_training(team: Project, postgres: Postgres) ->
     assert steps(team, record["run_id"], "val/accuracy") == [19 * epoch for epoch in range(1, 31)]
 
 
+@pytest.mark.thorough
 def test_postgres_ends_in_mid_training(team: Project, postgres: Postgres) -> None:
     """The training is saved and the run waits: the same command, later, hands everything over."""
     thread = in_mid_training(team, postgres.stop)
@@ -199,7 +205,7 @@ def test_postgres_ends_in_mid_training(team: Project, postgres: Postgres) -> Non
             team.train("digits", *SHORT)
         assert postgres.secret not in str(caught.value)
         thread.join()
-        error = team.refused("train", "digits", code=1)
+        error = team.refused("train", "digits", code=1, apart=True)
         assert error.strip().count("\n") == 0
         assert "does not answer: connection to server" in error
         assert postgres.secret not in error
@@ -230,6 +236,7 @@ def test_access_is_refused(
     assert postgres.secret not in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_object_storage_goes_and_comes_back(team: Project, s3: ObjectStorage) -> None:
     """Down while a run is created, then while it trains: FAILED with the reason, and the same run in the end."""
     s3.stop()
@@ -297,6 +304,7 @@ def compose_server(
         stop(server, signal.SIGTERM)
 
 
+@pytest.mark.thorough
 def test_the_server_of_the_compose_file(
     team: Project, compose_server: str, s3: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

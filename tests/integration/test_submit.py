@@ -55,8 +55,7 @@ def parsed(*words: str) -> Command:
 def team(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The digits in a project whose data are in a remote that others reach."""
     folder = tmp_path_factory.mktemp("team")
-    project = Project(folder / "p")
-    shutil.copytree(template.root, project.root, symlinks=True)
+    project = template.copy(folder / "p")
     project.run("dvc", "remote", "add", "-q", "-d", "store", str(folder / "store"))
     project.run("dvc", "push", "-q", "data@digits")
     git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
@@ -80,8 +79,7 @@ def cluster(head: Head, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.fixture
 def mine(team: Project, tmp_path: Path) -> Project:
     """A checkout of one's own, whose stores are the cluster's."""
-    shutil.copytree(team.root, tmp_path / "p", symlinks=True)
-    return Project(tmp_path / "p")
+    return team.copy(tmp_path / "p")
 
 
 def run_script(cluster: Cluster, project: Project, script: str, job_id: str) -> None:
@@ -118,6 +116,7 @@ def test_a_job_does_what_the_command_does_here(
     assert cluster.list() == before
 
 
+@pytest.mark.thorough
 def test_workers_run_the_code_of_the_package(cluster: Cluster, head: Head, mine: Project) -> None:
     """Not what is installed on the node: a name that only this checkout's Assay has, seen by a task on a worker."""
     with (mine.root / "platform/assay/__init__.py").open("a") as file:
@@ -146,6 +145,7 @@ def test_workers_run_the_code_of_the_package(cluster: Cluster, head: Head, mine:
         assert f"{where}: of the checkout, of the project, script.py" in log
 
 
+@pytest.mark.thorough
 def test_a_cut_connection_loses_no_line_and_repeats_none(cluster: Cluster, head: Head, mine: Project) -> None:
     lines = "import time\nfor n in range(60): print('line', n, flush=True); time.sleep(0.1)\n"
     run_script(cluster, mine, lines, "lines")
@@ -183,13 +183,14 @@ def test_jobs_are_listed_read_and_stopped(cluster: Cluster, head: Head, mine: Pr
     assert [row["started"] for row in listed] == sorted((row["started"] for row in listed), reverse=True)
     assert mine.assay("jobs", "stop", *at, "works")["status"] == "STOPPED"
     assert mine.assay("jobs", "logs", *at, "works")["lines"][-2:] == ["working", "saved"]
-    attached = mine.run(str(BIN / "assay"), "jobs", "attach", *at, "works", code=130)
+    attached = mine.verb("jobs", "attach", *at, "works", code=130)
     assert "working\nsaved\n" in attached.stderr
     told = mine.refused("jobs", "attach", *at, "wroks")
     assert told.startswith("error: unknown job 'wroks'; did you mean 'works'?")
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.thorough
 def test_the_command_here_stands_for_the_job(cluster: Cluster, head: Head, mine: Project) -> None:
     """Killed, it is followed again; stopped by a signal, it stops the job; then it goes on, with its outputs here."""
     path = mine.root / "params.yaml"
@@ -231,7 +232,7 @@ def start(project: Project, head: Head) -> subprocess.Popen[str]:
 
 
 def test_a_failed_job_ends_as_the_command_would(cluster: Cluster, head: Head, mine: Project) -> None:
-    told = mine.refused("submit", "--address", head.address, "--", "register", "nothing", code=2)
+    told = mine.refused("submit", "--address", head.address, "--", "register", "nothing", apart=True)
     assert told.splitlines()[-2].startswith("error: params.yaml: unknown experiment 'nothing'")
     assert "register-nothing" in told.splitlines()[-1]
     run_script(cluster, mine, "import os; os.kill(os.getpid(), 9)", "killed")

@@ -76,6 +76,11 @@ def searched(project: Project) -> Searched:
     return Searched(project)
 
 
+@pytest.fixture
+def scheduled(flow_project: Project) -> Searched:
+    return Searched(flow_project)
+
+
 @pytest.mark.usefixtures("shared_ray")
 def test_a_search_is_a_tree_of_runs_and_goes_on_with_a_larger_budget(searched: Searched) -> None:
     searched.write(algorithm="tpe", objectives={"val/score": "max", "val/effort": "min"})
@@ -113,6 +118,7 @@ def test_a_search_is_a_tree_of_runs_and_goes_on_with_a_larger_budget(searched: S
     assert best["metrics"]["val/score"] == pytest.approx(more["best"]["metrics"]["val/score"])
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shared_ray")
 def test_what_befalls_a_trial_is_told_and_the_search_goes_on(searched: Searched) -> None:
     fates = ["none", "raise", "nan", "memory", "die", "mute"]
@@ -190,6 +196,7 @@ def test_a_population_hands_its_weights_on(searched: Searched) -> None:
     assert any(Counter(heirs.values())[parent] > 1 for parent in heirs.values())  # somebody was copied
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shared_ray")
 def test_trials_of_two_workers_are_ray_train_jobs(searched: Searched) -> None:
     searched.write(
@@ -205,6 +212,7 @@ def test_trials_of_two_workers_are_ray_train_jobs(searched: Searched) -> None:
     assert reports[:2] == [0.5, 1]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shared_ray")
 def test_interrupted_and_killed_it_goes_on_and_repeats_nothing(searched: Searched) -> None:
     """Ctrl-C once, kill -9 once, each in the middle: then the same trials as a search that nobody disturbed has."""
@@ -336,6 +344,7 @@ def test_who_may_resume_and_what(searched: Searched) -> None:
     assert searched.tune(resume=search_id)["trials"] == 3
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shared_ray")
 def test_a_session_has_its_minutes_and_the_next_one_the_rest(searched: Searched) -> None:
     searched.write(set={"task.nap": 0.4}, budget={"trials": 40})
@@ -374,6 +383,7 @@ def test_the_winner_becomes_an_experiment_for_review(searched: Searched) -> None
     assert parse_experiment(resolved(won), "x") == won
 
 
+@pytest.mark.thorough
 def test_ray_that_dies_is_started_again(searched: Searched) -> None:
     import psutil
 
@@ -389,9 +399,9 @@ def test_ray_that_dies_is_started_again(searched: Searched) -> None:
         assert not psutil.Process(child.pid).children()
 
 
-def test_the_nightly_flow_and_the_stage_are_one_search(searched: Searched) -> None:
-    project = searched.project
-    searched.write(budget={"trials": 3})
+def test_the_nightly_flow_and_the_stage_are_one_search(scheduled: Searched) -> None:
+    project = scheduled.project
+    scheduled.write(budget={"trials": 3})
     night = project.run(sys.executable, "-m", "pipelines", "nightly-search", "s", "--minutes", "5")
     assert "s: 3 trials (budget of 3 trials); best run " in night.stdout
     found = json.loads((project.root / "results/searches/s/search.json").read_text())

@@ -325,6 +325,7 @@ def test_down_lets_a_job_save_and_leaves_nothing(setup: Setup, tmp_path: Path) -
     assert assay(setup.project, "down")[0] == {"was_up": False, "ended": 0}
 
 
+@pytest.mark.thorough
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     project, first = bare(tmp_path / "p"), free_block()
     with start(project, "up", "--ports", str(first)) as process:
@@ -336,6 +337,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     nothing_left(project, first)
 
 
+@pytest.mark.thorough
 def test_a_service_that_cannot_start_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     project, first = bare(tmp_path / "p"), free_block()
     where = "sqlite+aiosqlite:////nowhere/prefect.db"
@@ -345,6 +347,7 @@ def test_a_service_that_cannot_start_is_named_and_nothing_is_left(tmp_path: Path
     nothing_left(project, first)
 
 
+@pytest.mark.thorough
 def test_a_killed_supervisor_and_a_stale_file_are_cleaned_up(tmp_path: Path) -> None:
     """A supervisor killed while it starts things: what it leaves ends by itself or by `down`."""
     project, first = bare(tmp_path / "p"), free_block()

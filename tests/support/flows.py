@@ -30,13 +30,17 @@ class Site:
     worker: subprocess.Popen[bytes] | None = None
 
     @property
+    def prefect_home(self) -> Path:
+        return self.root / ".assay/prefect"
+
+    @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}/api"
 
     @property
     def environment(self) -> dict[str, str]:
         prefect = {"PREFECT_API_URL": self.address, "PREFECT_API_AUTH_STRING": AUTH}
-        others = {"PREFECT_HOME": str(self.root / ".prefect"), "ASSAY_PROJECT": str(self.root), "DO_NOT_TRACK": "1"}
+        others = {"PREFECT_HOME": str(self.prefect_home), "ASSAY_PROJECT": str(self.root), "DO_NOT_TRACK": "1"}
         return {**self.base, **others, **prefect, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
     def start(self, name: str, command: list[str], **more: str) -> subprocess.Popen[bytes]:
@@ -50,7 +54,7 @@ class Site:
     def start_server(self) -> None:
         command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         settings = {"PREFECT_SERVER_API_AUTH_STRING": AUTH, "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}
-        (self.root / ".prefect").mkdir(exist_ok=True)
+        self.prefect_home.mkdir(parents=True, exist_ok=True)
         self.server = self.start("server", [str(Path(sys.executable).parent / command[0]), *command[1:]], **settings)
         wait_for("the server", self._healthy)
 
