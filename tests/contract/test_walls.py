@@ -52,6 +52,14 @@ def test_every_module_of_the_package_stands_in_a_layer() -> None:
     assert modules - {"__init__"} == named
 
 
+def test_only_tracking_drives_mlflow() -> None:
+    """Import-linter keeps others from importing it; here nobody else takes the MLflow client of a tracker either."""
+    for path, tree in parsed():
+        attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "client")
+        trackers = {name for node in attributes if (name := ast.unparse(node.value)).endswith("tracker")}
+        assert path.startswith("platform/assay/tracking/") or not trackers, f"{path} takes the client of {trackers}"
+
+
 def test_algorithms_are_named_where_they_are_declared_alone() -> None:
     """Everyone else goes by their properties (`config.search.Traits`)."""
     allowed = ("platform/assay/config/search.py", "platform/assay/tune/algorithms/", "platform/assay/tune/rungs.py")
