@@ -66,10 +66,10 @@ def counts(clone: Path) -> dict[str, int]:
     from assay.tracking.tracker import Tracker
 
     tracker = Tracker(Settings(project=clone))
-    experiments = [experiment.experiment_id for experiment in tracker.client.search_experiments()]
-    runs = tracker.client.search_runs(experiments, max_results=1000)
+    experiments = [experiment.experiment_id for experiment in tracker._client.search_experiments()]
+    runs = tracker._client.search_runs(experiments, max_results=1000)
     steps = sum(tracker.record(run.info.run_id)["steps"] for run in runs)
-    return {"runs": len(runs), "steps": steps, "versions": len(tracker.client.search_model_versions())}
+    return {"runs": len(runs), "steps": steps, "versions": len(tracker._client.search_model_versions())}
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def assay_arm(clone: Path, seed: int) -> tuple[int, float, int]:
     from assay.tracking.tracker import Tracker
 
     tracker = Tracker(Settings(project=clone))
-    history = tracker.client.get_metric_history(record["run_id"], "time/epoch_seconds")
+    history = tracker._client.get_metric_history(record["run_id"], "time/epoch_seconds")
     threads = int(tracker.get(record["run_id"]).data.tags["assay.threads"])
     seconds = [point.value for point in sorted(history, key=lambda point: point.step)][WARM:]
     return threads, statistics.median(seconds), record["steps"] // EPOCHS

@@ -82,5 +82,5 @@ def lost(clone: Path, searches: list[str], trials: int) -> int:
         missing += abs(trials - len(runs)) * 2 * POINTS
         for run_ in runs:
             for name in ("train/loss", "val/accuracy"):
-                missing += abs(POINTS - len(tracker.client.get_metric_history(run_.info.run_id, name)))
+                missing += abs(POINTS - len(tracker._client.get_metric_history(run_.info.run_id, name)))
     return missing

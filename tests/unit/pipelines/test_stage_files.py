@@ -79,7 +79,7 @@ def test_what_a_project_lacks_for_its_flows_is_one_line(foreign: Path) -> None:
     who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "Start"]):
         subprocess.run(["git", *words], cwd=foreign, check=True)
-    assert "no DVC repository: run `dvc init`" in lacks()
+    assert "not a DVC repository: run `dvc init`" in lacks()
     (foreign / ".dvc").mkdir()
     assert "no dvc.yaml" in lacks()
     (foreign / "dvc.yaml").write_text("stages: {}\n")
