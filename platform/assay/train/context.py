@@ -25,7 +25,7 @@ class LocalContext:
         checkpoints: where the run's state is kept, below its folder.
     """
 
-    fresh = True
+    pretrained = True
 
     def __init__(
         self,

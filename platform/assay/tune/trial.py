@@ -148,7 +148,7 @@ class Here:
         from safetensors.torch import save_file
 
         outcome = training.outcome()
-        facts = {"weights_sha256": outcome.weights_sha256, "steps": outcome.steps, "task": dict(outcome.facts)}
+        facts = {"weights_sha256": outcome.weights_sha256, "steps": outcome.steps, "task": dict(outcome.notes)}
         if self.trial.keep:  # others go on from the last state, so it is the last state that is judged
             training.save()
             report["metrics"] = dict(training.position.metrics)
@@ -262,9 +262,10 @@ def epochs_at(step: int, steps: int, epochs: int) -> float:
 
 def costs_of(training: Training) -> dict[str, float]:
     """What the network of a training costs, as metrics `cost/…`."""
+    from assay.config.plugin import load_serving
     from assay.networks.costs import task_costs
 
-    return task_costs(training.task).metrics
+    return task_costs(training.task, load_serving(training.config.task.name)).metrics
 
 
 def trial_folder(folder: Path, number: int) -> Path:

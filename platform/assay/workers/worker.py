@@ -128,5 +128,4 @@ def _work(job: Job, context: LocalContext) -> None:
     outcome = prepare(here.config, here.dataset, context).run(job.looks)
     context.close()
     if context.rank == 0:
-        plain = {name: value for name, value in vars(outcome).items() if name != "weights"}
-        write_json(context.folder / OUTCOME, plain)
+        write_json(context.folder / OUTCOME, outcome.plain())

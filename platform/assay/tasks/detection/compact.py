@@ -39,10 +39,10 @@ class Compact(nn.Module):
     std: Tensor
     anchors: Tensor
 
-    def __init__(self, config: Config, channels: int, classes: int, fresh: bool) -> None:
+    def __init__(self, config: Config, channels: int, classes: int, pretrained: bool) -> None:
         super().__init__()
         self.config = config
-        self.backbone, moments = _backbone(config, channels, fresh)
+        self.backbone, moments = _backbone(config, channels, pretrained)
         mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in moments)
         self.register_buffer("mean", 255 * (mean if channels == 3 else mean.mean(0, keepdim=True)))
         self.register_buffer("std", 255 * (std if channels == 3 else std.mean(0, keepdim=True)))
@@ -119,12 +119,12 @@ class Compact(nn.Module):
         return F.pad(found, (0, 0, 0, self.config.detections - found.shape[1]))
 
 
-def _backbone(config: Config, channels: int, fresh: bool) -> tuple[Backbone, Moments]:
+def _backbone(config: Config, channels: int, pretrained: bool) -> tuple[Backbone, Moments]:
     """The network that makes the maps, and the mean and standard deviation of the colours that it is given."""
     if config.architecture == CONVNET:
         return convnet.Maps(config.network, channels, config.strides), GREY
     maps = catalog.feature_maps(
-        config.architecture, channels=channels, weights=config.weights, fresh=fresh, strides=config.strides
+        config.architecture, channels=channels, weights=config.weights, pretrained=pretrained, strides=config.strides
     )
     return maps, catalog.normalization(config.architecture)
 

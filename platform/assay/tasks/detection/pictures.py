@@ -12,7 +12,7 @@ from torch import Tensor
 
 from assay.report.pictures import grid
 from assay.task import Picture, Source
-from assay.tasks.detection.evaluation import Rows, Scores
+from assay.tasks.detection.metrics import Rows, Scores
 
 ACTUAL, FOUND = "limegreen", "darkorange"
 SHOWN = 8

@@ -89,7 +89,7 @@ class Reference(nn.Module):
         return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-def fill(model: Reference, config: Config, fresh: bool) -> str:
+def fill(model: Reference, config: Config, pretrained: bool) -> str:
     """Give a detector its pretrained weights; where they came from.
 
     `imagenet` fills the classification network inside of a detector with a feature pyramid; a file fills the whole
@@ -100,7 +100,7 @@ def fill(model: Reference, config: Config, fresh: bool) -> str:
     """
     if config.weights == "none":
         return "random"
-    if not fresh:
+    if not pretrained:
         return "trained before"
     if config.weights == "imagenet":
         return _fill_backbone(model, config.architecture)
