@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from assay.errors import InputError, known
 from assay.networks import weights as stored
+from assay.networks.libraries import import_timm, import_torchvision
 from assay.networks.names import parts
 
 IMAGENET_CLASSES = 1000
@@ -157,14 +158,14 @@ def perceptual(architecture: str, *, weights: str, layers: tuple[str, ...]) -> P
 def normalization(architecture: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each of three channels, in 0..1, that the pretrained weights were learnt with."""
     library, name = parts(architecture)
+    _known(architecture)
     if library == "torchvision":
         from torchvision.models import get_model_weights
 
-        transforms = get_model_weights(_known(architecture)).DEFAULT.transforms()
+        transforms = get_model_weights(name).DEFAULT.transforms()
         return tuple(transforms.mean), tuple(transforms.std)
     import timm
 
-    _known(architecture)
     config = timm.get_pretrained_cfg(name)
     return (tuple(config.mean), tuple(config.std)) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -209,10 +210,12 @@ def _known(architecture: str) -> str:
     """The name in its library. Raises `InputError` with the nearest names."""
     library, name = parts(architecture)
     if library == "torchvision":
+        import_torchvision()
         from torchvision import models
 
         names = models.list_models(module=models)
     else:
+        import_timm()
         import timm
 
         names = timm.list_models()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.networks import catalog, convnet
+from assay.networks.libraries import import_torchvision
 from assay.networks.shape import CONVNET
 from assay.tasks.detection.assign import assign, overlaps
 from assay.tasks.detection.config import Config
@@ -95,6 +96,7 @@ class Compact(nn.Module):
         target = torch.zeros_like(scores)
         target[image, place, batch["labels"][image, box]] = quality.to(target.dtype)
         classification = (quality_focal(scores, target) * given.counts[..., None]).sum()
+        import_torchvision()
         from torchvision.ops import generalized_box_iou_loss
 
         placement = generalized_box_iou_loss(predicted, actual, reduction="sum")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from assay.errors import InputError
 from assay.networks import weights as stored
+from assay.networks.libraries import import_torchvision
 from assay.tasks.detection.compact import hold_statistics
 from assay.tasks.detection.config import Config
 
@@ -30,6 +31,7 @@ class Reference(nn.Module):
 
     def __init__(self, config: Config, channels: int, classes: int, mean: list[float], std: list[float]) -> None:
         super().__init__()
+        import_torchvision()
         from torchvision.models import get_model
 
         name = config.architecture.partition(":")[2]
