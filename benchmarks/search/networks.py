@@ -73,7 +73,7 @@ def learnt(work: Work) -> tuple[float, int]:
         outcome = train(task, sources, config, context)
         task.load_state_dict(outcome.weights)
         tested, _ = evaluate(task, sources["test"], "test", 256, context, draw=False)
-    return tested["test/accuracy"], int(outcome.facts["parameters"])
+    return tested["test/accuracy"], int(outcome.notes["parameters"])
 
 
 def kept_apart(work: Work) -> float:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from assay.config.experiment import ExperimentConfig
-from assay.config.plugin import load_config, load_task, task_names
+from assay.config.plugin import load_config, load_serving, load_task, task_names
 from assay.data.dataset import prepare
 from assay.errors import WorkError
 from assay.task import Task
@@ -68,8 +68,21 @@ def here(folder: Path) -> LocalContext:
 @pytest.mark.parametrize("name", task_names())
 def test_config_stands_alone(name: str) -> None:
     assert load_config(name)(name=name).name == name
-    code = f"import sys; from assay.task import load_config; load_config({name!r}); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from assay.config.plugin import load_config\n"
+        f"load_config({name!r}); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0, "reading a config imports torch"
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_serving_leaves_training_alone(name: str) -> None:
+    code = (
+        "import sys; from assay.config.plugin import load_serving\n"
+        f"load_serving({name!r})({{}})\n"
+        f"sys.exit(not {{'torch', 'assay.tasks.{name}.task', 'assay.train.loop'}}.isdisjoint(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0, "answering imports what trains"
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -101,7 +114,8 @@ def test_evaluates_and_exports(name: str, datasets: Path, tmp_path: Path) -> Non
     assert all(picture.png.startswith(b"\x89PNG") for picture in pictures)
     assert len({picture.name for picture in pictures}) == len(pictures)
 
-    export = task.export()
+    serving = load_serving(config.task.name)
+    export = serving.export(task)
     several = torch.from_numpy(np.repeat(export.example, 3, axis=0))
     with torch.no_grad():
         expected = export.module(several)
@@ -110,9 +124,9 @@ def test_evaluates_and_exports(name: str, datasets: Path, tmp_path: Path) -> Non
         program = torch.export.export(export.module, (torch.from_numpy(export.example),), dynamic_shapes=shapes)
         with torch.no_grad():
             torch.testing.assert_close(program.module()(several), expected, rtol=1e-5, atol=1e-5)
-    answers = task.describe(several.numpy(), expected.numpy(), export.facts)
+    answers = serving(export.metadata).describe(several.numpy(), expected.numpy())
     assert len(answers) == len(several)
-    json.dumps([answer.facts for answer in answers])
+    json.dumps([answer.values for answer in answers])
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -6,7 +6,6 @@ It has dropout (a random generator), batch normalization (buffers), momentum (op
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from assay.config.experiment import ExperimentConfig
 from assay.config.plugin import Headline, TaskConfig
-from assay.task import Answer, Context, Engine, Export, Metrics
+from assay.task import Context, Engine, Metrics
 from assay.task import Task as Contract
 from assay.train.engine import make_optimizer
 from assay.train.randomness import Draw, bits, key
@@ -98,16 +97,3 @@ class Task(Contract):
 
     def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
         return {"above": (tables["signs"][0] / tables["signs"].sum()).item()}
-
-    def export(self) -> Export:
-        return Export(self.network.eval(), np.zeros((2, FEATURES), dtype=np.float32), (0,), {})
-
-    @classmethod
-    def read(cls, path: Path, facts: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        return np.loadtxt(path, dtype=np.float32)[None]
-
-    @classmethod
-    def describe(
-        cls, inputs: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]
-    ) -> list[Answer]:
-        return [Answer({"value": float(row[0])}) for row in outputs]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from assay.config.plugin import Headline, load_config, load_task, task_names
+from assay.config.plugin import Headline, load_config, load_serving, load_task, task_names
 from assay.errors import InputError
-from assay.task import Task
+from assay.task import Serving, Task
 
-CONFIG = "from assay.config import TaskConfig\nclass Config(TaskConfig):\n    name: str\n    width: int = 3\n"
+CONFIG = "from assay.config.plugin import TaskConfig\nclass Config(TaskConfig):\n    name: str\n    width: int = 3\n"
 Write = Callable[[str, dict[str, str]], str]
 
 
@@ -38,10 +38,11 @@ def test_the_tasks_that_ship_load() -> None:
         assert issubclass(task, Task)
         assert isinstance(load_config(name)().headline, Headline)
         assert callable(source)
+        assert issubclass(load_serving(name), Serving)
 
 
 @pytest.mark.parametrize("name", ["clasification", "", "..", ".tasks", "a..b", "json.decoder", "no.such.thing", "x\0y"])
-@pytest.mark.parametrize("load", [load_config, load_task])
+@pytest.mark.parametrize("load", [load_config, load_task, load_serving])
 def test_an_unknown_task_is_named_with_the_known_ones(load: Callable[[str], object], name: str) -> None:
     with pytest.raises(InputError, match=r"unknown task .*Known: .*classification"):
         load(name)
@@ -57,6 +58,16 @@ def test_a_dotted_name_is_an_import_path(write: Write) -> None:
     assert load_config(name)(name="x").model_dump() == {"name": "x", "width": 3}
     task, source = load_task(name)
     assert (task.__module__, source.__name__) == (f"{name}.task", "source")
+
+
+def test_a_task_without_serving_can_be_trained_and_says_why_it_cannot_be_registered(write: Write) -> None:
+    name = write("acme_four.counting", {"config.py": CONFIG, "task.py": "class Task: ...\ndef source(): ...\n"})
+    load_task(name)
+    with pytest.raises(
+        InputError, match=r"'acme_four.counting' has no serving.py, so .* registered: add one"
+    ) as caught:
+        load_serving(name)
+    assert "\n" not in str(caught.value)
 
 
 # The missing module's name is a prefix of the task's in text, though no parent of it.

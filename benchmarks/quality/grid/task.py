@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +12,7 @@ from torch import Tensor, nn
 
 from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
-from assay.errors import InputError
-from assay.task import Answer, Context, Engine, Export, Metrics
+from assay.task import Context, Engine, Metrics
 from assay.task import Task as Contract
 from assay.tasks.gan.losses import relativistic, slopes
 from assay.train.engine import make_optimizer
@@ -157,16 +154,3 @@ class Task(Contract):
         """`modes`: how many get at least a quarter of their due within three standard deviations."""
         counts = tables["modes"]
         return {"modes": float((counts >= self.config.judged / 25 / 4).sum()), "fewest": float(counts.min())}
-
-    def export(self) -> Export:
-        return Export(self.average.cpu().eval(), np.zeros((2, self.config.latent), dtype=np.float32), (0,), {})
-
-    @classmethod
-    def read(cls, path: Path, facts: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        raise InputError(f"{path}: this generator takes no files")
-
-    @classmethod
-    def describe(
-        cls, inputs: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]
-    ) -> list[Answer]:
-        return [Answer({"point": row.tolist()}) for row in outputs]

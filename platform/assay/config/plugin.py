@@ -19,7 +19,7 @@ from assay.config.schema import Frozen
 from assay.errors import InputError, known
 
 if TYPE_CHECKING:
-    from assay.task import Task
+    from assay.task import Serving, Task
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -102,6 +102,16 @@ def load_task(name: str) -> tuple[type[Task], Any]:
     return module.Task, module.source
 
 
+def load_serving(name: str) -> type[Serving[Any]]:
+    """The task's serving side, without its training side.
+
+    Raises:
+        InputError: the task has no `serving.py`.
+    """
+    serving: type[Serving[Any]] = _task_module(name, "serving").Serving
+    return serving
+
+
 def _task_module(name: str, part: str) -> ModuleType:
     package = name if "." in name else f"assay.tasks.{name}"
     path = f"{package}.{part}"
@@ -110,9 +120,15 @@ def _task_module(name: str, part: str) -> ModuleType:
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
+        if part == "serving" and error.name == path:
+            _task_module(name, "config")  # an unknown task has none
+            raise InputError(
+                f"task {name!r} has no serving.py, so its models cannot be registered: "
+                "add one with a class Serving(assay.task.Serving)"
+            ) from None
         if error.name is not None and f"{path}.".startswith(f"{error.name}."):
             raise InputError(known("task", name, task_names())) from None
-        raise  # the task is there, and something that it imports is not
+        raise  # the task exists, but a module that it imports does not
 
 
 def source_kinds() -> list[str]:

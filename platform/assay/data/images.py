@@ -11,10 +11,13 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from assay.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 64 * 2**20
@@ -114,8 +117,27 @@ def canonical(content: bytes, facts: ImageFacts) -> bytes:
         return encode_png(_read(content).image)
 
 
+def read_image(path: Path, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A file as a batch of one for a served model, uint8 [1, channels, height, width], as `decode` returns it.
+
+    Raises:
+        InputError: the path, and why it cannot be read.
+    """
+    try:
+        return decode(path.read_bytes(), channels)[None]
+    except Rejected as error:
+        raise InputError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def encode(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    """A PNG of uint8 [channels, height, width], of 1 or 3 channels."""
+    return encode_png(Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))
+
+
 def encode_png(image: Image.Image) -> bytes:
-    """A PNG of the bare pixels: no metadata travels along."""
+    """A PNG of the bare pixels, without metadata."""
     target = io.BytesIO()
     bare = Image.frombytes(image.mode, image.size, image.tobytes())
     bare.save(target, "PNG", compress_level=PNG_LEVEL)

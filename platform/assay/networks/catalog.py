@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from assay.errors import InputError, known
 from assay.networks import weights as stored
+from assay.networks.libraries import import_timm, import_torchvision
 from assay.networks.names import parts
 
 IMAGENET_CLASSES = 1000
@@ -70,29 +71,41 @@ class Perceptual(nn.Module):
 
 
 def classifier(
-    architecture: str, *, channels: int, classes: int, weights: str, image_size: int, dropout: float, fresh: bool = True
+    architecture: str,
+    *,
+    channels: int,
+    classes: int,
+    weights: str,
+    image_size: int,
+    dropout: float,
+    pretrained: bool = True,
 ) -> tuple[Network, str]:
     """A network for `classes` classes, and where its weights came from.
 
     Args:
-        weights: "none", "imagenet" or a path. The head keeps its random start where it has another number of classes.
-        image_size: pixels a side, for networks that are made for one size.
-        dropout: before the head, or where the network has dropout itself.
-        fresh: False leaves out pretrained weights, since trained ones will be loaded.
+        weights: "none", "imagenet" or a path. The head keeps its random start if its number of classes differs.
+        image_size: pixels a side, for networks that are built for one size.
+        dropout: before the head, or at the network's own dropout.
+        pretrained: whether to load the weights; False if trained ones will replace them anyway.
 
     Raises:
-        InputError: an unknown network, or weights that are not there or do not fit.
+        InputError: an unknown network, or weights that are missing or do not fit.
     """
     repeat = _repeats(architecture, channels, weights)
     body, options = _create(architecture, 3 if repeat else channels, classes, image_size, weights)
     head = _head(body)
-    origin = _fill(body, architecture, weights, head, options, fresh)
+    origin = _fill(body, architecture, weights, head, options, pretrained)
     _set_dropout(body, head, dropout)
     return Network(body, repeat, head), origin
 
 
 def feature_maps(
-    architecture: str, *, channels: int, weights: str, fresh: bool = True, strides: tuple[int, ...] = (4, 8, 16, 32)
+    architecture: str,
+    *,
+    channels: int,
+    weights: str,
+    pretrained: bool = True,
+    strides: tuple[int, ...] = (4, 8, 16, 32),
 ) -> FeatureMaps:
     """The maps of a network at these strides, the last (deepest) at each.
 
@@ -102,7 +115,7 @@ def feature_maps(
     library, name = parts(architecture)
     repeat = _repeats(architecture, channels, weights)
     full, options = _create(architecture, 3 if repeat else channels, IMAGENET_CLASSES, None, weights)
-    origin = _fill(full, architecture, weights, _head(full), options, fresh)
+    origin = _fill(full, architecture, weights, _head(full), options, pretrained)
     if library == "torchvision":
         nodes, wide = _nodes_at(full, architecture, strides)
         return FeatureMaps(_extractor(full, nodes, architecture), repeat, wide, list(strides), origin)
@@ -131,7 +144,7 @@ def perceptual(architecture: str, *, weights: str, layers: tuple[str, ...]) -> P
         InputError: an unknown network or layer, or weights that do not fit.
     """
     body, options = _create(architecture, 3, IMAGENET_CLASSES, None, weights)
-    origin = _fill(body, architecture, weights, _head(body), options, fresh=True)
+    origin = _fill(body, architecture, weights, _head(body), options, pretrained=True)
     for module in body.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment] # else a layer's output is overwritten by the next one
@@ -145,14 +158,14 @@ def perceptual(architecture: str, *, weights: str, layers: tuple[str, ...]) -> P
 def normalization(architecture: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each of three channels, in 0..1, that the pretrained weights were learnt with."""
     library, name = parts(architecture)
+    _known(architecture)
     if library == "torchvision":
         from torchvision.models import get_model_weights
 
-        transforms = get_model_weights(_known(architecture)).DEFAULT.transforms()
+        transforms = get_model_weights(name).DEFAULT.transforms()
         return tuple(transforms.mean), tuple(transforms.std)
     import timm
 
-    _known(architecture)
     config = timm.get_pretrained_cfg(name)
     return (tuple(config.mean), tuple(config.std)) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -197,10 +210,12 @@ def _known(architecture: str) -> str:
     """The name in its library. Raises `InputError` with the nearest names."""
     library, name = parts(architecture)
     if library == "torchvision":
+        import_torchvision()
         from torchvision import models
 
         names = models.list_models(module=models)
     else:
+        import_timm()
         import timm
 
         names = timm.list_models()
@@ -258,12 +273,12 @@ def _takes(body: nn.Module, channels: int, image_size: int) -> bool:
 
 
 def _fill(
-    body: nn.Module, architecture: str, weights: str, head: Sequence[str], options: dict[str, Any], fresh: bool
+    body: nn.Module, architecture: str, weights: str, head: Sequence[str], options: dict[str, Any], pretrained: bool
 ) -> str:
     """Load the weights into `body`; their origin in words."""
     if weights == "none":
         return "random"
-    if not fresh:
+    if not pretrained:
         return "trained before"
     state, origin = stored.load(architecture, weights, body.state_dict(), head=head, options=options)
     body.load_state_dict(state, strict=False)  # what is missing, `load` has allowed

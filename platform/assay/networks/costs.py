@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from assay.networks.receptive_field import ReceptiveField
-from assay.task import Task
+from assay.task import Serving, Task
 
 SECONDS = 0.08  # of timing, after which no further image is timed
 FEWEST, MOST = 5, 50  # images that are timed
@@ -67,7 +67,7 @@ def costs(module: nn.Module, example: Tensor, device: torch.device) -> Costs:
     )
 
 
-def task_costs(task: Task) -> Costs:
+def task_costs(task: Task, serving: type[Serving[Any]]) -> Costs:
     """What the network that the task serves costs, preprocessing included, where its weights lie now.
 
     The task stays as it was: weights, modes, devices and random generators.
@@ -79,7 +79,7 @@ def task_costs(task: Task) -> Costs:
     modes = [(part, part.training) for module in modules for part in module.modules()]
     places = [next((p.device for p in module.parameters()), torch.device("cpu")) for module in modules]
     try:
-        export = task.export()  # puts what it serves on the CPU, in evaluation mode
+        export = serving.export(task)  # puts what it serves on the CPU, in evaluation mode
         served = deepcopy(export.module)
     finally:
         for module, place in zip(modules, places, strict=True):

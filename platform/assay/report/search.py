@@ -51,7 +51,7 @@ class SearchStory:
     Attributes:
         objectives: metric names and `max` or `min`; curves, colours and importance are of the first.
         parameters: each searched key: `{"choices": [...]}`, or `{"low": …, "high": …, "log": bool}`.
-        facts: what else to show, in this order: budget, dataset, commit. While it runs, `total` (the number of trials
+        details: what else to show, in this order: budget, dataset, commit. While it runs, `total` (the number of trials
             that there will be) and `time left` stand in the headline.
         baseline: metrics of the experiment as it is, where they are known.
         fixed: keys that all trials had otherwise than the experiment.
@@ -65,7 +65,7 @@ class SearchStory:
     objectives: Mapping[str, str]
     parameters: Mapping[str, Mapping[str, Any]]
     trials: Sequence[TrialRow]
-    facts: Mapping[str, str]
+    details: Mapping[str, str]
     baseline: Mapping[str, float] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
@@ -178,8 +178,8 @@ def line(story: SearchStory) -> str:
         parts.append(f"{len(best)} on the front")
     if best:
         parts.append(f"best {story.objective} {text(best[0].metrics[story.objective])} (trial {best[0].number})")
-    if "time left" in story.facts:
-        parts.append(f"{story.facts['time left']} left")
+    if "time left" in story.details:
+        parts.append(f"{story.details['time left']} left")
     return f"{story.name}: {', '.join(parts)}"
 
 
@@ -227,7 +227,7 @@ def spark(values: Sequence[float]) -> str:
 
 
 def _of(story: SearchStory) -> str:
-    return f" of {story.facts['total']}" if "total" in story.facts else ""
+    return f" of {story.details['total']}" if "total" in story.details else ""
 
 
 def _differing(story: SearchStory, trials: Sequence[TrialRow]) -> list[str]:

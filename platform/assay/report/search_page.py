@@ -52,7 +52,7 @@ def page(story: SearchStory, drawn: dict[str, bytes] | None = None) -> str:
     parts = [
         f"<h1>{escape(story.name)}</h1>",
         f"<p>{escape(line(story).removeprefix(story.name + ': '))}</p>",
-        _facts(story),
+        _details(story),
     ]
     if best:
         parts += ["<h2>The best trial</h2>", _best(story, best[0])]
@@ -73,7 +73,7 @@ def page(story: SearchStory, drawn: dict[str, bytes] | None = None) -> str:
     )
 
 
-def _facts(story: SearchStory) -> str:
+def _details(story: SearchStory) -> str:
     objectives = ", ".join(f"{metric} ({way})" for metric, way in story.objectives.items())
     rows = {
         "experiment": story.experiment,
@@ -81,7 +81,7 @@ def _facts(story: SearchStory) -> str:
         "algorithm": story.algorithm + (f", {story.scheduler}" if story.scheduler else ""),
         "objectives": objectives,
         **{f"{metric} as it is": text(value) for metric, value in story.baseline.items()},
-        **{name: value for name, value in story.facts.items() if name != "total"},
+        **{name: value for name, value in story.details.items() if name != "total"},
     }
     return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>' for k, v in rows.items())}</dl>"
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.config.plugin import load_serving
 from assay.config.schema import resolved
 from assay.errors import InputError, WorkError
 from assay.tracking import artifacts
@@ -166,7 +167,7 @@ def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Datas
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    export = task.export()
+    export = load_serving(config.task.name).export(task)
     module, example = export.module.eval(), export.example
     with torch.no_grad():
         expected = module(torch.from_numpy(example)).numpy()
@@ -177,7 +178,7 @@ def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Datas
             outputs=Schema([TensorSpec(expected.dtype, (-1, *expected.shape[1:]))]),
         ),
         "input_example": example,
-        "metadata": {"assay": {"task": config.task.name, "run_id": run_id, "facts": dict(export.facts)}},
+        "metadata": {"assay": {"task": config.task.name, "run_id": run_id, "facts": dict(export.metadata)}},
     }
     if export.traceable:
         import mlflow.pytorch

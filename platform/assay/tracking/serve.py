@@ -15,13 +15,15 @@ class Served(PythonModel):
 
     def load_context(self, context: Any) -> None:
         from assay.config.experiment import parse_experiment
+        from assay.config.plugin import load_serving
         from assay.data.dataset import Dataset, read_card
         from assay.train.prepare import rebuild
 
         folder = Path(context.artifacts["trained"])
         config = parse_experiment(json.loads((folder / "config.json").read_text()), "the model's config")
         dataset = Dataset(folder, read_card(folder, config.data), "")
-        self.module = rebuild(config, dataset, folder, folder / "model.safetensors").export().module.eval()
+        task = rebuild(config, dataset, folder, folder / "model.safetensors")
+        self.module = load_serving(config.task.name).export(task).module.eval()
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002
         """No type hints here: MLflow would take them for a schema."""

@@ -25,7 +25,7 @@ class LocalContext:
         checkpoints: the saved states of the run, below its folder.
     """
 
-    fresh = True
+    pretrained = True
 
     def __init__(
         self,

@@ -57,7 +57,13 @@ class Outcome:
     metrics: Mapping[str, float]
     weights: Weights
     weights_sha256: str
-    facts: Mapping[str, str]
+    notes: Mapping[str, str]
+
+    def plain(self) -> dict[str, Any]:
+        """What `outcome.json` holds: all but the weights. There the notes are called `facts`."""
+        plain = {**vars(self), "facts": self.notes}
+        del plain["weights"], plain["notes"]
+        return plain
 
 
 def train(task: Task, sources: Mapping[str, Source], config: ExperimentConfig, context: LocalContext) -> Outcome:
@@ -275,7 +281,7 @@ def _loader(source: Source, config: ExperimentConfig, context: LocalContext) -> 
 
 def _ahead(source: Source, context: LocalContext) -> int:
     """The number of threads that load ahead: 0 if the samples are in memory."""
-    return 0 if getattr(source, "in_memory", False) else context.threads + 1
+    return 0 if source.in_memory else context.threads + 1
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -362,5 +368,5 @@ def _outcome(task: Task, position: Position, config: ExperimentConfig, first: in
         metrics=position.best_metrics,
         weights=position.best_weights,
         weights_sha256=weights_sha256(position.best_weights),
-        facts={"parameters": str(parameters), **task.facts},
+        notes={"parameters": str(parameters), **task.notes},
     )

@@ -49,7 +49,7 @@ def rebuild(config: ExperimentConfig, dataset: Dataset, folder: Path, weights: P
         weights: a safetensors file; None leaves weights without meaning, for what does not depend on them.
     """
     context = LocalContext(folder, torch.device("cpu"), torch.get_num_threads())
-    context.fresh = False
+    context.pretrained = False
     task = load_task(config.task.name)[0].build(config, dataset, context)
     if weights is not None:
         task.load_state_dict(load_file(weights))

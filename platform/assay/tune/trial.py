@@ -151,7 +151,7 @@ class Here:
         from safetensors.torch import save_file
 
         outcome = training.outcome()
-        found = {"weights_sha256": outcome.weights_sha256, "steps": outcome.steps, "task": dict(outcome.facts)}
+        found = {"weights_sha256": outcome.weights_sha256, "steps": outcome.steps, "task": dict(outcome.notes)}
         if self.assignment.keep:  # others continue from the last state, so the last state is judged
             training.save()
             report["metrics"] = dict(training.position.metrics)
@@ -265,9 +265,10 @@ def epochs_at(step: int, steps: int, epochs: int) -> float:
 
 def costs_of(training: Training) -> dict[str, float]:
     """The costs of the network of a training, as metrics `cost/…`."""
+    from assay.config.plugin import load_serving
     from assay.networks.costs import task_costs
 
-    return task_costs(training.task).metrics
+    return task_costs(training.task, load_serving(training.config.task.name)).metrics
 
 
 def trial_folder(folder: Path, number: int) -> Path:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.config.plugin import load_task
+from assay.config.plugin import load_serving
 from assay.errors import InputError
 from assay.files import write_atomic
 from assay.progress import Progress
@@ -18,6 +18,8 @@ from assay.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from assay.task import Serving
 
 
 @dataclass(frozen=True)
@@ -46,30 +48,30 @@ def predict(request: PredictRequest, settings: Settings, progress: Progress) -> 
     version = registry.named(request.model)
     files = list(_files(request.paths))
     with tempfile.TemporaryDirectory() as folder:
-        loaded, facts = registry.load(version, Path(folder))
+        loaded, registered = registry.load(version, Path(folder))
+        serving = load_serving(registered["task"])(registered["facts"])
         rejected: list[dict[str, str]] = []
-        inputs = _read(request, files, facts, rejected)
-        predictions = _predict(request, inputs, loaded, facts, progress, len(files) or request.count)
+        inputs = _read(request, files, serving, rejected)
+        predictions = _predict(request, inputs, loaded, serving, progress, len(files) or request.count)
     return {
         "model": version.name,
         "version": str(version.version),
-        "run_id": facts["run_id"],
+        "run_id": registered["run_id"],
         "predictions": predictions,
         "rejected": rejected,
     }
 
 
 def _read(
-    request: PredictRequest, files: Sequence[Path], facts: Mapping[str, Any], rejected: list[dict[str, str]]
+    request: PredictRequest, files: Sequence[Path], serving: Serving[Any], rejected: list[dict[str, str]]
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """(name, input [1, ...]) of each file or sample; bad files go to `rejected`."""
-    task_class, _ = load_task(facts["task"])
     if request.count:
-        samples = task_class.sample(request.count, request.seed, facts["facts"])
+        samples = serving.sample(request.count, request.seed)
         yield from ((f"sample-{number:04d}", samples[number : number + 1]) for number in range(request.count))
     for path in files:
         try:
-            batch = task_class.read(path, facts["facts"])
+            batch = serving.read(path)
         except InputError as error:
             rejected.append({"file": str(path), "reason": str(error).removeprefix(f"{path}: ")})
         else:
@@ -80,17 +82,16 @@ def _predict(
     request: PredictRequest,
     inputs: Iterator[tuple[str, NDArray[Any]]],
     loaded: Any,
-    facts: Mapping[str, Any],
+    serving: Serving[Any],
     progress: Progress,
     total: int,
 ) -> list[dict[str, Any]]:
     import numpy as np
 
-    task_class, _ = load_task(facts["task"])
     predictions = []
     for number, (name, batch) in enumerate(inputs, 1):
-        (answer,) = task_class.describe(batch, np.asarray(loaded.predict(batch)), facts["facts"])
-        row = {"file": name, **answer.facts}
+        (answer,) = serving.describe(batch, np.asarray(loaded.predict(batch)))
+        row = {"file": name, **answer.values}
         for picture in answer.pictures:
             target = request.out / f"{number:04d}-{Path(name).stem}-{picture.name}.png"
             write_atomic(target, picture.png)

@@ -167,15 +167,15 @@ class _Session:
         """The search so far."""
         context, search = self.context, self.search
         budget = context.config.budget
-        facts = {"time": f"{self._seconds() / 60:.1f} minutes", **search_outputs.page_header(context)}
+        details = {"time": f"{self._seconds() / 60:.1f} minutes", **search_outputs.page_header(context)}
         if budget.trials is not None:
-            facts["total"] = str(budget.trials)
+            details["total"] = str(budget.trials)
         clock = None if self.deadline is None else self.deadline - time.monotonic()
         left = search_outputs.seconds_left(search, context.plan.parallel, self._seconds(), clock)
         if left is not None and search.finished is None:
-            facts["time left"] = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+            details["time left"] = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
         run_ids = self.recorder.run_ids
-        return search_story(context.name, self.held.run_id, search, facts, run_ids, self.curves, self.baseline)
+        return search_story(context.name, self.held.run_id, search, details, run_ids, self.curves, self.baseline)
 
     # --- called by the executor ---
 

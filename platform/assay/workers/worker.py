@@ -129,5 +129,4 @@ def _train(assignment: Assignment, context: LocalContext) -> None:
     outcome = prepare(here.config, here.dataset, context).run(assignment.validate_at)
     context.close()
     if context.rank == 0:
-        plain = {name: value for name, value in vars(outcome).items() if name != "weights"}
-        write_json(context.folder / OUTCOME, plain)
+        write_json(context.folder / OUTCOME, outcome.plain())

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.config.experiment import ExperimentConfig
-from assay.task import Answer, Context, Engine, Export, Metrics
+from assay.task import Context, Engine, Metrics
 from assay.task import Task as Contract
 from assay.train.engine import make_optimizer
 from assay.train.randomness import Draw
@@ -77,16 +76,3 @@ class Task(Contract):
         if c.fate != "mute":
             metrics.add("effort", torch.tensor(c.x + c.y), 1)
         metrics.add("score", torch.tensor(best - 0.5 / (1 + float(self.epoch))), 1)
-
-    def export(self) -> Export:
-        return Export(nn.Sequential(*self.network), np.zeros((1, 1), np.float32), (), {})
-
-    @classmethod
-    def read(cls, path: Path, facts: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        return np.zeros((1, 1), np.float32)
-
-    @classmethod
-    def describe(
-        cls, inputs: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]
-    ) -> list[Answer]:
-        return []

@@ -7,8 +7,6 @@ actually Converge?", ICML 2018, equation 9).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 
 from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
-from assay.task import Answer, Context, Engine, Export, Metrics
+from assay.task import Context, Engine, Metrics
 from assay.task import Task as Contract
 from assay.train.engine import make_optimizer
 from assay.train.randomness import Draw
@@ -110,18 +108,3 @@ class Task(Contract):
         """The share of modes that get at least a quarter of their due."""
         found = tables["modes"] >= self.config.samples / self.config.modes / 4
         return {"coverage": found.double().mean().item()}
-
-    def export(self) -> Export:
-        example = np.zeros((2, self.config.latent), dtype=np.float32)
-        return Export(self.generator.cpu().eval(), example, (0,), {"latent": self.config.latent})
-
-    @classmethod
-    def read(cls, path: Path, facts: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        """A latent from a text file of numbers, [1, latent]."""
-        return np.array([float(word) for word in path.read_text().split()], dtype=np.float32)[None]
-
-    @classmethod
-    def describe(
-        cls, inputs: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]
-    ) -> list[Answer]:
-        return [Answer({"point": row.tolist()}) for row in outputs]

@@ -71,7 +71,7 @@ def test_dropout_acts_in_training_alone_and_can_be_switched_off(architecture: st
 
 def test_weights_are_not_looked_for_where_trained_ones_will_come() -> None:
     made = classifier(
-        "torchvision:resnet18", channels=3, classes=2, weights="gone.pth", image_size=32, dropout=0, fresh=False
+        "torchvision:resnet18", channels=3, classes=2, weights="gone.pth", image_size=32, dropout=0, pretrained=False
     )
     assert made[1] == "trained before"
 

@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assay.config.experiment import ExperimentConfig
+from assay.config.plugin import load_serving
 from assay.config.search import SearchConfig
 from assay.data.dataset import Dataset, prepare
 from assay.errors import InputError
 from assay.networks.costs import task_costs
-from assay.task import Task
+from assay.task import Serving, Task
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
 from assay.train.loader import Loader
@@ -40,6 +41,10 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
 
 def here() -> LocalContext:
     return LocalContext(Path("unused"), torch.device("cpu"), 1)
+
+
+def serving(name: str) -> type[Serving[Any]]:
+    return load_serving(EXPERIMENTS[name].task.name)
 
 
 def searched(name: str, **search: Any) -> tuple[Space, ExperimentConfig]:
@@ -67,12 +72,12 @@ def test_every_network_of_a_space_can_be_trained_and_served(name: str, datasets:
     space, fixed = searched(name, set={"task.image_size": 64} if name == "digit_scenes" else {})
     config = space.apply(fixed, space.sample(np.random.default_rng(seed)))
     task = build(config, datasets[config.data], here())
-    found = task_costs(task)
+    found = task_costs(task, serving(name))
     assert min(found.parameters, found.macs, found.latency_ms) > 0
-    assert found.receptive_field > 1 or task.export().example.ndim == 2
+    assert found.receptive_field > 1 or serving(name).export(task).example.ndim == 2
     assert all(np.isfinite(list(step.values())).all() for step in steps(task, config, datasets[config.data]))
     task.train(False)
-    export = task.export()
+    export = serving(name).export(task)
     with torch.no_grad():
         answers = export.module(torch.from_numpy(export.example)).double()
     assert len(answers) == len(export.example)
@@ -91,7 +96,7 @@ def test_a_shape_is_served_as_it_was_trained(name: str, normalization: str, data
     config = ExperimentConfig.model_validate({**data, "task": {**data["task"], **chosen}})
     task = build(config, datasets[config.data], here())
     steps(task, config, datasets[config.data])
-    export = task.export()
+    export = serving(name).export(task)
     example, several = (torch.from_numpy(np.repeat(export.example, count, 0)) for count in (1, 2))
     shapes = (dict.fromkeys(export.dynamic, torch.export.Dim.AUTO),)
     served = torch.export.export(export.module, (example,), dynamic_shapes=shapes).module()
@@ -108,10 +113,11 @@ def test_measuring_changes_nothing(name: str, datasets: dict[str, Dataset]) -> N
         module.train()
     modes = [part.training for module in measured.modules.values() for part in module.modules()]
     before = torch.get_rng_state()
-    assert task_costs(measured).parameters == sum(p.numel() for p in measured.export().module.parameters())
+    served = serving(name).export(measured).module
+    assert task_costs(measured, serving(name)).parameters == sum(p.numel() for p in served.parameters())
     for module in measured.modules.values():
         module.train()
-    task_costs(measured)
+    task_costs(measured, serving(name))
     assert torch.equal(torch.get_rng_state(), before)
     assert [part.training for module in measured.modules.values() for part in module.modules()] == modes
     found = []

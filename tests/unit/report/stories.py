@@ -134,4 +134,4 @@ def population(members: int = 6, generations: int = 8, seed: int = 0) -> SearchS
                 TrialRow(number, "finished", values, {"val/accuracy": now}, curve, 4.0, 2, parent=parent.number)
             )
         rows += alive
-    return replace(start, name="digits-pbt", algorithm="pbt", trials=rows, facts={})
+    return replace(start, name="digits-pbt", algorithm="pbt", trials=rows, details={})

@@ -111,7 +111,7 @@ def test_a_line_tells_how_a_search_stands() -> None:
     told = story(12, failing=0)
     trials = [*told.trials[:9], replace(told.trials[9], status="failed"), replace(told.trials[10], status="running")]
     best = max(trials[:9], key=lambda t: t.metrics["val/accuracy"])
-    told = replace(told, trials=trials, facts={"total": "12", "time left": "0:00:30"})
+    told = replace(told, trials=trials, details={"total": "12", "time left": "0:00:30"})
     score = f"{best.metrics['val/accuracy']:.4g}"
     assert line(told) == (
         f"digits-hpo: 10 of 12 trials done, 1 failed, 1 running, best val/accuracy {score} (trial {best.number}), "

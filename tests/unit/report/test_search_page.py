@@ -63,9 +63,9 @@ def test_what_users_write_stays_text() -> None:
         for t in told.trials
     ]
     parameters = {**told.parameters, "task.<b>": {"choices": [EVIL]}}
-    facts = {EVIL: EVIL}
-    plain = Reader(page(replace(told, facts={"a": "b"}, parameters=parameters, trials=trials), {}))
-    evil = page(replace(told, name=EVIL, facts=facts, experiment=EVIL, parameters=parameters, trials=trials), {})
+    details = {EVIL: EVIL}
+    plain = Reader(page(replace(told, details={"a": "b"}, parameters=parameters, trials=trials), {}))
+    evil = page(replace(told, name=EVIL, details=details, experiment=EVIL, parameters=parameters, trials=trials), {})
     assert EVIL not in evil
     tags = [tag for tag, _ in Reader(evil).tags]
     assert tags == [tag for tag, _ in plain.tags]

@@ -25,6 +25,7 @@ from assay.tasks.classification import data as data_module
 from assay.tasks.classification.config import Config
 from assay.tasks.classification.data import Images
 from assay.tasks.classification.model import Classifier, Served, make_network, resize
+from assay.tasks.classification.serving import Serving
 from assay.tasks.classification.task import Task, _summarize_class, source
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
@@ -94,7 +95,7 @@ def test_fine_stripes_become_grey() -> None:
 
 def test_serving_sees_the_very_pixels_of_training(dataset: Dataset) -> None:
     task = built(dataset, image_size=12)
-    served = task.export().module
+    served = Serving.export(task).module
     assert isinstance(served, Served)
     images, packed = Images(Config(image_size=12), dataset, "val"), dataset.split("val")
     seen: list[Tensor] = []
@@ -102,7 +103,7 @@ def test_serving_sees_the_very_pixels_of_training(dataset: Dataset) -> None:
     for index in range(len(images)):
         path = dataset.folder / "one.png"
         path.write_bytes(packed.image(index))
-        raw = Task.read(path, {"channels": 3})
+        raw = Serving({"channels": 3}).read(path)
         with torch.no_grad():
             answer = served(torch.from_numpy(raw))
             pixels = images.load(np.array([index]), None)["image"]
@@ -238,16 +239,16 @@ def test_training_learns_a_batch_by_heart(dataset: Dataset) -> None:
 
 
 def test_what_is_exported_takes_any_size_and_answers_in_words(dataset: Dataset) -> None:
-    export = built(dataset).export()
+    export = Serving.export(built(dataset))
     assert export.example.dtype == np.uint8
     assert export.dynamic == (0, 2, 3)
     assert not export.module.training
     with torch.no_grad():
         answers = export.module(torch.zeros(2, 3, 31, 57, dtype=torch.uint8)).numpy()
     np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-5)
-    assert export.facts == {"classes": list(CLASSES), "channels": 3}
+    assert export.metadata == {"classes": list(CLASSES), "channels": 3}
     outputs = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]], dtype=np.float64)
-    one, other = (dict(answer.facts) for answer in Task.describe(export.example, outputs, export.facts))
+    one, other = (dict(answer.values) for answer in Serving(export.metadata).describe(export.example, outputs))
     assert one == {
         "class": "berry", "probability": 0.7, "probabilities": {"apple": 0.1, "berry": 0.7, "cherry": 0.2},
     }  # fmt: skip
@@ -263,7 +264,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
     elif content is not None:
         path.write_bytes(content)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=name):
-        Task.read(path, {"channels": 1})
+        Serving({"channels": 1}).read(path)
 
 
 def test_weights_come_back(dataset: Dataset) -> None:

@@ -19,7 +19,8 @@ from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset, prepare
 from assay.errors import InputError
 from assay.tasks.classification.config import LITE, Config
-from assay.tasks.classification.scores import best_thresholds, calibration_error, mean_average_precision
+from assay.tasks.classification.metrics import best_thresholds, calibration_error, mean_average_precision
+from assay.tasks.classification.serving import Serving
 from assay.tasks.classification.task import Task, _weights, source
 from assay.train.context import LocalContext
 from assay.train.loop import evaluate
@@ -93,15 +94,15 @@ def test_answers_are_the_labels_above_their_thresholds(scenes: Dataset) -> None:
     task = built(scenes)
     assert task.model.thresholds is not None
     task.model.thresholds[:3] = torch.tensor([0.9, 0.1, 0.5])
-    export = task.export()
+    export = Serving.export(task)
     with torch.no_grad():
         outputs = export.module(torch.from_numpy(export.example)).numpy()
     np.testing.assert_allclose(outputs, task.model(torch.from_numpy(export.example)).sigmoid().detach(), rtol=1e-5)
     outputs = np.full((1, 10), 0.2)
     outputs[0, :3] = 0.8
-    (answer,) = Task.describe(export.example, outputs, json.loads(json.dumps(export.facts)))
-    assert answer.facts["labels"] == ["1", "2"]
-    assert answer.facts["probabilities"]["0"] == 0.8
+    (answer,) = Serving(json.loads(json.dumps(export.metadata))).describe(export.example, outputs)
+    assert answer.values["labels"] == ["1", "2"]
+    assert answer.values["probabilities"]["0"] == 0.8
 
 
 def test_the_best_threshold_is_no_worse_than_any_other() -> None:

@@ -66,8 +66,8 @@ def test_frozen_means_every_weight_and_every_statistic(faces: Dataset) -> None:
     before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
     *_, after = steps(task, config, faces, 3)
     assert changed(before, after) == {f"model/network.body.classifier.1.{part}" for part in ("weight", "bias")}
-    assert task.facts["trainable_parameters"] == str(1280 * 2 + 2)
-    assert "package" in task.facts["weights"]
+    assert task.notes["trainable_parameters"] == str(1280 * 2 + 2)
+    assert "package" in task.notes["weights"]
 
 
 def test_the_next_stage_thaws_when_it_is_due(faces: Dataset) -> None:
@@ -80,7 +80,7 @@ def test_the_next_stage_thaws_when_it_is_due(faces: Dataset) -> None:
     assert touched[1] == touched[2] == {"classifier.1", "conv_head", "bn2"}
     assert any(name.startswith("blocks.6") for name in touched[3])
     assert not any(name.startswith(("blocks.5", "conv_stem")) for name in touched[3])
-    assert int(task.facts["trainable_parameters"]) == sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+    assert int(task.notes["trainable_parameters"]) == sum(p.numel() for p in task.model.parameters() if p.requires_grad)
 
 
 def test_progress_alone_says_what_is_thawed() -> None:

@@ -18,6 +18,7 @@ from assay.data.dataset import Dataset, prepare
 from assay.data.images import decode
 from assay.errors import InputError
 from assay.tasks.detection.config import DETECTORS, Config
+from assay.tasks.detection.serving import Serving
 from assay.tasks.detection.task import Task, source
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
@@ -124,7 +125,7 @@ def test_served_is_evaluated(dataset: Dataset) -> None:
     task.train(False)
     config = experiment(image_size=[96, 64])
     images = source(config.task, dataset, "val")
-    served = task.export().module
+    served = Serving.export(task).module
     with torch.no_grad():
         for index in range(len(images)):
             batch = images.load(np.array([index]), None)
@@ -142,7 +143,7 @@ def test_served_is_evaluated(dataset: Dataset) -> None:
 
 def test_the_export_answers_to_the_bit_at_other_sizes(dataset: Dataset) -> None:
     task = built(dataset)
-    export = task.export()
+    export = Serving.export(task)
     shapes = (dict.fromkeys(export.dynamic, torch.export.Dim.AUTO),)
     program = torch.export.export(export.module, (torch.from_numpy(export.example),), dynamic_shapes=shapes).module()
     generator = torch.Generator().manual_seed(0)
@@ -163,20 +164,20 @@ def test_describes_in_words_and_a_picture(dataset: Dataset) -> None:
     outputs = np.zeros((1, 5, 6), dtype=np.float32)
     outputs[0, 0] = [4, 6, 40, 50, 0.75, 3]
     outputs[0, 1] = [1, 1, 9, 9, 0.2, 1]
-    facts = {"classes": [str(i) for i in range(10)], "channels": 1, "threshold": 0.5}
-    (answer,) = Task.describe(np.zeros((1, 1, 64, 64), dtype=np.uint8), outputs, facts)
-    assert json.loads(json.dumps(answer.facts)) == {"boxes": [{"class": "3", "score": 0.75, "box": [4, 6, 40, 50]}]}
+    metadata = {"classes": [str(i) for i in range(10)], "channels": 1, "threshold": 0.5}
+    (answer,) = Serving(metadata).describe(np.zeros((1, 1, 64, 64), dtype=np.uint8), outputs)
+    assert json.loads(json.dumps(answer.values)) == {"boxes": [{"class": "3", "score": 0.75, "box": [4, 6, 40, 50]}]}
     assert answer.pictures[0].png.startswith(b"\x89PNG")
 
 
 def test_reads_a_file_and_names_a_bad_one(tmp_path: Path, dataset: Dataset) -> None:
     good = tmp_path / "scene.png"
     good.write_bytes(dataset.split("test").image(0))
-    assert Task.read(good, {"channels": 1}).shape == (1, 1, 64, 64)
+    assert Serving({"channels": 1}).read(good).shape == (1, 1, 64, 64)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")
     with pytest.raises(InputError, match="bad.png"):
-        Task.read(bad, {"channels": 3})
+        Serving({"channels": 3}).read(bad)
 
 
 @pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn"])
@@ -196,7 +197,7 @@ def test_a_detector_of_torchvision_steps_evaluates_and_answers(name: str, datase
     metrics, pictures = evaluate(task, source(config.task, dataset, "val"), "val", 4, here())
     assert 0 <= metrics["val/map"] <= 1
     assert {picture.name for picture in pictures} == {"boxes", "precision_recall"}
-    export = task.export()
+    export = Serving.export(task)
     assert not export.traceable
     with torch.no_grad():
         answer = export.module(torch.zeros(2, 3, 50, 90, dtype=torch.uint8))
@@ -250,7 +251,7 @@ def test_weights_of_a_whole_detector_come_from_a_file(dataset: Dataset, tmp_path
     again = Task.build(config, dataset, here())
     for key, value in first.detector.state_dict().items():
         assert torch.equal(value, again.detector.state_dict()[key]), key
-    assert "whole.pth" in again.facts["pretrained_weights"]
+    assert "whole.pth" in again.notes["pretrained_weights"]
     assert config.task.files == (str(tmp_path / "whole.pth"),)
 
 

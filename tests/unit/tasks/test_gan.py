@@ -20,6 +20,7 @@ from assay.data.dataset import Dataset, prepare
 from assay.errors import InputError
 from assay.tasks.gan.config import Config
 from assay.tasks.gan.data import Images, latents
+from assay.tasks.gan.serving import Serving
 from assay.tasks.gan.task import Task, source
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
@@ -28,7 +29,7 @@ from assay.train.randomness import Draw
 from tests.support.ranks import Group, ThreadContext
 
 CPU = torch.device("cpu")
-FACTS = {"classes": ["0", "1", "2"], "latent": 4}
+SERVING = Serving({"classes": ["0", "1", "2"], "latent": 4})
 
 
 @pytest.fixture(scope="module")
@@ -314,37 +315,37 @@ def test_the_headline_follows_from_the_features(dataset: Dataset) -> None:
 @pytest.mark.parametrize("loss", ["r3gan", "dcgan"])
 def test_what_is_exported_makes_bytes_of_any_number_of_latents(dataset: Dataset, loss: str) -> None:
     task = built(dataset, experiment({"loss": loss}))
-    export = task.export()
+    export = Serving.export(task)
     program = torch.export.export(
         export.module, (torch.from_numpy(export.example),), dynamic_shapes=({0: torch.export.Dim.AUTO},)
     )
-    inputs = Task.sample(5, 1, export.facts)
+    inputs = Serving(export.metadata).sample(5, 1)
     with torch.no_grad():
         made = program.module()(torch.from_numpy(inputs))
         expected = export.module(torch.from_numpy(inputs))
     assert made.dtype == torch.uint8
     assert made.shape == (5, 1, 8, 8)
     assert (made.int() - expected.int()).abs().max() <= 1
-    answers = Task.describe(inputs, made.numpy(), export.facts)
-    assert [answer.facts["class"] for answer in answers] == ["0", "1", "2", "3", "4"]
+    answers = Serving(export.metadata).describe(inputs, made.numpy())
+    assert [answer.values["class"] for answer in answers] == ["0", "1", "2", "3", "4"]
     shown = np.asarray(Image.open(io.BytesIO(answers[2].pictures[0].png)))
     assert np.array_equal(shown, made[2, 0].numpy())
 
 
 def test_samples_follow_the_seed_and_take_the_classes_in_turn() -> None:
-    one, other = Task.sample(4, 7, FACTS), Task.sample(4, 8, FACTS)
+    one, other = SERVING.sample(4, 7), SERVING.sample(4, 8)
     assert one.dtype == np.float32
     assert one[:, 4:].argmax(1).tolist() == [0, 1, 2, 0]
-    assert np.array_equal(one, Task.sample(4, 7, FACTS))
+    assert np.array_equal(one, SERVING.sample(4, 7))
     assert not np.array_equal(one[:, :4], other[:, :4])
-    assert Task.sample(2, 0, {"classes": [], "latent": 4}).shape == (2, 4)
+    assert Serving({"classes": [], "latent": 4}).sample(2, 0).shape == (2, 4)
 
 
-@given(st.integers(0, 2**31 - 1), st.sampled_from(FACTS["classes"]))
+@given(st.integers(0, 2**31 - 1), st.sampled_from(SERVING.metadata["classes"]))
 def test_requests_say_class_and_seed(tmp_path_factory: pytest.TempPathFactory, seed: int, name: str) -> None:
     path = tmp_path_factory.getbasetemp() / "request.json"
     path.write_text(json.dumps({"class": name, "seed": seed}))
-    read = Task.read(path, FACTS)
+    read = SERVING.read(path)
     assert read.shape == (1, 7)
     assert read[0, 4:].argmax() == int(name)
     assert np.array_equal(read[:, :4], latents(seed, np.array([0]), 4).numpy())
@@ -353,7 +354,7 @@ def test_requests_say_class_and_seed(tmp_path_factory: pytest.TempPathFactory, s
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[1]", "one JSON object"),
         ('{"class": "9"}', "unknown class '9'"),
         ("{}", "unknown class"),
@@ -366,7 +367,7 @@ def test_bad_requests_are_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "request.json"
     path.write_text(text)
     with pytest.raises(InputError, match=said) as caught:
-        Task.read(path, FACTS)
+        SERVING.read(path)
     assert "request.json" in str(caught.value)
     with pytest.raises(InputError, match="missing.json"):
-        Task.read(tmp_path / "missing.json", FACTS)
+        SERVING.read(tmp_path / "missing.json")

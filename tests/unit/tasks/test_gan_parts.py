@@ -17,8 +17,8 @@ from assay.tasks.gan.config import AugmentConfig, Config
 from assay.tasks.gan.data import squared
 from assay.tasks.gan.features import Judge, Pixels
 from assay.tasks.gan.losses import judged_fake, judged_real, relativistic, slopes
+from assay.tasks.gan.metrics import diversity, frechet, neighbourhood
 from assay.tasks.gan.model import Cut, Discriminator, Generator, as_bytes
-from assay.tasks.gan.quality import diversity, frechet, neighbourhood
 from assay.tasks.gan.task import between
 
 FULL = AugmentConfig(colour=1, translation=0.25, cutout=0.5)

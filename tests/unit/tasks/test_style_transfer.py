@@ -23,7 +23,8 @@ from assay.tasks.style_transfer.config import Config
 from assay.tasks.style_transfer.data import CONTENT, STYLE, Crops, Images, fitted, resized
 from assay.tasks.style_transfer.losses import gram, rolled, total_variation
 from assay.tasks.style_transfer.model import ConditionalNorm, Painter, Served
-from assay.tasks.style_transfer.task import Task, names, source
+from assay.tasks.style_transfer.serving import Serving, names
+from assay.tasks.style_transfer.task import Task, source
 from assay.train import checkpoint, loop
 from assay.train.context import LocalContext
 from assay.train.folder import STOP
@@ -101,9 +102,9 @@ def test_each_picture_is_rolled_by_its_own_shift() -> None:
 def test_losses_vanish_for_what_is_wanted(paint: Dataset, tmp_path: Path) -> None:
     task, _ = make(experiment(), paint, tmp_path)
     styles = torch.stack([fitted(Images.of(paint, "train", STYLE).pixels(n), 32) for n in range(2)]) / 255
-    reference = task.judge.features(styles)
-    own = task.judge.losses(styles, reference, torch.tensor([0, 1]))
-    crossed = task.judge.losses(styles, reference, torch.tensor([1, 0]))
+    reference = task.perceptual.features(styles)
+    own = task.perceptual.losses(styles, reference, torch.tensor([0, 1]))
+    crossed = task.perceptual.losses(styles, reference, torch.tensor([1, 0]))
     assert own.style.abs().max() < 1e-6
     assert own.content.abs().max() < 1e-6
     assert crossed.style.min() > 0.01
@@ -187,7 +188,7 @@ def test_one_picture_of_a_chosen_pair(paint: Dataset, tmp_path: Path) -> None:
     _, (picture,) = evaluate(task, test, "test", 1, context)
     assert Image.open(io.BytesIO(picture.png)).width > 3 * 32
     with pytest.raises(InputError, match="method: network"):
-        task.export()
+        Serving.export(task)
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def test_a_chosen_style_is_the_only_one(paint: Dataset, tmp_path: Path, method: 
     config = experiment(method=method, style="style/retina")
     task, _ = make(config, paint, tmp_path)
     assert task.styles == ["style/retina"]
-    assert len(task.judge.grams["conv1"]) == 1
+    assert len(task.perceptual.grams["conv1"]) == 1
     assert len(source(config.task, paint, "test")) == (2 if method == "network" else 1)
     if method == "network":
         assert source(config.task, paint, "train").load(np.arange(8), None)["style"].unique().tolist() == [0]
@@ -280,22 +281,22 @@ def test_what_is_served_is_what_was_judged(paint: Dataset, tmp_path: Path) -> No
     batch = source(experiment().task, paint, "val").load(np.arange(2), None)
     with torch.no_grad():
         judged = task.painted(batch["content"], batch["style"]).mul(255).round().to(torch.uint8)
-        answered = task.export().module(batch["content"][:1])
+        answered = Serving.export(task).module(batch["content"][:1])
     difference = (answered[0].int() - judged.int()).abs()
     assert difference.max() <= 1  # a batch of two may round another way than one by one
 
 
 def test_a_file_becomes_one_picture_a_style(served: Served, tmp_path: Path) -> None:
     Image.fromarray(photograph(1, 20, 31)[0].transpose(1, 2, 0)).save(tmp_path / "p.png")
-    facts = {"styles": ["style/a.png", "style/b.png", "style/c.png"]}
-    inputs = Task.read(tmp_path / "p.png", facts)
+    serving = Serving({"styles": ["style/a.png", "style/b.png", "style/c.png"]})
+    inputs = serving.read(tmp_path / "p.png")
     with torch.no_grad():
         outputs = served(torch.from_numpy(inputs)).numpy()
-    (answer,) = Task.describe(inputs, outputs, facts)
+    (answer,) = serving.describe(inputs, outputs)
     assert [picture.name for picture in answer.pictures] == ["a", "b", "c"]
     shown = np.asarray(Image.open(io.BytesIO(answer.pictures[1].png)))
     assert np.array_equal(shown, outputs[0, 1].transpose(1, 2, 0))
-    assert answer.facts["width"] == 31
+    assert answer.values["width"] == 31
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_bad_files_are_named(tmp_path: Path, content: bytes | None, line: str) -
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=line) as caught:
-        Task.read(path, {})
+        Serving({}).read(path)
     assert str(path) in str(caught.value)
 
 

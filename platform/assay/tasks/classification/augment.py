@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from assay.networks.libraries import import_torchvision
 from assay.tasks.classification.config import AugmentConfig, Config
 from assay.train.randomness import Draw
 
@@ -42,6 +43,7 @@ def _coloured(images: Tensor, strength: float, numbers: NDArray[np.float64]) -> 
     """Brightness, contrast and saturation of each image times factors of 1 - strength to 1 + strength, and its hue
     turned by at most the share `strength` of half the colour circle.
     """
+    import_torchvision()
     from torchvision.transforms.v2 import functional as transforms
 
     changed = []
@@ -55,6 +57,7 @@ def _coloured(images: Tensor, strength: float, numbers: NDArray[np.float64]) -> 
 
 def _erased(images: Tensor, share: float, numbers: NDArray[np.float64]) -> Tensor:
     """A rectangle of some of the images in the mean colour of its image (Zhong et al., "Random Erasing", 2017)."""
+    import_torchvision()
     from torchvision.transforms.v2 import functional as transforms
 
     side = images.shape[-1]

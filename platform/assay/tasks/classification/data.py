@@ -12,7 +12,7 @@ from torch import Tensor
 
 from assay.data.dataset import Dataset
 from assay.data.images import decode
-from assay.data.pack import Packed
+from assay.data.pack import Packed, numbers
 from assay.tasks.classification.augment import augmented, mixed
 from assay.tasks.classification.config import AugmentConfig, Config
 from assay.tasks.classification.model import resize
@@ -90,7 +90,7 @@ def several_labels(packed: Packed, classes: int) -> Tensor:
     """float [N, K]: 1 where a sample shows the class."""
     column = packed.column("labels").combine_chunks()
     shown = torch.zeros(len(packed), classes)
-    lengths = np.asarray(column.value_lengths().fill_null(0))
+    lengths = numbers(column.value_lengths().fill_null(0))
     rows = np.repeat(np.arange(len(packed)), lengths)
-    shown[torch.from_numpy(rows), torch.from_numpy(np.array(column.flatten(), dtype=np.int64))] = 1
+    shown[torch.from_numpy(rows), torch.from_numpy(numbers(column.flatten()).astype(np.int64))] = 1
     return shown

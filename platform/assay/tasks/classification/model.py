@@ -42,7 +42,7 @@ def _head(config: Config, width: int, side: int, classes: int) -> list[nn.Module
     ]
 
 
-def make_network(config: Config, channels: int, classes: int, fresh: bool) -> tuple[nn.Module, str]:
+def make_network(config: Config, channels: int, classes: int, pretrained: bool) -> tuple[nn.Module, str]:
     """The configured network, normalized images [B, C, S, S] to logits [B, K], and where its weights came from."""
     if config.architecture == SMALL:
         return small_cnn(config, channels, classes), "random"
@@ -58,7 +58,7 @@ def make_network(config: Config, channels: int, classes: int, fresh: bool) -> tu
         weights=config.weights,
         image_size=config.image_size,
         dropout=config.dropout,
-        fresh=fresh,
+        pretrained=pretrained,
     )
 
 

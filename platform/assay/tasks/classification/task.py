@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
-from assay.data.images import Rejected, decode
-from assay.errors import InputError
-from assay.task import Answer, Context, Engine, Export, Metrics, Picture, Source
+from assay.task import Context, Engine, Metrics, Picture, Source
 from assay.task import Task as Contract
-from assay.tasks.classification import drawings, scores
-from assay.tasks.classification.checks import check
+from assay.tasks.classification import checks, pictures
 from assay.tasks.classification.config import Config
 from assay.tasks.classification.data import Images
-from assay.tasks.classification.model import Classifier, Served, make_network, moments
+from assay.tasks.classification.metrics import (
+    TOP,
+    best_thresholds,
+    calibration_error,
+    mean,
+    mean_average_precision,
+    per_class,
+)
+from assay.tasks.classification.model import Classifier, make_network, moments
 from assay.tasks.classification.transfer import Thaw
 from assay.train.engine import make_optimizer
 
@@ -41,19 +43,19 @@ class Task(Contract):
         self.classes = list(card.classes)
         self.channels = card.channels
         labels = len(self.classes) if task.multi_label else 0
-        network, origin = make_network(task, card.channels, len(self.classes), context.fresh)
+        network, origin = make_network(task, card.channels, len(self.classes), context.pretrained)
         self.model = Classifier(network, *moments(task, card.mean, card.std), labels).to(context.device)
         self.thaw = Thaw(self.model.network, task.transfer)
         self.wrapped: nn.Module | None = context.wrap(self.model)
         self.modules = {"model": self.model}
         self.optimizers = {"model": make_optimizer(self.thaw.groups(config.optimizer.lr), config.optimizer)}
         self.weight = _weights(task, dataset).to(context.device) if task.balance == "weights" else None
-        self.facts = {"weights": origin, "trainable_parameters": str(self.thaw.trainable())}
+        self.notes = {"weights": origin, "trainable_parameters": str(self.thaw.trainable())}
         self._to_fit = False
 
     @classmethod
     def check(cls, config: ExperimentConfig, dataset: Dataset) -> None:
-        check(config, dataset)
+        checks.check(config, dataset)
 
     @classmethod
     def build(cls, config: ExperimentConfig, dataset: Dataset, context: Context) -> Task:
@@ -112,13 +114,13 @@ class Task(Contract):
         targets, probabilities = self._split_rows(rows)
         assert self.model.thresholds is not None
         if fit:
-            found = scores.best_thresholds(targets.numpy(), probabilities.numpy())
+            found = best_thresholds(targets.numpy(), probabilities.numpy())
             self.model.thresholds.copy_(torch.from_numpy(found))
         said = self._said(probabilities)
         return {
-            "macro_f1": scores.mean(_label_scores(targets, said)["f1"]),
+            "macro_f1": mean(_label_scores(targets, said)["f1"]),
             "accuracy": (said == targets.bool()).all(1).double().mean().item(),
-            "map": scores.mean_average_precision(targets.numpy(), probabilities.numpy()),
+            "map": mean_average_precision(targets.numpy(), probabilities.numpy()),
         }
 
     def _split_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,8 +141,8 @@ class Task(Contract):
                 (row[1].item(), int(row[0]), self._names(target), self._names(answer))
                 for row, target, answer in zip(rows[wrong], targets[wrong], said[wrong], strict=True)
             ]
-            shown = drawings.of_classes(_label_scores(targets, said), targets.sum(0).int().tolist(), self.classes)
-            return [shown, *drawings.mistakes(listed, source)]
+            shown = pictures.of_classes(_label_scores(targets, said), targets.sum(0).int().tolist(), self.classes)
+            return [shown, *pictures.mistakes(listed, source)]
         table = tables["confusion"]
         right = rows[:, 2] == rows[:, 3]
         listed = [
@@ -148,56 +150,14 @@ class Task(Contract):
             for row in rows[~right].tolist()
         ]
         return [
-            drawings.confusion(table.tolist(), self.classes),
-            drawings.of_classes(_class_scores(table), table.sum(1).tolist(), self.classes),
-            drawings.reliability(rows[:, 4], right),
-            *drawings.mistakes(listed, source),
+            pictures.confusion(table.tolist(), self.classes),
+            pictures.of_classes(_class_scores(table), table.sum(1).tolist(), self.classes),
+            pictures.reliability(rows[:, 4], right),
+            *pictures.mistakes(listed, source),
         ]
 
     def _names(self, shown: Tensor) -> str:
         return ", ".join(name for name, is_shown in zip(self.classes, shown.tolist(), strict=True) if is_shown) or "-"
-
-    def export(self) -> Export:
-        size, thresholds = self.config.image_size, self.model.thresholds
-        return Export(
-            module=Served(self.model, size).cpu().eval(),
-            example=np.zeros((2, self.channels, size, size), dtype=np.uint8),
-            dynamic=(0, 2, 3),
-            facts={
-                "classes": self.classes,
-                "channels": self.channels,
-                **({} if thresholds is None else {"thresholds": thresholds.tolist()}),
-            },
-        )
-
-    @classmethod
-    def read(cls, path: Path, facts: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        """uint8 [1, C, H, W]."""
-        try:
-            return decode(path.read_bytes(), facts["channels"])[None]
-        except Rejected as error:
-            raise InputError(f"{path}: {error}") from None
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-
-    @classmethod
-    def describe(
-        cls,
-        inputs: np.ndarray[Any, Any],  # noqa: ARG003
-        outputs: np.ndarray[Any, Any],
-        facts: Mapping[str, Any],
-    ) -> list[Answer]:
-        """`class`, `probability` and `probabilities`; with several labels `labels` in the place of the first two."""
-        answers = []
-        for row in outputs:
-            named = dict(zip(facts["classes"], map(float, row), strict=True))
-            if "thresholds" in facts:
-                limits = zip(named.items(), facts["thresholds"], strict=True)
-                said: dict[str, Any] = {"labels": [name for (name, p), limit in limits if p >= limit]}
-            else:
-                said = {"class": facts["classes"][int(row.argmax())], "probability": float(row.max())}
-            answers.append(Answer({**said, "probabilities": named}))
-        return answers
 
 
 def _weights(config: Config, dataset: Dataset) -> Tensor:
@@ -214,11 +174,11 @@ def _confusion(target: Tensor, said: Tensor, classes: int) -> Tensor:
 
 
 def _class_scores(confusion: Tensor) -> dict[str, list[float]]:
-    return scores.per_class(confusion.diagonal(), confusion.sum(1), confusion.sum(0))
+    return per_class(confusion.diagonal(), confusion.sum(1), confusion.sum(0))
 
 
 def _label_scores(targets: Tensor, said: Tensor) -> dict[str, list[float]]:
-    return scores.per_class((said & targets.bool()).sum(0), targets.sum(0), said.sum(0))
+    return per_class((said & targets.bool()).sum(0), targets.sum(0), said.sum(0))
 
 
 def _summarize_class(tables: Mapping[str, Tensor]) -> Mapping[str, float]:
@@ -226,9 +186,9 @@ def _summarize_class(tables: Mapping[str, Tensor]) -> Mapping[str, float]:
     right, rank = rows[:, 2] == rows[:, 3], rows[:, 5]
     found = {
         "accuracy": (confusion.diagonal().sum() / confusion.sum()).item(),
-        "macro_f1": scores.mean(_class_scores(confusion)["f1"]),
-        "ece": scores.calibration_error(rows[:, 4], right),
+        "macro_f1": mean(_class_scores(confusion)["f1"]),
+        "ece": calibration_error(rows[:, 4], right),
     }
-    if len(confusion) > scores.TOP:
-        found["top5"] = (rank < scores.TOP).double().mean().item()
+    if len(confusion) > TOP:
+        found["top5"] = (rank < TOP).double().mean().item()
     return found

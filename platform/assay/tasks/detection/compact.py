@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.networks import catalog, convnet
+from assay.networks.libraries import import_torchvision
 from assay.networks.shape import CONVNET
 from assay.tasks.detection.assign import assign, overlaps
 from assay.tasks.detection.config import Config
@@ -39,10 +40,10 @@ class Compact(nn.Module):
     std: Tensor
     anchors: Tensor
 
-    def __init__(self, config: Config, channels: int, classes: int, fresh: bool) -> None:
+    def __init__(self, config: Config, channels: int, classes: int, pretrained: bool) -> None:
         super().__init__()
         self.config = config
-        self.backbone, moments = _backbone(config, channels, fresh)
+        self.backbone, moments = _backbone(config, channels, pretrained)
         mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in moments)
         self.register_buffer("mean", 255 * (mean if channels == 3 else mean.mean(0, keepdim=True)))
         self.register_buffer("std", 255 * (std if channels == 3 else std.mean(0, keepdim=True)))
@@ -95,6 +96,7 @@ class Compact(nn.Module):
         target = torch.zeros_like(scores)
         target[image, place, batch["labels"][image, box]] = quality.to(target.dtype)
         classification = (quality_focal(scores, target) * given.counts[..., None]).sum()
+        import_torchvision()
         from torchvision.ops import generalized_box_iou_loss
 
         placement = generalized_box_iou_loss(predicted, actual, reduction="sum")
@@ -119,12 +121,12 @@ class Compact(nn.Module):
         return F.pad(found, (0, 0, 0, self.config.detections - found.shape[1]))
 
 
-def _backbone(config: Config, channels: int, fresh: bool) -> tuple[Backbone, Moments]:
+def _backbone(config: Config, channels: int, pretrained: bool) -> tuple[Backbone, Moments]:
     """The network that makes the maps, and the mean and standard deviation of the colours that it is given."""
     if config.architecture == CONVNET:
         return convnet.Maps(config.network, channels, config.strides), GREY
     maps = catalog.feature_maps(
-        config.architecture, channels=channels, weights=config.weights, fresh=fresh, strides=config.strides
+        config.architecture, channels=channels, weights=config.weights, pretrained=pretrained, strides=config.strides
     )
     return maps, catalog.normalization(config.architecture)
 

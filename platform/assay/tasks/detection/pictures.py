@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from assay.networks.libraries import import_torchvision
 from assay.report.pictures import grid
 from assay.task import Picture, Source
-from assay.tasks.detection.evaluation import Rows, Scores
+from assay.tasks.detection.metrics import Rows, Scores
 
 ACTUAL, FOUND = "limegreen", "darkorange"
 SHOWN = 8
@@ -29,6 +30,7 @@ def draw(image: Tensor, actual: Tensor, found: Tensor, classes: Sequence[str]) -
         actual: [n, 5]: x1, y1, x2, y2 in its pixels, class. Drawn green.
         found: [m, 6]: x1, y1, x2, y2, score, class. Drawn orange, with class and score in percent.
     """
+    import_torchvision()
     from torchvision.utils import draw_bounding_boxes
 
     factor = max(1, -(-SIDE // max(image.shape[1:])))
@@ -76,6 +78,7 @@ def scenes(
 
 def _mistakes(truth: Rows, detections: Rows) -> int:
     """Boxes of an image that were missed, and detections that hit nothing, at IoU .5."""
+    import_torchvision()
     from torchvision.ops import box_iou
 
     if not len(truth) or not len(detections):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from assay.errors import InputError
 from assay.networks import weights as stored
+from assay.networks.libraries import import_torchvision
 from assay.tasks.detection.compact import hold_statistics
 from assay.tasks.detection.config import Config
 
@@ -30,6 +31,7 @@ class Reference(nn.Module):
 
     def __init__(self, config: Config, channels: int, classes: int, mean: list[float], std: list[float]) -> None:
         super().__init__()
+        import_torchvision()
         from torchvision.models import get_model
 
         name = config.architecture.partition(":")[2]
@@ -89,7 +91,7 @@ class Reference(nn.Module):
         return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-def fill(model: Reference, config: Config, fresh: bool) -> str:
+def fill(model: Reference, config: Config, pretrained: bool) -> str:
     """Give a detector its pretrained weights; where they came from.
 
     `imagenet` fills the classification network inside of a detector with a feature pyramid; a file fills the whole
@@ -100,7 +102,7 @@ def fill(model: Reference, config: Config, fresh: bool) -> str:
     """
     if config.weights == "none":
         return "random"
-    if not fresh:
+    if not pretrained:
         return "trained before"
     if config.weights == "imagenet":
         return _fill_backbone(model, config.architecture)

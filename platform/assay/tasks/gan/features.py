@@ -37,7 +37,7 @@ class Lite0(nn.Module):
         from assay.networks import catalog
 
         name = "timm:tf_efficientnet_lite0"
-        self.maps = catalog.feature_maps(name, channels=3, weights="imagenet", fresh=True, strides=(8,))
+        self.maps = catalog.feature_maps(name, channels=3, weights="imagenet", strides=(8,))
         mean, std = catalog.normalization(name)
         self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))

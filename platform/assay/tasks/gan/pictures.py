@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from assay.data.images import encode_png
+from assay.data.images import encode
 
 SIDE = 32  # pixels a side at least, on a sheet
 GAP = 2
@@ -28,9 +27,4 @@ def sheet(cells: Bytes, split: int | None = None) -> bytes:
             left = GAP + column * step + (wide if split is not None and column >= split else 0)
             image = large[row, column].transpose(1, 2, 0)
             board[GAP + row * step : (row + 1) * step, left : left + side * times] = image
-    return png(board.transpose(2, 0, 1))
-
-
-def png(image: Bytes) -> bytes:
-    """A PNG of an image [C, H, W], pixel for pixel."""
-    return encode_png(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)))
+    return encode(board.transpose(2, 0, 1))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,19 +15,19 @@ from torch import Tensor
 
 from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
-from assay.errors import InputError, known
-from assay.task import Answer, Context, Engine, Export, Metrics, Picture, Source
+from assay.task import Context, Engine, Metrics, Picture, Source
 from assay.task import Task as Contract
+from assay.tasks.gan import checks
 from assay.tasks.gan.augment import augmented
 from assay.tasks.gan.config import Config
 from assay.tasks.gan.data import FIXED, Images, latents
 from assay.tasks.gan.features import JUDGED, SPACES, Judge
 from assay.tasks.gan.losses import judged_fake, judged_real, relativistic, slopes
-from assay.tasks.gan.model import Discriminator, Generator, Served, as_bytes
-from assay.tasks.gan.quality import diversity, frechet, neighbourhood
+from assay.tasks.gan.metrics import diversity, frechet, neighbourhood
+from assay.tasks.gan.model import Discriminator, Generator, as_bytes
+from assay.tasks.gan.pictures import sheet
 from assay.train.engine import make_optimizer
 
-FEWEST = 4  # images in a batch
 COLLAPSED = 0.3  # of the diversity of real images
 PRESENT = 0.25  # of a class's due
 COLUMNS, BESIDE, MOST_ROWS = 8, 4, 20  # of a sheet: generated and real images, and classes
@@ -46,53 +44,29 @@ class Task(Contract):
 
     watched: ClassVar[bool] = True
 
-    def __init__(self, experiment: ExperimentConfig, dataset: Dataset, context: Context) -> None:
-        config, card = experiment.task, dataset.card
-        assert isinstance(config, Config)
-        self.config, self.dataset, self.context = config, dataset, context
+    def __init__(self, config: ExperimentConfig, dataset: Dataset, context: Context) -> None:
+        task, card = config.task, dataset.card
+        assert isinstance(task, Config)
+        self.config, self.dataset, self.context = task, dataset, context
         self.named = card.annotation == "class"
-        self.classes = list(card.classes) if config.conditional else []
-        generator = Generator(config, card.channels, len(self.classes)).to(context.device)
-        discriminator = Discriminator(config, card.channels, len(self.classes)).to(context.device)
+        self.classes = list(card.classes) if task.conditional else []
+        generator = Generator(task, card.channels, len(self.classes)).to(context.device)
+        discriminator = Discriminator(task, card.channels, len(self.classes)).to(context.device)
         self.generator, self.discriminator = generator, discriminator
         self.average = deepcopy(generator).requires_grad_(False)
         self.modules = {"generator": generator, "discriminator": discriminator, "average": self.average}
         self.wrapped = {"generator": context.wrap(generator), "discriminator": context.wrap(discriminator)}
-        chosen = experiment.optimizer
+        chosen = config.optimizer
         self.optimizers = {
             "generator": make_optimizer(generator.parameters(), chosen),
-            "discriminator": make_optimizer(discriminator.parameters(), chosen, chosen.lr * config.discriminator_lr),
+            "discriminator": make_optimizer(discriminator.parameters(), chosen, chosen.lr * task.discriminator_lr),
         }
-        self.space = SPACES[config.features]().to(context.device)
+        self.space = SPACES[task.features]().to(context.device)
         self.warned = False
 
     @classmethod
     def check(cls, config: ExperimentConfig, dataset: Dataset) -> None:
-        task, card, train = config.task, dataset.card, config.train
-        assert isinstance(task, Config)
-        if train.batch_size < FEWEST * max(1, train.workers):
-            raise InputError(f"train.batch_size {train.batch_size}: a GAN needs at least {FEWEST} images a worker")
-        if config.optimizer.name == "lbfgs":
-            raise InputError("optimizer.name lbfgs: two networks against each other have no one loss; take adam")
-        if task.conditional and card.annotation != "class":
-            raise InputError(
-                f"task.conditional: dataset {card.name!r} gives its images no class; set task.conditional=false"
-            )
-        missing = [name for name in card.classes if task.conditional and not card.counts["train"][name]]
-        if missing:
-            raise InputError(
-                f"task.conditional: no training image of dataset {card.name!r} shows {missing[0]!r}; "
-                "add some, or set task.conditional=false"
-            )
-        if task.slope_weight and train.compile:
-            raise InputError(
-                "train.compile: torch.compile knows no gradients of gradients, which task.penalty needs; "
-                "set train.compile=false"
-            )
-        if task.slope_weight and train.precision == "fp16":
-            raise InputError(
-                "train.precision fp16: too coarse for the gradients that task.penalty squares; take bf16 or fp32"
-            )
+        checks.check(config, dataset)
 
     @classmethod
     def build(cls, config: ExperimentConfig, dataset: Dataset, context: Context) -> Task:
@@ -228,8 +202,6 @@ class Task(Contract):
     @torch.no_grad()
     def pictures(self, tables: Mapping[str, Tensor], source: Source) -> Iterable[Picture]:  # noqa: ARG002
         """Generated images from latents that never change, with real ones beside; and ways between two latents."""
-        from assay.tasks.gan.pictures import sheet
-
         self.train(False)
         rows = min(len(self.classes) or COLUMNS, MOST_ROWS)
         asked = np.arange(rows).repeat(COLUMNS)
@@ -260,66 +232,6 @@ class Task(Contract):
         chosen = np.stack([np.resize(group if len(group) else every, BESIDE) for group in groups])
         found: NDArray[np.uint8] = images[chosen]
         return found
-
-    # Serving
-
-    def export(self) -> Export:
-        size = self.config.latent + len(self.classes)
-        facts = {"classes": self.classes, "latent": self.config.latent}
-        served = Served(self.average).cpu().eval()
-        return Export(served, np.zeros((2, size), dtype=np.float32), (0,), facts)
-
-    @classmethod
-    def read(cls, path: Path, facts: Mapping[str, Any]) -> NDArray[np.float32]:
-        """A request {"class": "3", "seed": 7}: a latent and its class, [1, latent + classes]."""
-        try:
-            asked = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-        except ValueError:
-            raise InputError(f'{path}: no JSON; write a request such as {{"seed": 7}}') from None
-        if not isinstance(asked, dict):
-            raise InputError(f'{path}: must be one JSON object, such as {{"seed": 7}}')
-        keys = ["class", "seed"] if facts["classes"] else ["seed"]
-        for key in asked:
-            if key not in keys:
-                raise InputError(f"{path}: {known('key', str(key), keys)}")
-        seed = asked.get("seed", 0)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-            raise InputError(f"{path}: seed must be a whole number of 0 or more, not {seed!r}")
-        if not facts["classes"]:
-            return cls.sample(1, seed, facts)
-        name = str(asked.get("class"))
-        if name not in facts["classes"]:
-            raise InputError(f"{path}: {known('class', name, facts['classes'])}")
-        return _requests(seed, np.array([facts["classes"].index(name)]), facts)
-
-    @classmethod
-    def sample(cls, count: int, seed: int, facts: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Latents by the seed, the classes in turn: float32 [count, latent + classes]."""
-        return _requests(seed, np.arange(count) % max(1, len(facts["classes"])), facts)
-
-    @classmethod
-    def describe(
-        cls, inputs: NDArray[np.float32], outputs: NDArray[np.uint8], facts: Mapping[str, Any]
-    ) -> list[Answer]:
-        """An image each, and the class that was asked for."""
-        from assay.tasks.gan.pictures import png
-
-        classes, answers = facts["classes"], []
-        for asked, image in zip(inputs, outputs, strict=True):
-            said = {"class": classes[int(asked[facts["latent"] :].argmax())]} if classes else {}
-            answers.append(Answer(said, [Picture("sample", png(image))]))
-        return answers
-
-
-def _requests(seed: int, labels: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.float32]:
-    latent = latents(seed, np.arange(len(labels)), facts["latent"]).numpy()
-    return (
-        np.concatenate([latent, np.eye(len(facts["classes"]), dtype=np.float32)[labels]], 1)
-        if facts["classes"]
-        else latent
-    )
 
 
 def between(start: Tensor, end: Tensor, steps: int) -> Tensor:

@@ -178,13 +178,3 @@ def chosen_content(config: Config, dataset: Dataset) -> tuple[str, Tensor]:
             number = images.names.index(wanted)
             return wanted, fitted(images.pixels(number), config.image_size)[None]
     raise InputError(f"task.content: {known('content', str(wanted), names)}")
-
-
-def source(config: Config, dataset: Dataset, split: str) -> Crops | Pairs | Views:
-    """The samples of a split. Optimization learns and is judged on its own pictures, whatever the split."""
-    if split == "train":
-        return Views(config.steps) if config.method == "optimize" else Crops(config, dataset)
-    styles = len(chosen_styles(config, dataset))
-    if config.method == "optimize":
-        return Pairs(chosen_content(config, dataset)[1], styles)
-    return Pairs(whole_pictures(Images.of(dataset, split, CONTENT), config.image_size), styles)

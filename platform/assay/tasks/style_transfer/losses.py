@@ -22,7 +22,7 @@ class Losses:
     total: Tensor
 
 
-class Judge:
+class PerceptualLoss:
     """The perceptual network with the Gram matrices of all styles. Nothing in it is learnt.
 
     Gatys, Ecker and Bethge, "Image Style Transfer Using Convolutional Neural Networks", CVPR 2016. Each layer's error

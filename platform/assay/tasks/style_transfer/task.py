@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,25 +13,40 @@ from torch import Tensor
 
 from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
-from assay.data.images import Rejected, decode
-from assay.errors import InputError
-from assay.task import Answer, Context, Engine, Export, Metrics, Picture, Source
+from assay.task import Context, Engine, Metrics, Picture, Source
 from assay.task import Task as Contract
 from assay.tasks.style_transfer import checks
 from assay.tasks.style_transfer.config import Config
-from assay.tasks.style_transfer.data import chosen_content, chosen_styles, source, whole_pictures
-from assay.tasks.style_transfer.losses import Judge, Losses, rolled
-from assay.tasks.style_transfer.model import Canvas, Painter, Served
+from assay.tasks.style_transfer.data import (
+    CONTENT,
+    Crops,
+    Images,
+    Pairs,
+    Views,
+    chosen_content,
+    chosen_styles,
+    whole_pictures,
+)
+from assay.tasks.style_transfer.losses import Losses, PerceptualLoss, rolled
+from assay.tasks.style_transfer.model import Canvas, Painter
+from assay.tasks.style_transfer.pictures import triptychs
 from assay.train.engine import make_optimizer
 
-__all__ = ["Task", "source"]
-
 SHOWN = 8  # triptychs in a picture, at most
-SMALLEST = 8  # pixels a side that the network takes
+
+
+def source(config: Config, dataset: Dataset, split: str) -> Crops | Pairs | Views:
+    """The samples of a split. Optimization learns and is judged on its own pictures, whatever the split."""
+    if split == "train":
+        return Views(config.steps) if config.method == "optimize" else Crops(config, dataset)
+    styles = len(chosen_styles(config, dataset))
+    if config.method == "optimize":
+        return Pairs(chosen_content(config, dataset)[1], styles)
+    return Pairs(whole_pictures(Images.of(dataset, split, CONTENT), config.image_size), styles)
 
 
 class Task(Contract):
-    """What paints (a network, or the pictures themselves), its optimizer, and the judge of the result."""
+    """What paints (a network, or the pictures themselves), its optimizer, and the losses of the result."""
 
     watched: ClassVar[bool] = True
 
@@ -54,14 +68,14 @@ class Task(Contract):
         assert isinstance(config.task, Config)
         kind = Optimized if config.task.method == "optimize" else Painted
         task = kind(config, dataset, context)
-        if context.fresh:
-            task.facts = {"perceptual_weights": task.judge.origin, "styles": ", ".join(task.styles)}
+        if context.pretrained:
+            task.notes = {"perceptual_weights": task.perceptual.origin, "styles": ", ".join(task.styles)}
         return task
 
     @cached_property
-    def judge(self) -> Judge:
-        """Made when it is first asked: serving needs none."""
-        return Judge(self.config, whole_pictures(self.style_images, self.config.image_size), self.device)
+    def perceptual(self) -> PerceptualLoss:
+        """Created at its first use: serving needs none."""
+        return PerceptualLoss(self.config, whole_pictures(self.style_images, self.config.image_size), self.device)
 
     @abstractmethod
     def painted(self, content: Tensor, style: Tensor) -> Tensor:
@@ -70,11 +84,11 @@ class Task(Contract):
     def eval_step(self, batch: Mapping[str, Tensor], metrics: Metrics) -> None:
         content, style = batch["content"] / 255, batch["style"]
         results = as_saved(self.painted(batch["content"], style))
-        reference = self.judge.features(content)
-        losses = self.judge.losses(results, reference, style)
+        reference = self.perceptual.features(content)
+        losses = self.perceptual.losses(results, reference, style)
         for name, values in named(losses).items():
             metrics.add(name, values.sum(), len(values))
-        untouched = self.judge.style_loss(reference, style)
+        untouched = self.perceptual.style_loss(reference, style)
         metrics.add_rows("style", torch.stack([untouched, losses.style], 1))
 
     def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
@@ -83,44 +97,12 @@ class Task(Contract):
         return {"style_ratio": untouched / max(painted, 1e-12)}
 
     def pictures(self, tables: Mapping[str, Tensor], source: Source) -> Iterable[Picture]:  # noqa: ARG002
-        from assay.report.pictures import grid
-
         batch = source.load(np.arange(min(SHOWN, len(source))), None)
         with torch.no_grad():
             results = self.painted(batch["content"].to(self.device), batch["style"].to(self.device))
         styles = whole_pictures(self.style_images, self.config.image_size)[batch["style"]]
-        rows = zip(batch["content"], styles, pixels(results).cpu(), strict=True)
-        images = [image.permute(1, 2, 0).numpy() for row in rows for image in row]
-        captions = [word for n in batch["style"].tolist() for word in ("content", self.styles[n], "result")]
-        return [Picture("triptychs", grid(images, captions, 3 if len(images) == 3 else 6))]
-
-    @classmethod
-    def read(cls, path: Path, facts: Mapping[str, Any]) -> np.ndarray[Any, Any]:  # noqa: ARG003
-        """uint8 [1, 3, H, W]."""
-        try:
-            photograph = decode(path.read_bytes(), 3)[None]
-        except Rejected as error:
-            raise InputError(f"{path}: {error}") from None
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-        height, width = photograph.shape[2:]
-        if min(height, width) < SMALLEST:
-            raise InputError(f"{path}: {width} x {height} pixels; at least {SMALLEST} a side are needed")
-        return photograph
-
-    @classmethod
-    def describe(
-        cls, inputs: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], facts: Mapping[str, Any]
-    ) -> list[Answer]:
-        """The photograph in each style: `outputs` are uint8 [B, N, 3, H, W]."""
-        height, width = inputs.shape[2:]
-        return [
-            Answer(
-                {"styles": list(facts["styles"]), "width": width, "height": height},
-                [Picture(name, png(image)) for name, image in zip(names(facts["styles"]), results, strict=True)],
-            )
-            for results in outputs
-        ]
+        names = [self.styles[number] for number in batch["style"].tolist()]
+        return [triptychs(batch["content"], styles, pixels(results).cpu(), names)]
 
 
 class Painted(Task):
@@ -141,20 +123,11 @@ class Painted(Task):
         content, style, shift = batch["content"] / 255, batch["style"], batch["shift"]
         with engine.autocast():
             with torch.no_grad():
-                reference = self.judge.features(rolled(content, shift))
+                reference = self.perceptual.features(rolled(content, shift))
             results = rolled(self.wrapped(content, style), shift)
-            losses = self.judge.losses(results, reference, style)
+            losses = self.perceptual.losses(results, reference, style)
         engine.optimize(losses.total.mean())
         return {name: values.mean() for name, values in named(losses).items()}
-
-    def export(self) -> Export:
-        size = self.config.image_size
-        return Export(
-            module=Served(self.painter, len(self.styles)).cpu().eval(),
-            example=np.zeros((2, 3, size, size), dtype=np.uint8),
-            dynamic=(0, 2, 3),
-            facts={"styles": self.styles},
-        )
 
 
 class Optimized(Task):
@@ -170,7 +143,7 @@ class Optimized(Task):
         self.modules = {"canvas": self.canvas}
         self.optimizers = {"canvas": make_optimizer(self.canvas.parameters(), config.optimizer)}
         self.numbers = torch.arange(len(self.styles), device=context.device)
-        self.facts = {"content": name}
+        self.notes = {"content": name}
 
     def painted(self, content: Tensor, style: Tensor) -> Tensor:  # noqa: ARG002
         results: Tensor = self.canvas()[style].clamp(0, 1)
@@ -187,7 +160,7 @@ class Optimized(Task):
             optimizer.zero_grad(set_to_none=True)
             with engine.autocast():
                 results = torch.roll(self.canvas(), tuple(shift.tolist()), (2, 3))
-                losses = self.judge.losses(results, reference, self.numbers)
+                losses = self.perceptual.losses(results, reference, self.numbers)
             loss = losses.total.mean()
             engine.backward(loss)
             seen.append(losses)
@@ -207,15 +180,9 @@ class Optimized(Task):
         found: dict[tuple[int, ...], Mapping[str, Tensor]] = {}
         with torch.no_grad():
             for shift in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                features = self.judge.features(torch.roll(self.content / 255, shift, (2, 3)))
+                features = self.perceptual.features(torch.roll(self.content / 255, shift, (2, 3)))
                 found[shift] = {layer: features[layer] for layer in layers}
         return found
-
-    def export(self) -> Export:
-        raise InputError(
-            "task.method: optimize learns pictures, which are recorded with the run, and no model: "
-            "train with method: network for one to register"
-        )
 
 
 def named(losses: Losses) -> dict[str, Tensor]:
@@ -236,18 +203,3 @@ def pixels(pictures: Tensor) -> Tensor:
 def as_saved(pictures: Tensor) -> Tensor:
     """0..1 in the 256 steps that a file can hold."""
     return pixels(pictures) / 255
-
-
-def names(styles: Sequence[str]) -> list[str]:
-    """The styles' names as those of files: without folders and ending, with their number where equal."""
-    short = [Path(style).stem for style in styles]
-    return [name if short.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(short)]
-
-
-def png(image: np.ndarray[Any, Any]) -> bytes:
-    """A PNG of uint8 [3, H, W]."""
-    from PIL import Image
-
-    from assay.data.images import encode_png
-
-    return encode_png(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))))

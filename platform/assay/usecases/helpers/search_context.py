@@ -10,7 +10,7 @@ from typing import Any
 
 from assay.config.experiment import ExperimentConfig, located
 from assay.config.params import load_params
-from assay.config.plugin import load_task
+from assay.config.plugin import load_serving, load_task
 from assay.config.schema import digest, resolved
 from assay.config.search import SearchConfig
 from assay.data.dataset import Dataset
@@ -184,4 +184,5 @@ def network_costs(config: ExperimentConfig, context: SearchContext) -> dict[str,
     from assay.train.prepare import rebuild
 
     with tempfile.TemporaryDirectory() as folder:
-        return task_costs(rebuild(located(config, context.settings.root), context.dataset, Path(folder))).metrics
+        task = rebuild(located(config, context.settings.root), context.dataset, Path(folder))
+        return task_costs(task, load_serving(config.task.name)).metrics

@@ -20,7 +20,7 @@ def search_story(
     name: str,
     search_id: str,
     search: Search,
-    facts: Mapping[str, str],
+    details: Mapping[str, str],
     run_ids: Mapping[int, str],
     curves: TrialCurves,
     baseline: Mapping[str, float],
@@ -36,7 +36,7 @@ def search_story(
         objectives=search.objectives,
         parameters={parameter.key: _plain(parameter) for parameter in search.space.parameters},
         trials=[trial_row(t, metric, run_ids.get(t.number, ""), curves.of(search, t, metric)) for t in search.trials],
-        facts=facts,
+        details=details,
         fixed=search.config.set,
         baseline=baseline,
     )

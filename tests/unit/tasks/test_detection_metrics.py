@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from assay.tasks.detection.evaluation import evaluate
+from assay.tasks.detection.metrics import coco_scores
 
 CLASSES = ["one", "two", "three"]
 NAMES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
@@ -83,7 +83,7 @@ def test_two_hundred_random_cases_equal_pycocotools() -> None:
         truth, found = scene(np.random.default_rng(seed))
         if not len(found):  # which pycocotools does not take
             continue
-        expected, got = reference(truth, found), evaluate(truth, found, CLASSES).metrics
+        expected, got = reference(truth, found), coco_scores(truth, found, CLASSES).metrics
         for name, value in expected.items():
             if value < 0:
                 assert got.get(name, 0.0) == 0.0
@@ -96,13 +96,13 @@ def test_two_hundred_random_cases_equal_pycocotools() -> None:
 
 def test_nothing_found_is_zero() -> None:
     truth = np.array([[0, 0, 0, 50, 50, 1, 0.0]])
-    scores = evaluate(truth, np.zeros((0, 7)), CLASSES)
+    scores = coco_scores(truth, np.zeros((0, 7)), CLASSES)
     assert scores.metrics == {"map": 0.0, "map_50": 0.0, "map_75": 0.0, "mar_100": 0.0, "map_medium": 0.0}
     assert list(scores.precision) == ["two"]
 
 
 def test_no_box_and_nothing_found_is_zero() -> None:
-    scores = evaluate(np.zeros((0, 7)), np.zeros((0, 7)), CLASSES)
+    scores = coco_scores(np.zeros((0, 7)), np.zeros((0, 7)), CLASSES)
     assert scores.metrics == {"map": 0.0, "map_50": 0.0, "map_75": 0.0, "mar_100": 0.0}
     assert [row["map"] for row in scores.classes] == [None] * 3
 
@@ -110,7 +110,7 @@ def test_no_box_and_nothing_found_is_zero() -> None:
 def test_a_class_without_a_box_is_left_out_of_the_mean() -> None:
     truth = np.array([[0, 0, 0, 50, 50, 1, 0.0]])
     found = np.array([[0, 0, 0, 50, 50, 0.9, 1], [0, 0, 0, 20, 20, 0.8, 2]])
-    scores = evaluate(truth, found, CLASSES)
+    scores = coco_scores(truth, found, CLASSES)
     assert scores.metrics["map"] == pytest.approx(1.0)
     assert [(row["boxes"], row["map"]) for row in scores.classes] == [(0, None), (1, pytest.approx(1.0)), (0, None)]
 
@@ -118,7 +118,7 @@ def test_a_class_without_a_box_is_left_out_of_the_mean() -> None:
 def test_finding_an_ignored_box_is_neither_right_nor_wrong() -> None:
     truth = np.array([[0, 0, 0, 50, 50, 0, 0.0], [0, 100, 100, 160, 160, 0, 1.0]])
     hit, crowd = [0, 0, 0, 50, 50, 0.5, 0], [0, 100, 100, 160, 160, 0.9, 0]
-    assert evaluate(truth, np.array([hit, crowd]), CLASSES).metrics["map"] == pytest.approx(1.0)
+    assert coco_scores(truth, np.array([hit, crowd]), CLASSES).metrics["map"] == pytest.approx(1.0)
     truth[1, 6] = 0.0
     truth[1, 5] = 1.0
-    assert evaluate(truth, np.array([hit, crowd]), CLASSES).metrics["map"] < 0.6
+    assert coco_scores(truth, np.array([hit, crowd]), CLASSES).metrics["map"] < 0.6

@@ -30,7 +30,7 @@ class Scores:
     precision: dict[str, list[float]]
 
 
-def evaluate(truth: Rows, detections: Rows, classes: Sequence[str]) -> Scores:
+def coco_scores(truth: Rows, detections: Rows, classes: Sequence[str]) -> Scores:
     """Score the detections of a split. Classes without a box are left out of each mean.
 
     Args:

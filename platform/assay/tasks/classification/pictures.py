@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.report import pictures as draw
 from assay.task import Picture, Source
-from assay.tasks.classification.scores import calibration
+from assay.tasks.classification.metrics import calibration
 
 MISTAKES = 16
 COLUMNS = 8
