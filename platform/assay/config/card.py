@@ -1,4 +1,4 @@
-"""What is known of a dataset version without opening it: its card, and how it is divided."""
+"""A dataset version without opening it: its card, and how it is divided."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Annotation = Literal["class", "labels", "boxes", "style"]
 
 
 class SplitConfig(Frozen):
-    """The fractions of a stratified split; together they make 1."""
+    """The fractions of a stratified split; they add up to 1."""
 
     train: float = Field(0.7, gt=0, lt=1)
     val: float = Field(0.1, gt=0, lt=1)
@@ -22,7 +22,7 @@ class SplitConfig(Frozen):
     def _whole(self) -> SplitConfig:
         total = self.train + self.val + self.test
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + val + test make {total:g}; they must make 1")
+            raise ValueError(f"train + val + test add up to {total:g}; they must add up to 1")
         return self
 
 
@@ -31,10 +31,10 @@ class Card(Frozen):
 
     Attributes:
         annotation: what is known of each image.
-        channels: 3 where any sample has colour, else 1; `mean` and `std` have as many values.
+        channels: 3 if any sample has colour, else 1; `mean` and `std` have as many values.
         samples: how many images each split has.
         counts: by split and class, how many images show the class; of boxes, how many there are, ignored ones left out.
-        min_size, max_size, median_size: [height, width] in pixels, each side by itself.
+        min_size, max_size, median_size: [height, width] in pixels, each side separately.
         short_side: the median of the shorter sides, in pixels.
         mean, std: of all pixels of the train split, in 0..1; `std` is that of the population.
         source: the digest of the raw data.
@@ -64,13 +64,13 @@ class Card(Frozen):
 
     @property
     def boxes(self) -> int | None:
-        """How many boxes there are, ignored ones left out; None where the annotation is another one."""
+        """The number of boxes, without ignored ones; None if the annotation is another one."""
         if self.annotation != "boxes":
             return None
         return sum(count for counts in self.counts.values() for count in counts.values())
 
     def summary(self, version: str | None) -> dict[str, Any]:
-        """What the `data` verbs say of it; `version` is its hash."""
+        """What the `data` commands show; `version` is its hash."""
         return {
             "name": self.name,
             "hash": version,

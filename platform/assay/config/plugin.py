@@ -32,7 +32,7 @@ class Headline:
     maximize: bool = True
 
     def better(self, value: float, than: float | None) -> bool:
-        """True where `value` is at least as good: of equals, the later is taken."""
+        """True if `value` is at least as good: of equals, the later wins."""
         if than is None:
             return True
         return value >= than if self.maximize else value <= than
@@ -45,25 +45,25 @@ class TaskConfig(Frozen):
 
     @property
     def headline(self) -> Headline:
-        """Which of the task's metrics decides. It may follow from the choices."""
+        """Which of the task's metrics decides. It may depend on the settings."""
         raise NotImplementedError
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names that an evaluation reports, by which a search may choose; the headline is one of them."""
+        """The names of the metrics that an evaluation reports and a search may use; the headline is one of them."""
         return (self.headline.metric,)
 
     @classmethod
     def networks(cls) -> dict[str, dict[str, Any]]:
         """The space of this task's networks that `networks: true` searches: keys below `task`, as `space:` has them.
 
-        Empty: this task has none. Every point of it must be a network that can be built.
+        Empty if this task has none. Every point of it must be a network that can be built.
         """
         return {}
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Files beside the dataset that the weights follow from, such as pretrained weights: hashed for the record."""
+        """Files besides the dataset that the weights follow from, such as pretrained weights: hashed for the record."""
         return ()
 
     @classmethod

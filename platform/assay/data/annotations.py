@@ -1,6 +1,6 @@
 """What is known of each image, by kind of annotation: the columns that it packs into, how it is counted, when it fits.
 
-Every kind is one entry of `KINDS`; nothing else in the data layer tells them apart by name.
+Every kind is one entry of `KINDS`; nothing else in the data layer distinguishes them by name.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from assay.data.samples import Box, Sample, Scan
 from assay.errors import InputError
 
 TOLERANCE = 0.01
-"""Pixels by which a box may stick out of its image before it is said that it was clipped: rounding goes so far."""
+"""Pixels by which a box may stick out of its image before it is reported as clipped: rounding goes that far."""
 
 Corners = tuple[float, float, float, float]
 
@@ -42,7 +42,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Annotated:
-    """An image with what an annotation says of it: its boxes, its size (None where it is not said), its split."""
+    """An image with its annotation: its boxes, its size (None if not given), its split."""
 
     file: File
     drawn: Sequence[Drawn]

@@ -68,7 +68,7 @@ def prepare(root: Path, name: str, config: DatasetConfig, folder: Path, progress
 
 
 def scan_source(root: Path, name: str, config: DatasetConfig, folder: Path, progress: Progress) -> Scan:
-    """Check the raw data of a dataset. Errors name the dataset and how to mend it."""
+    """Check the raw data of a dataset. Errors name the dataset and how to fix it."""
     path = getattr(config.source, "path", None)
     if path is not None:
         raw = (root / path).resolve()
@@ -205,7 +205,7 @@ def open_dataset(root: Path, name: str, folder: Path) -> Dataset:
     """Open the version that `dvc.lock` records, after comparing every file with it.
 
     Raises:
-        InputError: it is not here, not recorded, or not what was recorded; one line with the mend.
+        InputError: it is not here, not recorded, or not what was recorded; one line with the fix.
     """
     if not folder.is_dir():
         raise InputError(_not_here(name))
@@ -220,7 +220,7 @@ def open_dataset(root: Path, name: str, folder: Path) -> Dataset:
 
 
 def difference(name: str, card: Card, md5s: dict[str, str]) -> str:
-    """One line for a folder that is not the recorded version: the first file that differs, and the mend."""
+    """One line for a folder that is not the recorded version: the first file that differs, and the fix."""
     for file in sorted(card.files.keys() | (md5s.keys() - {CARD})):
         if file not in md5s:
             return f"dataset {name!r}: {file} is missing: {_mend(name)}"
@@ -232,7 +232,7 @@ def difference(name: str, card: Card, md5s: dict[str, str]) -> str:
 
 
 def _mend(name: str) -> str:
-    return f"run `dvc checkout data@{name}` to go back or `dvc repro data@{name}` to make it anew"
+    return f"run `dvc checkout data@{name}` to go back or `dvc repro data@{name}` to prepare it again"
 
 
 def _not_here(name: str) -> str:

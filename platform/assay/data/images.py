@@ -1,7 +1,7 @@
-"""Checks and decoding of image files that may be anything: damaged, hostile, or no image at all.
+"""Checks and decoding of image files that may be anything: damaged, hostile, or not images at all.
 
-`inspect` looks at everything and says why a file is unfit; `decode` is its fast sibling for content that passed.
-Both make the same pixels: upright, 8 bits, grey or RGB, without transparency. Nothing here has state.
+`inspect` checks everything and explains why a file is unfit; `decode` is the fast version for content that passed.
+Both produce the same pixels: upright, 8 bits, grey or RGB, without transparency. Nothing here has state.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from assay.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 64 * 2**20
-"""The largest picture that is decoded; checked before a pixel is."""
+"""The largest picture that is decoded; checked before any pixel is decoded."""
 PNG_LEVEL = 2
 """Of zlib: a photograph takes a third of the time of its usual level 6, for a tenth more bytes."""
 
@@ -47,14 +47,14 @@ _MAGIC = {
 
 
 class Rejected(Exception):  # noqa: N818
-    """The content is unfit; the message is one line that says why."""
+    """The content is unfit; the message is one line with the reason."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
     """What `inspect` found out. `width` and `height` are those of the upright picture, `mode` is that of the file.
 
-    `orientation` is the EXIF orientation by which it was turned upright, 1 where it was not turned.
+    `orientation` is the EXIF orientation by which it was turned upright, 1 if it was not turned.
     """
 
     format: str
@@ -110,7 +110,7 @@ def decode(content: bytes, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def canonical(content: bytes, facts: ImageFacts) -> bytes:
-    """The bytes to keep: the original where nothing was converted, else a lossless PNG of the converted pixels."""
+    """The bytes to keep: the original if nothing was converted, else a lossless PNG of the converted pixels."""
     if not facts.conversions:
         return content
     with _reasons(content):
@@ -175,7 +175,7 @@ def _read(content: bytes) -> _Picture:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none. Unreadable EXIF beside sound pixels counts as none."""
+    """The EXIF orientation, 1 if it is missing. Unreadable EXIF next to sound pixels counts as missing."""
     if image.format in ("BMP", "GIF"):
         return 1
     try:
@@ -260,7 +260,7 @@ def _require_end(content: bytes, kind: str) -> None:
 
 
 def _first_scan(content: bytes) -> int:
-    """Where a JPEG's compressed data begin: behind all headers, whose thumbnail has an end marker of its own."""
+    """Where a JPEG's compressed data begin: behind all headers, whose thumbnail has its own end marker."""
     position = 2
     while position + 4 <= len(content):
         if content[position] != 0xFF:
@@ -288,7 +288,7 @@ def _reasons(content: bytes) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Rejected(f"too many pixels; at most {MAX_PIXELS} are read") from None
     except MemoryError:
-        raise Rejected("needs more memory to decode than there is") from None
+        raise Rejected("needs more memory to decode than is available") from None
     except Exception as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise Rejected(f"damaged or truncated {_format_of(content) or 'image'}: {detail}") from None

@@ -106,7 +106,7 @@ def plain(text: str) -> str:
 
 
 def look_at_images(relative: str, content: bytes) -> ImageFacts | None:
-    """For folders where annotations lie beside images: what is named like text is none, nor is what is hidden."""
+    """For folders with annotations next to images: files named like text, and hidden ones, are not images."""
     if Path(relative).suffix.lower() in _TEXTS or any(part.startswith(".") for part in relative.split("/")):
         return None
     return inspect(content)
@@ -152,15 +152,15 @@ def first_reason(bad: Sequence[File]) -> str:
     return f"{len(bad)} rejected" + (f"; the first: {bad[0].shown}: {bad[0].reason}" if bad else "")
 
 
-def reject_contradictions(files: Sequence[File], said: Callable[[File], Hashable], what: str) -> list[File]:
-    """Reject all copies of a content of which different things are `said`: one of them is wrong."""
+def reject_contradictions(files: Sequence[File], annotated: Callable[[File], Hashable], what: str) -> list[File]:
+    """Reject all copies of a content with different annotations (`annotated`): one of them is wrong."""
     copies: dict[str, list[File]] = defaultdict(list)
     for file in good_images(files):
         copies[str(file.sha256)].append(file)
     verdicts: dict[str, str] = {}
     for group in copies.values():
         for file in group:
-            other = next((other for other in group if said(other) != said(file)), None)
+            other = next((other for other in group if annotated(other) != annotated(file)), None)
             if other is not None:
                 verdicts[file.relative] = f"the same image as {other.shown}, which {what}"
     return [
@@ -172,7 +172,7 @@ def reject_contradictions(files: Sequence[File], said: Callable[[File], Hashable
 def settled_splits(present: set[str]) -> tuple[Mapping[str, str | None], list[str]]:
     """What becomes of the splits that a source names (`train`, `val`, `test`, `trainval`), and what to know of it.
 
-    A part for training and one for testing must be there, else all images are divided anew. Where only `val` is held
+    A part for training and one for testing must exist, else all images are divided again. Where only `val` is held
     out, it serves as `test`; where nothing is left for `val`, a part of `train` becomes it.
     """
     learnt, named = present & {"train", "trainval"}, ", ".join(sorted(present))
@@ -182,7 +182,7 @@ def settled_splits(present: set[str]) -> tuple[Mapping[str, str | None], list[st
     if "val" in present and learnt:
         line = f"the source has no test split ({named}): its val serves as test, and a part of its train becomes val"
         return {"train": "trainval", "trainval": "trainval", "val": "test"}, [line]
-    line = f"the source has nothing to train on or nothing held out ({named}): all images are divided anew"
+    line = f"the source has nothing to train on or nothing held out ({named}): all images are divided again"
     return dict.fromkeys(present), [line] if present else []
 
 
@@ -211,7 +211,7 @@ def _walk(folder: Path, start: str = "") -> Iterator[str]:
         try:
             entries = list(os.scandir(folder / prefix))
         except PermissionError:
-            raise InputError(f"{folder / prefix}: the folder may not be read: mend its permissions") from None
+            raise InputError(f"{folder / prefix}: the folder may not be read: fix its permissions") from None
         for entry in entries:
             relative = f"{prefix}{entry.name}"
             if entry.is_dir(follow_symlinks=False):

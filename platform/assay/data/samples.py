@@ -1,4 +1,4 @@
-"""What an importer hands over: checked samples, and all that was found beside them."""
+"""What an importer returns: checked samples, and everything else that it found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SourceChanged(InputError):
-    """The raw data are not those that the config names. `folder` is where they lie."""
+    """The raw data are not those that the config names. `folder` contains them."""
 
     def __init__(self, folder: str, recorded: str, found: str):
         super().__init__(f"the folder {folder} changed since it was added ({recorded[:8]}, now {found[:8]})")
@@ -43,10 +43,10 @@ class Sample:
     Attributes:
         labels: indices into the classes of the scan that the image shows; exactly one for the annotation `class`.
         sha256: of the raw content; samples of the same content never part in a split.
-        facts: what `images.inspect` said of the content.
-        read: gives the raw content again; raises `InputError` where it is no longer the one that was checked.
+        facts: what `images.inspect` found in the content.
+        read: gives the raw content again; raises `InputError` if it has changed since it was checked.
         boxes: for the annotation `boxes`.
-        split: where the source itself says it: `train`, `val`, `test`, or `trainval`, of which a part becomes `val`.
+        split: if the source itself defines it: `train`, `val`, `test`, or `trainval`, of which a part becomes `val`.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Sample:
 class Scan:
     """What an importer found. `rejected` is [{file, reason}], `converted` is [{file, change}]; all in a fixed order.
 
-    `digest` identifies the raw data: equal digests, equal data. `annotation` says what is known of each image: its
+    `digest` identifies the raw data: equal digests, equal data. `annotation` is what is known of each image: its
     `class`, its `labels`, its `boxes`, or whether it is content or `style`.
     """
 
@@ -78,7 +78,7 @@ class Scan:
 def held(
     name: str, labels: tuple[int, ...], content: bytes, boxes: tuple[Box, ...] = (), split: str | None = None
 ) -> Sample:
-    """A sample of content that is small enough to stay in memory. Raises `images.Rejected` where it is unfit."""
+    """A sample of content that is small enough to stay in memory. Raises `images.Rejected` if it is unfit."""
 
     from assay.data.images import inspect  # with numpy, which reading a config does not need
 

@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 _STRONGEST = ("test", "val", "train", "trainval", None)
 """Of the splits that a source names for copies of one content, the first here wins: test sets stay what they are."""
 _REST = -1
-"""The stratum of the images that show nothing, and that of classes too rare for one of their own."""
+"""The stratum of the images that show nothing, and that of classes too rare for their own."""
 
 
 @dataclass(frozen=True)

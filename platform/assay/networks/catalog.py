@@ -130,7 +130,7 @@ def feature_maps(
         raise InputError(f"{architecture}: has maps at the strides {offered}, not at all of {list(strides)}") from None
     except (RuntimeError, AttributeError, AssertionError):
         raise InputError(f"{architecture}: gives no feature maps: take another, such as timm:resnet18") from None
-    if hasattr(body, "_stage_out_idx"):  # timm's EfficientNets and MobileNets go on behind the last map asked for
+    if hasattr(body, "_stage_out_idx"):  # timm's EfficientNets and MobileNets continue behind the last map
         body.blocks = body.blocks[: max(body._stage_out_idx)]
     tensors = {_plain(key): tensor for key, tensor in full.state_dict().items()}
     body.load_state_dict({key: tensors[_plain(key)] for key in body.state_dict()})
@@ -176,7 +176,7 @@ def check(architecture: str, weights: str, image_size: int, channels: int) -> No
     No network is computed: shapes alone are followed (the meta device).
 
     Raises:
-        InputError: the key, what is wrong, and the mend.
+        InputError: the key, what is wrong, and the fix.
     """
     repeat = _repeats(architecture, channels, weights)
     into = 3 if repeat else channels
@@ -184,8 +184,8 @@ def check(architecture: str, weights: str, image_size: int, channels: int) -> No
     if not _takes(body, into, image_size):
         larger = (size for size in SIZES if size > image_size)
         fit = next((s for s in larger if _takes(_create_empty(architecture, into, s, weights)[0], into, s)), None)
-        mend = f"it takes images from {fit}" if fit else "take another network"
-        raise InputError(f"task.image_size: {image_size} is too small for {architecture}: {mend}")
+        fix = f"it takes images from {fit}" if fit else "take another network"
+        raise InputError(f"task.image_size: {image_size} is too small for {architecture}: {fix}")
     if weights != "none":
         stored.load(architecture, weights, body.state_dict(), head=_head(body), options=options)
 
@@ -298,10 +298,10 @@ def _start_small(head: nn.Module) -> None:
 
 
 def _head(body: nn.Module) -> tuple[str, ...]:
-    """The names of the modules that give the logits: what timm says, else the last layer with weights."""
-    told = (getattr(body, "pretrained_cfg", None) or {}).get("classifier")
-    if told:
-        return (told,) if isinstance(told, str) else tuple(told)
+    """The names of the modules that return the logits: as timm declares, else the last layer with weights."""
+    declared = (getattr(body, "pretrained_cfg", None) or {}).get("classifier")
+    if declared:
+        return (declared,) if isinstance(declared, str) else tuple(declared)
     layers = [name for name, module in body.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     return (layers[-1],)
 

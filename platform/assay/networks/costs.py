@@ -25,7 +25,7 @@ def _attention(query: Any, keys: Any, values: Any, *_: Any, **__: Any) -> int:
 
 
 UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
-"""What torch's counter of operations does not know."""
+"""Operations that torch's counter does not know."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Costs:
         parameters: numbers that are learnt or were, each once; no buffers.
         macs: multiplications with an addition, in convolutions and matrix products.
         receptive_field: pixels a side of the input that one place of the deepest map can depend on, whether the image
-            is that large or not; 0 where the input is no image.
+            is that large or not; 0 if the input is not an image.
         latency_ms: on one thread of a CPU, or on a GPU.
     """
 
@@ -70,7 +70,7 @@ def costs(module: nn.Module, example: Tensor, device: torch.device) -> Costs:
 def task_costs(task: Task, serving: type[Serving[Any]]) -> Costs:
     """What the network that the task serves costs, preprocessing included, where its weights lie now.
 
-    The task stays as it was: weights, modes, devices and random generators.
+    The task does not change: weights, modes, devices and random generators.
 
     Raises:
         InputError: the task serves no network.

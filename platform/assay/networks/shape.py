@@ -23,7 +23,7 @@ class StageConfig(Frozen):
     width: int = Field(32, ge=4, le=512, description="channels")
     kernel: Literal[3, 5, 7] = 3
     block: Literal["plain", "residual", "inception"] = Field(
-        "plain", description="one convolution; two beside a shortcut; or four branches side by side"
+        "plain", description="one convolution; two next to a shortcut; or four branches side by side"
     )
     bottleneck: bool = Field(False, description="1x1 convolutions to half the width before each kernel (and back)")
 

@@ -40,7 +40,7 @@ def load(
     Args:
         weights: "imagenet", or the path of a .safetensors, .pth or .pt file.
         expected: the state of the network; only shapes are looked at, so it may lie on the meta device.
-        head: names of the modules that give the logits. They are left out, to be learnt anew, where the shapes differ.
+        head: names of the modules that give the logits. They are left out, to be learnt again, if the shapes differ.
         options: how `timm.create_model` was called, for weights that the library adapts (positions of other sizes).
 
     Raises:
@@ -61,7 +61,7 @@ def _imagenet(architecture: str, expected: Mapping[str, Tensor], options: Mappin
         return _in_order(_read(str(path)), expected, package), f"package {package}, sha256 {_sha256(path)}"
     try:
         return _download(architecture, options)
-    except Exception as error:  # every library has its own way to say that there is no network
+    except Exception as error:  # every library reports a missing network differently
         detail = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(
             f"{architecture}: no ImageNet weights are installed, and none could be downloaded ({detail}). Set "

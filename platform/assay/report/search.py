@@ -53,7 +53,7 @@ class SearchStory:
         parameters: each searched key: `{"choices": [...]}`, or `{"low": …, "high": …, "log": bool}`.
         details: what else to show, in this order: budget, dataset, commit. While it runs, `total` (the number of trials
             that there will be) and `time left` stand in the headline.
-        baseline: metrics of the experiment as it is, where they are known.
+        baseline: metrics of the unchanged experiment, if known.
         fixed: keys that all trials had otherwise than the experiment.
     """
 
@@ -112,7 +112,7 @@ def winners(story: SearchStory) -> list[TrialRow]:
 
 
 def short(keys: Iterable[str]) -> dict[str, str]:
-    """Each dotted key by as few of its last parts as tell it from the others; never only a number and a name."""
+    """Each dotted key by as few of its last parts as distinguish it from the others; never only a number and a name."""
     names = dict.fromkeys(keys, 1)
     while True:
         cut = {key: ".".join(key.split(".")[-parts:]) for key, parts in names.items()}

@@ -1,4 +1,4 @@
-"""One HTML file that tells a search: it needs no other file, no server and no network."""
+"""One HTML file about a search: it needs no other file, no server and no network."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _cut(name: str, length: int) -> str:
 
 
 def importance(story: SearchStory) -> bytes | None:
-    """How much each searched key has to do with being among the best quarter; None where that cannot be said.
+    """How much each searched key has to do with being among the best quarter; None if that is unknown.
 
     By PED-ANOVA in its conditional form (Watanabe et al., IJCAI 2023; Optuna's `PedAnovaImportanceEvaluator`): how much
     the values of good trials differ from those of all. A parameter that counts in some trials only is judged among

@@ -192,7 +192,7 @@ def lineage(story: SearchStory) -> bytes | None:
     """Population-based training: trials by generation and member, arrows where weights were copied to another member.
 
     Below, the searched numbers along the line of the best trial. None where no trial has a parent. A member is a line
-    of trials of which each goes on from the one before; a trial that does not goes to a free line of its generation.
+    of trials each of which continues the one before; any other trial goes to a free line of its generation.
     """
     trials = {trial.number: trial for trial in story.trials}
     if not any(trial.parent in trials for trial in story.trials):
@@ -292,7 +292,7 @@ def wide(values: Sequence[float]) -> bool:
 
 
 def bounds(values: Sequence[float], way: str, always: Sequence[float] = (), share: float = 0.25) -> tuple[float, float]:
-    """The ends of an axis on which the better values can be told apart: the worst may lie beyond it.
+    """The ends of an axis on which the better values can be distinguished: the worst may lie beyond it.
 
     It reaches from the best to twice as far as the worst `share` begins, and holds `always`.
     """

@@ -184,7 +184,7 @@ def test_one_process_takes_any_batch(workers: int) -> None:
 
 def test_fractions_of_a_split_make_one() -> None:
     (line,) = faults(datasets__digits__split={"train": 0.7, "val": 0.2, "test": 0.2})
-    assert line == "params.yaml: datasets.digits.split: train + val + test make 1.1; they must make 1"
+    assert line == "params.yaml: datasets.digits.split: train + val + test add up to 1.1; they must add up to 1"
     assert SplitConfig(train=0.7, val=0.1, test=0.2).test == 0.2
     (line,) = faults(datasets__digits__split={"train": 0.8, "val": 0.2, "test": 0})
     assert "split.test: input should be greater than 0" in line

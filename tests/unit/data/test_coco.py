@@ -111,7 +111,7 @@ def test_entries_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     bad = reasons(found)
     for count in (13, 14, 15, 16):
         assert "no path below the folder" in bad[f"annotations.json#images[{count}]"]
-    assert bad["annotations.json#images[17]"] == "no image nowhere.png beside it, in the folder or in images/"
+    assert bad["annotations.json#images[17]"] == "no image nowhere.png next to it, in the folder or in images/"
     assert bad["link.png"] == "symbolic link to outside the folder"
     assert "00.png has an entry in annotations.json already" in bad["annotations.json#images[19]"]
     assert "is that of another image" in bad["annotations.json#images[20]"]
@@ -135,7 +135,7 @@ BROKEN = [
     ('{"images": [], "categories": []}', "it has no list 'annotations'"),
     ("[" * 100_000, "not readable as JSON"),
     (coco({}), "its list of images is empty"),
-    (coco({"x.png": []}), "names no image that is there and good; the first problem: annotations.json#images"),
+    (coco({"x.png": []}), "names no image that exists and is good; the first problem: annotations.json#images"),
     (coco({"00.png": []}), "no good box in 1 good images"),
     (coco({"00.png": []}, categories=[{"id": 1}]), "each category needs an id and a name"),
     (coco({"00.png": []}, categories=[{"id": 1, "name": "a"}] * 2), "two categories have the id 1"),

@@ -136,7 +136,7 @@ def test_the_kind_of_a_folder_shows_in_its_layout(tmp_path: Path) -> None:
     found = [detect(tmp_path / name) for name in ("classes", "style", "coco", "labels")]
     assert found == ["image_folder", "style_folder", "coco", "labels_csv"]
     labelled(tmp_path / "coco", "file,labels\n")
-    with pytest.raises(InputError, match="looks like coco and like labels_csv: say which with --kind"):
+    with pytest.raises(InputError, match="looks like coco and like labels_csv: choose one with --kind"):
         detect(tmp_path / "coco")
 
 

@@ -212,10 +212,10 @@ def test_every_named_detector_is_one_of_torchvision() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"image_size": 72}, {}, "task.image_size: 72 does not divide by the stride 16: take"),
+    ({"image_size": 72}, {}, "task.image_size: 72 is not a multiple of the stride 16: use"),
     ({"architecture": "timm:tf_efficientnet_lite9"}, {}, "tf_efficientnet_lite"),
     ({"architecture": "torchvision:fcos_resnet50_fp", "weights": "none"}, {}, "torchvision:fcos_resnet50_fpn is near"),
-    ({"architecture": "timm:resnet18", "weights": "none", "strides": [4, 8], "image_size": 68}, {}, "take 64"),
+    ({"architecture": "timm:resnet18", "weights": "none", "strides": [4, 8], "image_size": 68}, {}, "use 64"),
     ({"architecture": "timm:vit_tiny_patch16_224", "weights": "none", "image_size": 224}, {}, r"maps at the strides"),
     ({"weights": "missing.pth"}, {}, "missing.pth"),
     ({"weights": "none"}, {"batch_size": 2}, "train.batch_size: 2 is too small"),

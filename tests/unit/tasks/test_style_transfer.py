@@ -329,7 +329,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"method": "optimize", "style": "style/ihk"}, "did you mean 'style/ihc'"),
     ({"method": "optimize", "content": "content/chelsee"}, "did you mean 'content/chelsea'"),
     ({"perceptual": {**PERCEPTUAL, "style_layers": ["layer9"]}}, "task.perceptual: unknown layer.*'layer9'.*layer1"),
-    ({"perceptual": {**PERCEPTUAL, "style_layers": ["fc"]}}, "the layer fc gives no map"),
+    ({"perceptual": {**PERCEPTUAL, "style_layers": ["fc"]}}, "the layer fc returns no map"),
     ({"perceptual": {**PERCEPTUAL, "style_layers": ["layer4"]}}, "task.image_size: 32 leaves layer4 a single position"),
     ({"perceptual": {**PERCEPTUAL, "architecture": "torchvision:resnet19"}}, "resnet18"),
 ]
@@ -377,7 +377,7 @@ def test_a_picture_of_one_colour_is_named(paint: Dataset, monkeypatch: pytest.Mo
         return torch.full_like(pixels, 9) if images.names[number] == "content/coffee" else pixels
 
     monkeypatch.setattr(Images, "pixels", flat)
-    with pytest.raises(InputError, match="content/coffee: is of one colour"):
+    with pytest.raises(InputError, match="content/coffee: has only one colour"):
         Task.check(experiment(), paint)
 
 

@@ -27,5 +27,5 @@ def detect(folder: Path) -> str:
     """
     found = [kind for kind in folder_kinds() if getattr(load_importer(kind), "recognizes", lambda _: False)(folder)]
     if len(found) > 1:
-        raise InputError(f"{folder}: looks like {' and like '.join(found)}: say which with --kind")
+        raise InputError(f"{folder}: looks like {' and like '.join(found)}: choose one with --kind")
     return found[0] if found else "image_folder"

@@ -71,7 +71,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:
 def _nothing(documents: list[_Document], rejected: list[dict[str, str]]) -> str:
     first = f"; the first problem: {rejected[0]['file']}: {rejected[0]['reason']}" if rejected else ""
     names = ", ".join(document.file.shown for document in documents)
-    return f"{names} names no image that is there and good{first}: put the images beside it or into images/"
+    return f"{names} names no image that exists and is good{first}: put the images next to it or into images/"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _split(file: File) -> str | None:
-    """The split that the name of a COCO file says, or that of its folder."""
+    """The split in the name of a COCO file, or in that of its folder."""
     for part in reversed(file.relative.lower().split("/")):
         for word in re.findall("[a-z]+", part.removesuffix(".json")):
             if word in _WORDS:
@@ -150,7 +150,7 @@ def _split(file: File) -> str | None:
 
 @dataclass
 class _Found:
-    """What the COCO files say, gathered over all of them. `files` are those of the folder, by relative path."""
+    """The content of all COCO files. `files` are those of the folder, by relative path."""
 
     files: dict[str, File]
     annotated: list[Annotated] = field(default_factory=list)
@@ -222,7 +222,7 @@ class _Found:
                 if file.relative in self.taken:
                     return None, f"{file.shown} has an entry in {self.taken[file.relative]} already"
                 return file, ""
-        return None, f"no image {plain(name)[:80]} beside it, in the folder or in images/"
+        return None, f"no image {plain(name)[:80]} next to it, in the folder or in images/"
 
     def _drawn(self, document: _Document, known: set[Any]) -> dict[Any, list[Drawn]]:
         """The boxes of each image by its id, in the order of the file."""
@@ -237,10 +237,10 @@ class _Found:
 
 
 def _image_folders(relative: str) -> list[str]:
-    """Where the images of a COCO file may lie: beside it, in the folder, in images/, in a folder of the split."""
-    beside, _, name = relative.rpartition("/")
+    """Where the images of a COCO file may be: next to it, in the folder, in images/, in a folder of the split."""
+    folder, _, name = relative.rpartition("/")
     split = name.removesuffix(".json").rpartition("_")[2]  # instances_train2017.json: train2017/
-    return [beside, "", "images", *([split, f"images/{split}", f"{beside}/images"] if split else [])]
+    return [folder, "", "images", *([split, f"images/{split}", f"{folder}/images"] if split else [])]
 
 
 def _size(entry: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -55,7 +55,7 @@ def _require_classes(names: list[str], shown: str) -> None:
     from assay.data.raw import display
 
     if not names:
-        raise InputError(f"{shown}: no class folders; put the images of each class into a folder of its own")
+        raise InputError(f"{shown}: no class folders; put the images of each class into their own folder")
     if len(names) == 1:
         raise InputError(f"{shown}: only one class ({display(names[0])}); a classification needs at least two")
 

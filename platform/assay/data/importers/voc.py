@@ -68,7 +68,7 @@ def _read(
     annotated: list[Annotated],
     rejected: list[dict[str, str]],
 ) -> None:
-    """Add what one annotation says to `annotated`, or to `rejected` why it cannot be used."""
+    """Add one annotation to `annotated`, or the reason why it cannot be used to `rejected`."""
     from assay.data.boxes import Annotated
     from assay.data.images import Rejected
 

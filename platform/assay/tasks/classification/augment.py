@@ -1,4 +1,4 @@
-"""Random changes of training images, each by the numbers that its own `Draw` gives it."""
+"""Random changes of training images, each by the numbers of its own `Draw`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ERASED = (0.02, 0.2)  # smallest and largest erased area, as fractions of the im
 
 
 def augmented(images: Tensor, config: AugmentConfig, draw: Draw, purpose: str = "affine") -> Tensor:
-    """[B, C, S, S] of 0 to 255, changed as the config says. Floats 0 to 255."""
+    """[B, C, S, S] of 0 to 255, changed as configured. Floats 0 to 255."""
     if config.shift or config.rotate or config.scale or config.flip:
         images = _moved(images, config, draw, purpose)
     if config.colour:
@@ -79,7 +79,7 @@ def _erased(images: Tensor, share: float, numbers: NDArray[np.float64]) -> Tenso
 def mixed(
     images: Tensor, targets: Tensor, others: Tensor, their_targets: Tensor, config: Config, draw: Draw
 ) -> tuple[Tensor, Tensor]:
-    """Each image with its partner, by a share of its own: mixup, CutMix, or where both are on, either by a coin.
+    """Each image with its partner, each by its own share: mixup, CutMix, or, if both are on, either at random.
 
     Images [B, C, S, S], targets [B, K]. Mixup: Zhang et al., ICLR 2018, equation 1; CutMix: Yun et al., ICCV 2019.
     """

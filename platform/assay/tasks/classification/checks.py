@@ -9,16 +9,16 @@ from assay.tasks.classification.config import OWN, Config
 
 
 def check(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Refuse what cannot work together.
+    """Refuse settings that cannot work together.
 
     Raises:
-        InputError: the key, what is wrong, and the mend.
+        InputError: the key, what is wrong, and the fix.
     """
     task, card = config.task, dataset.card
     assert isinstance(task, Config)
     _check_annotation(task, card.name, card.annotation)
     if config.optimizer.name == "lbfgs":
-        raise InputError("optimizer.name: lbfgs needs all samples in each step; take adamw, adam or sgd")
+        raise InputError("optimizer.name: lbfgs needs all samples in each step; use adamw, adam or sgd")
     if min(config.train.batch_size, card.samples["train"]) < 2:
         raise InputError("train.batch_size: 1 is too few: batch normalization compares samples; set 2 or more")
     absent = [name for name, count in card.counts["train"].items() if not count]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SMALL = "small_cnn"
 OWN = (SMALL, CONVNET)
 LITE = "timm:tf_efficientnet_lite0"
-PHOTOGRAPH = 32  # pixels of the shorter side from which colour images are taken for photographs
+PHOTOGRAPH = 32  # pixels of the shorter side from which colour images count as photographs
 
 
 def _architecture(value: str) -> str:
@@ -26,7 +26,7 @@ def _architecture(value: str) -> str:
 
 
 class AugmentConfig(Frozen):
-    """Random changes of each training image, drawn anew each epoch. Zero or false switches one off."""
+    """Random changes of each training image, drawn again each epoch. Zero or false switches one off."""
 
     shift: float = Field(0.0, ge=0, le=0.5, description="largest shift, as a fraction of the side")
     rotate: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees")
@@ -37,7 +37,7 @@ class AugmentConfig(Frozen):
 
 
 class TransferConfig(Frozen):
-    """How a pretrained network is taken over. A stage is a block of the network, counted from the head down."""
+    """How a pretrained network is fine-tuned. A stage is a block of the network, counted from the head down."""
 
     freeze: bool = Field(False, description="learn the head alone")
     unfreeze: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
@@ -48,7 +48,7 @@ class TransferConfig(Frozen):
     @model_validator(mode="after")
     def _thaws_what_is_frozen(self) -> TransferConfig:
         if self.unfreeze and not self.freeze:
-            raise ValueError("unfreeze thaws nothing without freeze: true")
+            raise ValueError("unfreeze has no effect without freeze: true")
         if list(self.unfreeze) != sorted(self.unfreeze):
             raise ValueError(f"unfreeze must rise, such as {sorted(self.unfreeze)}")
         return self
@@ -60,7 +60,7 @@ class Config(TaskConfig):
     name: Literal["classification"] = "classification"
     architecture: Annotated[str, AfterValidator(_architecture)] = SMALL
     weights: WeightsName = "none"
-    multi_label: bool = Field(False, description="an image may show several classes, or none")
+    multi_label: bool = Field(False, description="an image may show any number of classes")
     image_size: int = Field(32, ge=4, le=1024, description="pixels a side, after resizing")
     width: int = Field(32, ge=4, le=512, description="channels of the first stage of small_cnn")
     network: NetworkConfig = Field(NetworkConfig(), description="the shape of convnet")
@@ -91,7 +91,7 @@ class Config(TaskConfig):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Beside `top5`, which there is from six classes on."""
+        """Besides `top5`, reported from six classes on."""
         return ("accuracy", "loss", "macro_f1", "map" if self.multi_label else "ece")
 
     @classmethod
@@ -135,7 +135,7 @@ class Config(TaskConfig):
 
 
 def floor(card: Card) -> float:
-    """What needs no model, and a little more: naming always the largest class, or always all classes."""
+    """A little more than any model-free answer: always the largest class, or always all classes."""
     total, counts = card.samples["test"], card.counts["test"].values()
     if card.annotation == "class":
         blind = max(counts) / total

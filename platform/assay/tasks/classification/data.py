@@ -1,4 +1,4 @@
-"""Images and targets of a split, decoded and resized; held in memory where they fit."""
+"""Images and targets of a split, decoded and resized; kept in memory if they fit."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Columns = Mapping[str, Tensor]
 
 
 def per_class(hits: Tensor, actual: Tensor, predicted: Tensor) -> dict[str, list[float]]:
-    """Precision, recall and F1 of each class from counts [K]; 0 where a class is neither there nor predicted."""
+    """Precision, recall and F1 of each class from counts [K]; 0 for a class that neither occurs nor is predicted."""
     hits, actual, predicted = hits.double(), actual.double(), predicted.double()
     return {
         "precision": (hits / predicted.clamp_min(1)).tolist(),
@@ -46,7 +46,7 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
 
 
 def best_thresholds(targets: NDArray[np.float64], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[K]: for each class the probability from which naming it gives the best F1; 0.5 for a class that is not there.
+    """[K]: for each class the probability from which naming it gives the best F1; 0.5 for a class that does not occur.
 
     Both arguments are [N, K]. A threshold lies halfway to the next lower probability.
     """
@@ -63,7 +63,7 @@ def best_thresholds(targets: NDArray[np.float64], probabilities: NDArray[np.floa
 
 
 def mean_average_precision(targets: NDArray[np.float64], probabilities: NDArray[np.float64]) -> float:
-    """The mean over the classes that are there of the area under precision by recall."""
+    """The mean over the classes that occur of the area under precision by recall."""
     from sklearn.metrics import average_precision_score
 
     there = np.flatnonzero(targets.any(0))

@@ -17,7 +17,7 @@ def small_cnn(config: Config, channels: int, classes: int) -> nn.Module:
     """Two 3x3 convolutions a stage, the side halved and the width doubled until 4 pixels are left.
 
     [B, C, S, S] to [B, classes]. With `pool: place` the last map, of at most 4x4, is flattened, for in centred things
-    the place of a stroke matters; with `max` only the most of each feature counts, for things that lie anywhere,
+    the place of a stroke matters; with `max` only the maximum of each feature counts, for things that lie anywhere,
     and with `average` its mean.
     """
     layers: list[nn.Module] = []
@@ -63,7 +63,7 @@ def make_network(config: Config, channels: int, classes: int, pretrained: bool) 
 
 
 def moments(config: Config, mean: Sequence[float], std: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """By which pixels are normalized: those of the pretrained weights where there are any, else the dataset's."""
+    """Mean and standard deviation to normalize by: those of the pretrained weights, if any, else the dataset's."""
     if config.weights == "none":
         return mean, std
     from assay.networks.catalog import normalization
@@ -74,7 +74,7 @@ def moments(config: Config, mean: Sequence[float], std: Sequence[float]) -> tupl
 class Classifier(nn.Module):
     """A network behind its normalization: pixels 0 to 255, [B, C, S, S], to logits [B, K].
 
-    Grey pixels become as many channels as `mean` has values. `thresholds` [K], where an image may show several
+    Grey pixels become as many channels as `mean` has values. `thresholds` [K], if an image may show several
     classes, are the probabilities from which a class counts as shown; they are weights like all others.
     """
 

@@ -1,4 +1,4 @@
-"""What a person wants to see of an evaluation."""
+"""Pictures of an evaluation, for people."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def reliability(confidence: Tensor, right: Tensor) -> Picture:
 
 
 def mistakes(wrong: Sequence[tuple[float, int, str, str]], source: Source) -> list[Picture]:
-    """The worst mistakes of (loss, sample, actual, predicted) as images; nothing where there are none."""
+    """The worst mistakes of (loss, sample, actual, predicted) as images; empty if there are none."""
     worst = sorted(wrong, key=lambda row: (-row[0], row[1]))[:MISTAKES]
     if not worst:
         return []

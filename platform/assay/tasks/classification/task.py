@@ -79,7 +79,7 @@ class Task(Contract):
         return {"loss": loss}
 
     def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """[B], weighted and smoothed as the config says."""
+        """[B], weighted and smoothed as configured."""
         smoothing = self.config.label_smoothing
         if not self.config.multi_label:
             return F.cross_entropy(logits, target, self.weight, label_smoothing=smoothing, reduction="none")
@@ -99,9 +99,9 @@ class Task(Contract):
         else:
             losses = F.cross_entropy(logits, target, reduction="none")
             metrics.add_counts("confusion", _confusion(target, logits.argmax(1), len(self.classes)))
-            confidence, said = probabilities.max(1)
+            confidence, predicted = probabilities.max(1)
             rank = (logits > logits.gather(1, target[:, None])).sum(1)
-            rows = [number[:, 0], losses, target, said, confidence, rank]
+            rows = [number[:, 0], losses, target, predicted, confidence, rank]
             metrics.add_rows("samples", torch.stack([row.double() for row in rows], 1))
         metrics.add("loss", losses.sum(), len(losses))
 
@@ -110,16 +110,16 @@ class Task(Contract):
         return self._summarize_labels(tables["samples"], fit) if self.config.multi_label else _summarize_class(tables)
 
     def _summarize_labels(self, rows: Tensor, fit: bool) -> Mapping[str, float]:
-        """The thresholds follow from the validation split, after each epoch; any other split takes them as they are."""
+        """The thresholds follow from the validation split, after each epoch; any other split uses them unchanged."""
         targets, probabilities = self._split_rows(rows)
         assert self.model.thresholds is not None
         if fit:
             found = best_thresholds(targets.numpy(), probabilities.numpy())
             self.model.thresholds.copy_(torch.from_numpy(found))
-        said = self._said(probabilities)
+        predicted = self._predict(probabilities)
         return {
-            "macro_f1": mean(_label_scores(targets, said)["f1"]),
-            "accuracy": (said == targets.bool()).all(1).double().mean().item(),
+            "macro_f1": mean(_label_scores(targets, predicted)["f1"]),
+            "accuracy": (predicted == targets.bool()).all(1).double().mean().item(),
             "map": mean_average_precision(targets.numpy(), probabilities.numpy()),
         }
 
@@ -127,7 +127,7 @@ class Task(Contract):
         """Targets and probabilities, [N, K] each."""
         return rows[:, 2 : 2 + len(self.classes)], rows[:, 2 + len(self.classes) :]
 
-    def _said(self, probabilities: Tensor) -> Tensor:
+    def _predict(self, probabilities: Tensor) -> Tensor:
         assert self.model.thresholds is not None
         return probabilities >= self.model.thresholds.cpu()
 
@@ -135,13 +135,13 @@ class Task(Contract):
         rows = tables["samples"]
         if self.config.multi_label:
             targets, probabilities = self._split_rows(rows)
-            said = self._said(probabilities)
-            wrong = (said != targets.bool()).any(1)
+            predicted = self._predict(probabilities)
+            wrong = (predicted != targets.bool()).any(1)
             listed = [
                 (row[1].item(), int(row[0]), self._names(target), self._names(answer))
-                for row, target, answer in zip(rows[wrong], targets[wrong], said[wrong], strict=True)
+                for row, target, answer in zip(rows[wrong], targets[wrong], predicted[wrong], strict=True)
             ]
-            shown = pictures.of_classes(_label_scores(targets, said), targets.sum(0).int().tolist(), self.classes)
+            shown = pictures.of_classes(_label_scores(targets, predicted), targets.sum(0).int().tolist(), self.classes)
             return [shown, *pictures.mistakes(listed, source)]
         table = tables["confusion"]
         right = rows[:, 2] == rows[:, 3]
@@ -169,16 +169,16 @@ def _weights(config: Config, dataset: Dataset) -> Tensor:
     return torch.stack([0.5 / share, 0.5 / (1 - share)]).float()
 
 
-def _confusion(target: Tensor, said: Tensor, classes: int) -> Tensor:
-    return torch.bincount(target * classes + said, minlength=classes**2).reshape(classes, classes)
+def _confusion(target: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    return torch.bincount(target * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def _class_scores(confusion: Tensor) -> dict[str, list[float]]:
     return per_class(confusion.diagonal(), confusion.sum(1), confusion.sum(0))
 
 
-def _label_scores(targets: Tensor, said: Tensor) -> dict[str, list[float]]:
-    return per_class((said & targets.bool()).sum(0), targets.sum(0), said.sum(0))
+def _label_scores(targets: Tensor, predicted: Tensor) -> dict[str, list[float]]:
+    return per_class((predicted & targets.bool()).sum(0), targets.sum(0), predicted.sum(0))
 
 
 def _summarize_class(tables: Mapping[str, Tensor]) -> Mapping[str, float]:

@@ -53,7 +53,7 @@ def _learns(module: nn.Module) -> bool:
 
 
 class Thaw:
-    """Which stages of a network learn: all, or the head and as many below it as the progress of the training gives."""
+    """Which stages of a network learn: all, or the head and as many below it as are due by now."""
 
     def __init__(self, network: nn.Module, config: TransferConfig) -> None:
         self.network = network
@@ -63,7 +63,7 @@ class Thaw:
         self._apply()
 
     def follow(self, progress: float) -> bool:
-        """Thaw what is due; True where that changed anything. It follows from `progress` alone."""
+        """Thaw what is due. True if that changed anything. It follows from `progress` alone."""
         due = 1 + sum(progress >= fraction for fraction in self.config.unfreeze)
         if not self.config.freeze or min(due, len(self.stages)) == self.learning:
             return False

@@ -1,7 +1,7 @@
 """Which places of the maps answer for which box: adaptive training sample selection.
 
 Zhang, Chi, Yao, Lei and Li, "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training
-Sample Selection", CVPR 2020, algorithm 1. It depends on the boxes alone, not on what the network says of them.
+Sample Selection", CVPR 2020, algorithm 1. It depends on the boxes alone, not on the network's predictions.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def assign(anchors: Tensor, levels: list[int], boxes: Tensor, labels: Tensor, ig
     """Give places to boxes.
 
     Args:
-        anchors: [A, 4], the box that each place starts from; `levels` says how many belong to each map.
-        boxes: [B, M, 4]; `labels` [B, M] is -1 where there is no box; `ignored` [B, M].
+        anchors: [A, 4], the box that each place starts from; `levels` are the numbers of places of each map.
+        boxes: [B, M, 4]; `labels` [B, M] is -1 for padding; `ignored` [B, M].
     """
     real = (labels >= 0) & ~ignored
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2
@@ -62,7 +62,7 @@ def _threshold(overlap: Tensor, near: Tensor) -> Tensor:
 
 
 def overlaps(one: Tensor, other: Tensor) -> Tensor:
-    """IoU [B, n, m] of boxes [B, n, 4] and [B, m, 4]; 0 where both are empty."""
+    """IoU [B, n, m] of boxes [B, n, 4] and [B, m, 4]; 0 if both are empty."""
     low = torch.maximum(one[:, :, None, :2], other[:, None, :, :2])
     high = torch.minimum(one[:, :, None, 2:], other[:, None, :, 2:])
     common = (high - low).clamp_min(0).prod(-1)

@@ -18,9 +18,9 @@ from assay.tasks.detection.letterbox import GREY
 from assay.train.randomness import Draw
 
 SEEN = 0.5
-"""The share of a box that must be left in a view for it to be learnt."""
+"""The share of a box that must remain in a view for it to be learnt."""
 GONE = 0.1
-"""The share below which nothing of a box is left; between the two it is ignored."""
+"""The share below which a box counts as gone; between the two it is ignored."""
 SHORTEST = 2.0
 """The shortest side, in pixels, of a box that is learnt."""
 MARGIN = 0.25
@@ -32,8 +32,8 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601-2
 class Tile:
     """A region (x1, y1, x2, y2 in whole pixels of the canvas) that shows sample `index`.
 
-    The sample, `extent` (width, height) pixels large, is mirrored where `mirror` (across, down) says so, scaled by
-    `scale`, and its top left corner is put at `offset` (x, y) of the canvas.
+    The sample, `extent` (width, height) pixels large, is mirrored if `mirror` (across, down), scaled by `scale`, and
+    its top left corner is placed at `offset` (x, y) of the canvas.
     """
 
     index: int
@@ -68,7 +68,7 @@ def _tile(
     config: AugmentConfig,
     numbers: NDArray[np.float64],
 ) -> Tile:
-    """A tile at a random scale and place: a crop where the image is larger than the region, else a shift."""
+    """A tile at a random scale and place: a crop if the image is larger than the region, else a shift."""
     zoom, right, down, across, along = numbers
     scale = float(config.zoom ** (2 * zoom - 1))
     room = (region[2] - region[0] - scale * extent[0], region[3] - region[1] - scale * extent[1])
@@ -99,7 +99,7 @@ def _places(first: int, last: int, offset: float, scale: float, extent: float, m
 
 
 def moved(boxes: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
-    """Boxes [n, 4] of the image on the canvas, cut at the region, and the share [n] of each that is left."""
+    """Boxes [n, 4] of the image on the canvas, cut at the region, and the share [n] of each that remains."""
     placed = []
     for low, high, extent, mirror, offset in zip(
         boxes[:, :2].T, boxes[:, 2:].T, tile.extent, tile.mirror, tile.offset, strict=True
@@ -124,7 +124,7 @@ def verdict(boxes: Tensor, left: Tensor, ignored: Tensor) -> tuple[Tensor, Tenso
 
 
 def coloured(images: Tensor, strength: float, draw: Draw) -> Tensor:
-    """Float images [B, C, H, W], 0 to 255, each of a brightness, contrast and saturation of its own."""
+    """Float images [B, C, H, W], 0 to 255, each with its own random brightness, contrast and saturation."""
     factors = 1 + strength * torch.from_numpy(2 * draw.uniform("colour", 3) - 1).float()
     brightness, contrast, saturation = factors.reshape(-1, 3, 1, 1, 1).unbind(1)
     images = images * brightness

@@ -14,7 +14,7 @@ from assay.networks.shape import CONVNET
 from assay.tasks.detection.config import DETECTORS, Config
 from assay.tasks.detection.reference import Reference, fill
 
-SMALLEST_BATCH = 4  # from which batch normalization learns anything
+SMALLEST_BATCH = 4  # smaller ones teach batch normalization nothing
 
 
 def check(config: ExperimentConfig, dataset: Dataset) -> None:
@@ -27,7 +27,7 @@ def check(config: ExperimentConfig, dataset: Dataset) -> None:
     assert isinstance(task, Config)
     if card.annotation != "boxes":
         raise InputError(
-            f"data: {config.data} tells the {card.annotation} of its images, not boxes: take a dataset of kind "
+            f"data: {config.data} is annotated with {card.annotation}, not boxes: choose a dataset of kind "
             "coco, voc or digit_scenes, or another task"
         )
     for split in ("train", "val"):
@@ -49,7 +49,7 @@ def _check_compact(task: Config, channels: int) -> None:
     for side in task.size:
         if side % stride:
             near = max(stride, round(side / stride) * stride)
-            raise InputError(f"task.image_size: {side} does not divide by the stride {stride}: take {near}")
+            raise InputError(f"task.image_size: {side} is not a multiple of the stride {stride}: use {near}")
     if task.architecture == CONVNET:
         return
     try:

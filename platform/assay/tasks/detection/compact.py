@@ -22,7 +22,7 @@ from assay.tasks.detection.config import Config
 Backbone = catalog.FeatureMaps | convnet.Maps
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 GREY: Moments = (0.5,) * 3, (0.25,) * 3
-"""By which pixels are normalized for a network that starts at random."""
+"""Normalizes the pixels for a network that starts at random."""
 PRIOR = 0.01
 """The score of every class at the start (Lin et al., "Focal Loss for Dense Object Detection", section 4.1)."""
 LARGEST = 5.0
@@ -75,7 +75,7 @@ class Compact(nn.Module):
         return torch.cat(scores, 1).float(), torch.cat(offsets, 1).float()
 
     def train(self, mode: bool = True) -> Compact:
-        """The statistics of a pretrained backbone stay as they are; weights, scales and shifts learn, but the first."""
+        """The statistics of a pretrained backbone do not change; all but its first weights, scales and shifts learn."""
         super().train(mode)
         if self.config.weights != "none":
             hold_statistics(self.backbone)
@@ -84,7 +84,7 @@ class Compact(nn.Module):
     def losses(
         self, wrapped: nn.Module, batch: Mapping[str, Tensor], average: Callable[[Tensor], Tensor]
     ) -> dict[str, Tensor]:
-        """`loss` and its parts. `average` gives the mean of a number over the workers."""
+        """`loss` and its parts. `average` returns the mean of a number over the workers."""
         scores, offsets = wrapped(batch["image"])
         given = assign(self.anchors, self.levels, batch["boxes"], batch["labels"], batch["ignored"])
         positive = given.box >= 0
@@ -122,7 +122,7 @@ class Compact(nn.Module):
 
 
 def _backbone(config: Config, channels: int, pretrained: bool) -> tuple[Backbone, Moments]:
-    """The network that makes the maps, and the mean and standard deviation of the colours that it is given."""
+    """The network of the maps, and the mean and standard deviation of the colours in its input."""
     if config.architecture == CONVNET:
         return convnet.Maps(config.network, channels, config.strides), GREY
     maps = catalog.feature_maps(
@@ -132,25 +132,25 @@ def _backbone(config: Config, channels: int, pretrained: bool) -> tuple[Backbone
 
 
 def hold_statistics(backbone: nn.Module) -> None:
-    """Let batch normalization use the statistics it has; small batches of another kind of image would spoil them."""
+    """Keep the statistics of batch normalization: small batches of another kind of image would spoil them."""
     for module in backbone.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
 
 
 def hold_first_layers(backbone: nn.Module, channels: int) -> None:
-    """Fix the layers that give maps of half the side or more: edges and colours serve as they are.
+    """Fix the layers whose maps have half the side or more: edges and colours need no further learning.
 
-    They take the most time to learn, for their maps are the largest; a fifth of a step with EfficientNet-Lite0.
+    They take the longest to learn, as their maps are the largest: a fifth of a step with EfficientNet-Lite0.
     """
     side = 64
 
-    def look(module: nn.Module, _: object, output: object) -> None:
+    def hold(module: nn.Module, _: object, output: object) -> None:
         if isinstance(output, Tensor) and output.shape[-1] * 2 >= side:
             module.requires_grad_(False)
 
     learning = [module for module in backbone.modules() if any(True for _ in module.parameters(recurse=False))]
-    hooks = [module.register_forward_hook(look) for module in learning]
+    hooks = [module.register_forward_hook(hold) for module in learning]
     training = backbone.training
     with torch.no_grad():
         backbone.eval()(torch.zeros(1, channels, side, side))
@@ -176,7 +176,7 @@ def decode(anchors: Tensor, offsets: Tensor) -> Tensor:
 def survivors(boxes: Tensor, label: Tensor, overlap: float) -> Tensor:
     """bool [B, k]: which of the boxes [B, k, 4], best first, outlive the better ones of their class.
 
-    Greedy suppression as a fixed point, which batches and traces (Zheng et al., "Enhancing Geometric Factors in Model
+    Greedy suppression as a fixed point, for batches and tracing (Zheng et al., "Enhancing Geometric Factors in Model
     Learning and Inference for Object Detection and Instance Segmentation", 2021, section III-C, "Cluster-NMS").
     """
     rival = (overlaps(boxes, boxes) > overlap) & (label[:, :, None] == label[:, None])

@@ -25,7 +25,7 @@ DETECTORS = (
     "torchvision:ssd300_vgg16",
     "torchvision:ssdlite320_mobilenet_v3_large",
 )
-"""Whole detectors of torchvision. Every other architecture is a backbone of Assay's own."""
+"""Whole detectors of torchvision. Every other architecture is a backbone of Assay's own detector."""
 
 STAGES = tuple(StageConfig(depth=2, width=width, block="residual") for width in (24, 48, 96, 96))
 LITE = "timm:tf_efficientnet_lite0"
@@ -37,7 +37,7 @@ def _architecture(value: str) -> str:
 
 
 class AugmentConfig(Frozen):
-    """Random changes of each training image, drawn anew each epoch; the boxes move along."""
+    """Random changes of each training image, drawn again each epoch; the boxes move along."""
 
     zoom: float = Field(1.0, ge=1, le=4, description="largest change of size; 1.5 is 1/1.5 to 1.5; 1 changes none")
     flip: Literal["none", "horizontal", "both"] = Field("none", description="mirror in half of the cases, each way")
@@ -60,10 +60,10 @@ class Config(TaskConfig):
     depth: int = Field(2, ge=1, le=6, description="convolutions of the head before its last")
     anchor: float = Field(5.0, gt=0, description="side of the box that a place starts from, in strides")
     backbone_lr: float = Field(0.3, ge=0, le=1, description="factor on optimizer.lr; 0 freezes the backbone")
-    ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights; 0 averages none")
-    detections: int = Field(100, ge=1, le=1000, description="boxes of an image, at most")
-    overlap: float = Field(0.6, gt=0, le=1, description="IoU above which the weaker of two boxes of a class falls")
-    threshold: float = Field(0.3, ge=0, lt=1, description="lowest score of a box that is told and drawn")
+    ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights; 0: no averaging")
+    detections: int = Field(100, ge=1, le=1000, description="most boxes of an image")
+    overlap: float = Field(0.6, gt=0, le=1, description="IoU above which the weaker of two boxes of a class is dropped")
+    threshold: float = Field(0.3, ge=0, lt=1, description="lowest score of a box that is reported and drawn")
     augment: AugmentConfig = AugmentConfig()
 
     @field_validator("strides")
@@ -85,7 +85,7 @@ class Config(TaskConfig):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Beside `map_small`, `map_medium` and `map_large`, each of which there is where the split has such boxes."""
+        """Besides `map_small`, `map_medium` and `map_large`, each reported if the split has such boxes."""
         return ("map", "map_50", "map_75", "mar_100")
 
     @classmethod

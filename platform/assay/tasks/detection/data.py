@@ -1,4 +1,4 @@
-"""Images and boxes of a split on the canvas of the network; the pixels are held in memory where they fit."""
+"""Images and boxes of a split on the canvas of the network; the pixels are kept in memory if they fit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Scenes:
     """A split as batches of
 
     - `image` [B, C, H, W], 0 to 255, on the canvas of `Config.size`;
-    - `boxes` [B, M, 4] in pixels of the canvas, `labels` int64 [B, M] (-1 where there is no box), `ignored` [B, M];
+    - `boxes` [B, M, 4] in pixels of the canvas, `labels` int64 [B, M] (-1 for padding), `ignored` [B, M];
     - without augmentation also `index` [B], `scale` [B] and `extent` [B, 2], the (width, height) of the raw image, to
       map back, and `truth` [B, M, 4], the boxes in pixels of the raw image.
     """
@@ -103,7 +103,7 @@ def _boxes(row: dict[str, list[float]]) -> Boxes:
 
 
 def padded(samples: Sequence[Boxes]) -> dict[str, Tensor]:
-    """`boxes` [B, M, 4], `labels` [B, M] and `ignored` [B, M], M that of the sample with the most, but at least 1."""
+    """`boxes` [B, M, 4], `labels` [B, M] and `ignored` [B, M], M the most boxes of a sample, but at least 1."""
     most = max([1, *(len(labels) for _, labels, _ in samples)])
     boxes = torch.zeros(len(samples), most, 4)
     labels = torch.full((len(samples), most), -1, dtype=torch.int64)

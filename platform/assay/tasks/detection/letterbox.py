@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 GREY = 114.0
-"""What lies beside and below an image that does not fill the canvas, 0 to 255."""
+"""The canvas next to and below an image that does not fill it, 0 to 255."""
 
 
 def letterbox(images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def restore(found: Tensor, scale: Tensor, size: Tensor) -> Tensor:
     """Move detections [B, K, 6] (x1, y1, x2, y2, score, class) from the canvas to their images, and cut them there.
 
     Args:
-        scale: what `letterbox` gave, a number or [B].
+        scale: as `letterbox` returned it, a number or [B].
         size: (width, height) of the images, [2] or [B, 2].
     """
     boxes = found[..., :4] / scale.reshape(-1, 1, 1)

@@ -20,7 +20,7 @@ class Scores:
 
     Attributes:
         metrics: `map` (mean over classes and IoU .50 to .95), `map_50`, `map_75`, `mar_100`, and `map_small`,
-            `map_medium` and `map_large` where the split has such boxes (below 32², to 96², above, in raw pixels).
+            `map_medium` and `map_large` if the split has such boxes (below 32², to 96², above, in raw pixels).
         classes: for each class {class, boxes, map, map_50}; the last two are None for a class without a box.
         precision: at IoU .5 and recall 0, .01, … 1, for each class with a box.
     """
@@ -34,8 +34,8 @@ def coco_scores(truth: Rows, detections: Rows, classes: Sequence[str]) -> Scores
     """Score the detections of a split. Classes without a box are left out of each mean.
 
     Args:
-        truth: [n, 7]: number of the image, x1, y1, x2, y2, class, ignored. Ignored boxes (COCO's crowds) are neither
-            to be found, nor is it wrong to find them.
+        truth: [n, 7]: number of the image, x1, y1, x2, y2, class, ignored. Ignored boxes (COCO's crowds) need
+            not be found, but finding them is no mistake.
         detections: [m, 7]: number of the image, x1, y1, x2, y2, score, class.
     """
     from faster_coco_eval import COCO, COCOeval_faster
@@ -105,6 +105,6 @@ def _scores(precision: Rows, recall: Rows, truth: Rows, classes: Sequence[str]) 
 
 
 def _mean(values: Rows) -> float | None:
-    """Of what is defined; None where nothing is."""
+    """Of the defined values; None if there are none."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else None

@@ -1,4 +1,4 @@
-"""What a person wants to see of a detector: boxes on images, precision against recall, a table by class."""
+"""Pictures of an evaluation, for people: boxes on images, precision against recall, a table by class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIDE = 320
 
 
 def draw(image: Tensor, actual: Tensor, found: Tensor, classes: Sequence[str]) -> Tensor:
-    """uint8 [3, H, W], enlarged where it is small.
+    """uint8 [3, H, W], enlarged if small.
 
     Args:
         image: [C, H, W], 0 to 255.
@@ -55,7 +55,7 @@ def scenes(
     classes: Sequence[str],
     threshold: float,
 ) -> Picture | None:
-    """Half of the shown images are those with the most mistakes, half are spread over the split. None: no image."""
+    """Half of the images shown have the most mistakes, half are spread over the split. None if it has no image."""
     if not len(source):
         return None
     detections = detections[detections[:, 5] >= threshold]
@@ -90,7 +90,7 @@ def _mistakes(truth: Rows, detections: Rows) -> int:
 
 
 def precision_recall(scores: Scores) -> Picture:
-    """A curve for each class with a box, at IoU .5; the table says how well each class is found."""
+    """A curve for each class with a box, at IoU .5; the table lists how well each class is found."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The whole detectors of torchvision, behind the same face as the compact one."""
+"""torchvision's whole detectors, with the interface of the compact one."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from assay.tasks.detection.compact import hold_statistics
 from assay.tasks.detection.config import Config
 
 FIXED = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
-"""Detectors that resize every image to a size of their own."""
+"""Detectors that resize every image to their own size."""
 BACKBONES = {"resnet50": "", "mobilenet_v3_large": "features."}
 """The classification networks inside, and what their tensors' names begin with outside."""
 HEADS = ("roi_heads.box_predictor", "head.classification_head.module_list", "head.classification_head.cls_logits")
-"""The layers whose shapes follow the number of classes."""
+"""The layers whose shapes depend on the number of classes."""
 
 
 class Reference(nn.Module):
     """A detector of torchvision. Class k of Assay is k + 1 there, where 0 is the background.
 
     In training it draws proposals by torch's own generator, divides some losses by counts over the samples of one
-    worker, and knows no ignored boxes: those are left out of its targets.
+    worker, and cannot ignore boxes: ignored ones are left out of its targets.
     """
 
     def __init__(self, config: Config, channels: int, classes: int, mean: list[float], std: list[float]) -> None:
@@ -48,7 +48,7 @@ class Reference(nn.Module):
         return self.detector.backbone  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> Reference:
-        """The statistics of a pretrained backbone stay as they are."""
+        """The statistics of a pretrained backbone do not change."""
         super().train(mode)
         if self.config.weights != "none":
             hold_statistics(self.backbone)
@@ -92,13 +92,13 @@ class Reference(nn.Module):
 
 
 def fill(model: Reference, config: Config, pretrained: bool) -> str:
-    """Give a detector its pretrained weights; where they came from.
+    """Load a detector's pretrained weights; returns where they came from.
 
-    `imagenet` fills the classification network inside of a detector with a feature pyramid; a file fills the whole
-    detector, but for the layers that follow the number of classes where that differs.
+    `imagenet` fills the classification network inside a detector with a feature pyramid; a file fills the whole
+    detector, except the layers that depend on the number of classes if that differs.
 
     Raises:
-        InputError: there are none, or they do not fit.
+        InputError: they are missing, or do not fit.
     """
     if config.weights == "none":
         return "random"

@@ -21,7 +21,7 @@ def check(config: ExperimentConfig, dataset: Dataset) -> None:
     if train.batch_size < FEWEST * max(1, train.workers):
         raise InputError(f"train.batch_size {train.batch_size}: a GAN needs at least {FEWEST} images a worker")
     if config.optimizer.name == "lbfgs":
-        raise InputError("optimizer.name lbfgs: two networks against each other have no one loss; take adam")
+        raise InputError("optimizer.name lbfgs: two networks against each other have no single loss; use adam")
     if task.conditional and card.annotation != "class":
         raise InputError(
             f"task.conditional: dataset {card.name!r} gives its images no class; set task.conditional=false"
@@ -34,10 +34,10 @@ def check(config: ExperimentConfig, dataset: Dataset) -> None:
         )
     if task.slope_weight and train.compile:
         raise InputError(
-            "train.compile: torch.compile knows no gradients of gradients, which task.penalty needs; "
+            "train.compile: torch.compile cannot compute gradients of gradients, which task.penalty needs; "
             "set train.compile=false"
         )
     if task.slope_weight and train.precision == "fp16":
         raise InputError(
-            "train.precision fp16: too coarse for the gradients that task.penalty squares; take bf16 or fp32"
+            "train.precision fp16: too coarse for the gradients that task.penalty squares; use bf16 or fp32"
         )

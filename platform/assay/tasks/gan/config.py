@@ -24,13 +24,13 @@ class Config(TaskConfig):
 
     name: Literal["gan"] = "gan"
     loss: Literal["r3gan", "dcgan"] = "r3gan"
-    conditional: bool = Field(True, description="one class asked of each image; false: images of any")
+    conditional: bool = Field(True, description="generate images of a given class; false: of any")
     image_size: Literal[8, 16, 32, 64, 128, 256] = Field(32, description="pixels a side")
-    latent: int = Field(32, ge=1, le=1024, description="numbers that one image is made from, beside its class")
+    latent: int = Field(32, ge=1, le=1024, description="numbers that one image is generated from, besides its class")
     width: int = Field(16, ge=4, le=512, description="channels at half of the image; 8 times it at most")
     depth: int = Field(2, ge=1, le=8, description="residual blocks a size, of r3gan")
-    discriminator_width: int | None = Field(None, ge=4, le=512, description="none: `width`, as the generator has it")
-    discriminator_depth: int | None = Field(None, ge=1, le=8, description="none: `depth`, as the generator has it")
+    discriminator_width: int | None = Field(None, ge=4, le=512, description="none: `width`, as in the generator")
+    discriminator_depth: int | None = Field(None, ge=1, le=8, description="none: `depth`, as in the generator")
     penalty: float | None = Field(
         None, ge=0, description="weight of R1 and of R2, of r3gan; none: by the image's size, 0.1 for 8 x 8 pixels"
     )
@@ -48,7 +48,7 @@ class Config(TaskConfig):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Without `conditional`, `judge_accuracy` and `classes_present` are there too where images have a class."""
+        """Without `conditional`, `judge_accuracy` and `classes_present` are still reported if images have a class."""
         shares = ("precision", "recall", "density", "coverage", "diversity", "collapsed")
         named = ("class_accuracy", "judge_accuracy", "classes_present") if self.conditional else ()
         return (self.headline.metric, *shares, *named)
@@ -66,7 +66,7 @@ class Config(TaskConfig):
 
     @property
     def slope_weight(self) -> float:
-        """Of the squared slopes of the scores: 0 where the loss has no such penalty.
+        """Of the squared slopes of the scores: 0 if the loss has no such penalty.
 
         Slopes are summed over pixels, and equal pictures of more pixels differ in more of them.
         """

@@ -1,4 +1,4 @@
-"""Images of a split between -1 and 1, and the random numbers that a step needs: latents, and those of DiffAugment."""
+"""Images of a split between -1 and 1, and the random numbers of a step: latents, and those of DiffAugment."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FIXED = key("gan", "evaluation") % 2**31  # the seed of all latents outside trai
 
 
 class Images:
-    """A split, in training `repeats` times over.
+    """A split, in training `repeats` times.
 
-    A batch has `image` [B, C, S, S] in -1..1, `label` int64 [B] (0 where the data have no classes) and `latent` [B, Z];
+    A batch has `image` [B, C, S, S] in -1..1, `label` int64 [B] (0 if the data have no classes) and `latent` [B, Z];
     in training also `second` [B, Z], the latents of the generator's own step, and `augment` [B, 2, 7], the numbers of
     both steps. Outside training the latents follow from the sample's number alone.
     """

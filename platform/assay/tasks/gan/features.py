@@ -1,6 +1,6 @@
 """The spaces in which images are compared, and the judge that names the class of an image. Neither is ever trained.
 
-A space is a module from uint8 images [B, C, S, S] to features [B, D]; its name stands in the names of the metrics.
+A space is a module from uint8 images [B, C, S, S] to features [B, D]; its name is part of the metrics' names.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ SPACES: dict[str, type[nn.Module]] = {"pixels": Pixels, "lite0": Lite0}
 class Judge:
     """Names the class of an image by the 3 nearest of the real training images, at 16 pixels a side at most.
 
-    It never sees the discriminator or the features, so it is no friend of the generator; how good it is, it shows on
-    real images that it does not know.
+    It never sees the discriminator or the features, so the generator cannot learn to please it. How good it is shows
+    on real images that it does not know.
     """
 
     def __init__(self, images: Tensor, labels: NDArray[np.int64]) -> None:

@@ -1,4 +1,4 @@
-"""What the two networks of a GAN learn from: scores of pairs, and slopes of the scores.
+"""The losses of the two networks of a GAN: scores of pairs, and slopes of the scores.
 
 Scores are logits [B] of a discriminator, high for real. All results are means over the batch.
 """
@@ -24,7 +24,7 @@ def slopes(scores: Tensor, inputs: Tensor) -> Tensor:
     """The squared norm [B] of the gradient of each score at its input [B, ...], itself differentiable.
 
     A mean of it over real inputs is the penalty R1, over generated ones R2, up to a weight (the same paper,
-    equation 4). Samples must not touch each other's scores: no batch normalization.
+    equation 4). Samples must not affect each other's scores: no batch normalization.
     """
     (gradient,) = torch.autograd.grad(scores.sum(), inputs, create_graph=True)
     return gradient.square().flatten(1).sum(1)

@@ -1,6 +1,6 @@
 """How far generated images are from real ones: distances and shares in a space of features.
 
-Features are float64 [N, D] of real and [M, D] of generated images. What space that is, the metric's name must say.
+Features are float64 [N, D] of real and [M, D] of generated images. The metric's name must name the space.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _scatter(rows: Rows, labels: NDArray[np.int64]) -> float:
 
 
 def _radii(rows: Rows, k: int) -> Rows:
-    """The distance of each row to its k-th nearest other row; to the farthest, where there are fewer."""
+    """The distance of each row to its k-th nearest other row; to the farthest, if there are fewer."""
     distance = _distances(rows, rows)
     np.fill_diagonal(distance, 0)
     ordered: Rows = np.sort(distance, axis=1)[:, min(k, len(rows) - 1)]

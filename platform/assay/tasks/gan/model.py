@@ -1,7 +1,7 @@
 """Generators and discriminators for square images of any power of two.
 
 Two pairs: that of R3GAN (residual, without normalization) and that of DCGAN (transposed convolutions, batch
-normalization). Both take their class the same way: the generator as numbers beside the latent, the discriminator by
+normalization). Both take their class the same way: the generator as numbers after the latent, the discriminator by
 projection (Miyato and Koyama, "cGANs with Projection Discriminator", ICLR 2018, equation 3).
 """
 
@@ -18,12 +18,12 @@ from assay.tasks.gan.config import Config
 
 SLOPE = 0.2
 WIDEST = 8  # times `width`
-SMALLEST = 8  # pixels a side of a map of the residual networks; what is smaller is one vector
-OVERSHOOT = 1.5  # of what these generate, before it is cut to -1..1
+SMALLEST = 8  # pixels a side of a map of the residual networks; anything smaller is one vector
+OVERSHOOT = 1.5  # of the generated values, before they are cut to -1..1
 
 
 class Generator(nn.Module):
-    """[B, latent + classes] to images [B, C, S, S], -1 to 1. `classes` is 0 where none is asked for."""
+    """[B, latent + classes] to images [B, C, S, S], -1 to 1. `classes` is 0 if it is not conditional."""
 
     def __init__(self, config: Config, channels: int, classes: int) -> None:
         super().__init__()
@@ -81,8 +81,8 @@ class Residual(nn.Module):
 
 
 def residual_generator(config: Config, inputs: int, channels: int) -> nn.Module:
-    """Dense blocks on one vector, which is made an image of 8 pixels a side; larger ones go on from a map of that size
-    with convolutional blocks, up to half of the image.
+    """Dense blocks on one vector, which becomes an image of 8 pixels a side; larger images continue from a map of that
+    size with convolutional blocks, up to half of the image.
     """
     core, wide = WIDEST * config.width, _widths(config, SMALLEST)
     blocks = config.depth * (1 + len(wide))
@@ -103,7 +103,7 @@ def residual_generator(config: Config, inputs: int, channels: int) -> nn.Module:
 
 
 def residual_features(config: Config, channels: int) -> tuple[nn.Module, int]:
-    """The generator's way back."""
+    """The generator in reverse."""
     core, wide = WIDEST * config.width, _widths(config, SMALLEST)[::-1]
     blocks = config.depth * (1 + len(wide))
     layers: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1)] if wide else []
@@ -121,7 +121,7 @@ def residual_features(config: Config, channels: int) -> tuple[nn.Module, int]:
 class Cut(nn.Module):
     """-1..1 with both ends within reach.
 
-    A tanh alone only comes near to them: pure black gets a haze that eyes pass over and networks do not.
+    A tanh alone only approaches them: pure black gets a haze that people overlook and networks do not.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class Cut(nn.Module):
 
 def _widths(config: Config, smallest: int) -> list[int]:
     """Channels of the maps from `smallest` pixels a side to half of the image: `width` there, doubled at each halving,
-    to 8 times it; none where half of the image is smaller.
+    to 8 times it; empty if half of the image is smaller.
     """
     halvings = (config.image_size // smallest).bit_length() - 2
     return [config.width * min(2**i, WIDEST) for i in range(halvings, -1, -1)]
@@ -145,7 +145,7 @@ def _convolutional(width: int, depth: int, blocks: int) -> list[nn.Module]:
 
 
 def _keep_size(module: nn.Module) -> None:
-    """Layers outside of blocks keep the size of signals, which the default start divides by three in power."""
+    """Layers outside blocks keep the size of signals, whose power torch's default start would divide by three."""
     if isinstance(module, Residual):
         module.start()
     elif isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -161,7 +161,7 @@ def _doubled() -> nn.Module:
 def dcgan_generator(config: Config, inputs: int, channels: int) -> nn.Module:
     """Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional GANs", ICLR 2016.
 
-    It begins at 4 pixels a side, at 2 for images of 8, so that none has less than three layers.
+    It begins at 4 pixels a side, or at 2 for images of 8, so that each has at least three layers.
     """
     wide = _dcgan_widths(config)
     side = config.image_size >> len(wide)

@@ -1,4 +1,4 @@
-"""How a generator is exported, and how it is asked for images."""
+"""How a generator is exported, and how images are requested from it."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Task(Contract):
         return losses
 
     def _discriminate_plainly(self, batch: Mapping[str, Tensor], engine: Engine) -> dict[str, Tensor]:
-        """The discriminator's step of DCGAN: real and generated images in batches of their own, as is usual."""
+        """The discriminator's step of DCGAN: real and generated images in separate batches, as is usual."""
         discriminator = self.wrapped["discriminator"]
         with engine.autocast():
             on_real = judged_real(discriminator(self._changed(batch["image"], batch, 0), batch["label"]))
@@ -131,7 +131,7 @@ class Task(Contract):
         return augmented(images, batch["augment"][:, step], self.config.augment)
 
     def _inputs(self, latent: Tensor, labels: Tensor) -> Tensor:
-        """What the generator takes: latents [B, Z], and where classes are asked for, these one-hot: [B, Z + K]."""
+        """The generator's input: latents [B, Z], followed by the one-hot class if it is conditional: [B, Z + K]."""
         if not self.classes:
             return latent
         return torch.cat([latent, F.one_hot(labels, len(self.classes)).to(latent)], 1)
@@ -150,7 +150,7 @@ class Task(Contract):
 
     @cached_property
     def judge(self) -> Judge:
-        """Made of the real training images at the first evaluation."""
+        """Created from the real training images at the first evaluation."""
         train = Images(self.config, self.dataset, "train")
         count = len(train.packed)
         chosen = np.linspace(0, count - 1, min(count, JUDGED)).astype(np.int64)
@@ -177,7 +177,7 @@ class Task(Contract):
         )
 
     def summarize(self, tables: Mapping[str, Tensor]) -> Mapping[str, float]:
-        """Distances and shares in the space of features; `collapsed` is 1 where diversity is nearly gone."""
+        """Distances and shares in the space of features; `collapsed` is 1 if diversity is nearly gone."""
         real, fake = tables["real"].numpy(), tables["fake"].numpy()
         labels = [rows[:, 0].astype(np.int64) * bool(self.classes) for rows in (real, fake)]
         real, fake = real[:, 1:], fake[:, 1:]
@@ -201,11 +201,11 @@ class Task(Contract):
 
     @torch.no_grad()
     def pictures(self, tables: Mapping[str, Tensor], source: Source) -> Iterable[Picture]:  # noqa: ARG002
-        """Generated images from latents that never change, with real ones beside; and ways between two latents."""
+        """Generated images from latents that never change, next to real ones; and paths between two latents."""
         self.train(False)
         rows = min(len(self.classes) or COLUMNS, MOST_ROWS)
-        asked = np.arange(rows).repeat(COLUMNS)
-        made = self._made(latents(FIXED, np.arange(rows * COLUMNS), self.config.latent), asked)
+        classes = np.arange(rows).repeat(COLUMNS)
+        made = self._generate(latents(FIXED, np.arange(rows * COLUMNS), self.config.latent), classes)
         made = made.reshape(rows, COLUMNS, *made.shape[1:])
         real = self._real(source, rows)
         table = [{"row": i, "class": name} for i, name in enumerate(self.classes[:rows])]
@@ -213,18 +213,18 @@ class Task(Contract):
 
         ends = latents(FIXED, np.arange(2 * rows), self.config.latent).reshape(2, rows, 1, -1)
         ways = between(ends[0], ends[1], COLUMNS + BESIDE).flatten(0, 1)
-        strip = self._made(ways, np.arange(rows).repeat(COLUMNS + BESIDE))
+        strip = self._generate(ways, np.arange(rows).repeat(COLUMNS + BESIDE))
         yield Picture("interpolation", sheet(strip.reshape(rows, COLUMNS + BESIDE, *strip.shape[1:])), table)
 
-    def _made(self, latent: Tensor, asked: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """uint8 [N, C, S, S] of the average generator; where no class is asked for, `asked` is not used."""
+    def _generate(self, latent: Tensor, classes: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 [N, C, S, S] of the average generator; `classes` is unused if it is not conditional."""
         device = self.context.device
-        inputs = self._inputs(latent.to(device), torch.from_numpy(asked).to(device))
+        inputs = self._inputs(latent.to(device), torch.from_numpy(classes).to(device))
         made: NDArray[np.uint8] = as_bytes(self.average(inputs)).cpu().numpy()
         return made
 
     def _real(self, source: Source, rows: int) -> NDArray[np.uint8]:
-        """uint8 [rows, 4, C, S, S] of the split's first images: each class in its row, again where it has fewer."""
+        """uint8 [rows, 4, C, S, S] of the split's first images: each class in its row, repeated if it has fewer."""
         batch = source.load(np.arange(min(len(source), LOOKED_AT)), None)
         images, labels = as_bytes(batch["image"]).numpy(), batch["label"].numpy()
         every = np.arange(len(images))

@@ -1,4 +1,4 @@
-"""What cannot work together is refused before a run begins."""
+"""What is refused before a style transfer begins."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from assay.tasks.style_transfer.config import Config
 from assay.tasks.style_transfer.data import CONTENT, STYLE, Images, chosen_content, chosen_styles
 
 SMALLEST_MAP = 2
-"""Positions a side of the deepest map: the Gram matrix of a single one says nothing of texture."""
+"""Positions a side of the deepest map: the Gram matrix of a single one holds no texture."""
 
 
 def check(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Raises `InputError`: the key or the file, what is wrong, and the mend."""
+    """Refuse settings that cannot work together.
+
+    Raises:
+        InputError: the key or the file, what is wrong, and the fix.
+    """
     assert isinstance(config.task, Config)
     _check_annotation(config, dataset)
     _check_training(config, config.task)
@@ -57,13 +61,13 @@ def _check_training(config: ExperimentConfig, task: Config) -> None:
     if train.precision != "fp32":
         raise InputError(f"train.precision: {train.precision} is too coarse for lbfgs: use fp32, or adam")
     if train.accumulate > 1:
-        raise InputError(f"train.accumulate: {train.accumulate}; lbfgs knows no accumulation: set it to 1")
+        raise InputError(f"train.accumulate: {train.accumulate}; lbfgs cannot accumulate: set it to 1")
     if train.clip is not None:
         raise InputError("train.clip: lbfgs chooses its own step lengths: leave it out")
 
 
 def _check_layers(task: Config) -> None:
-    """The layers exist, and their maps have a size worth the name."""
+    """The layers exist, and their maps are large enough."""
     choice = task.perceptual
     layers = tuple(dict.fromkeys((*choice.style_layers, *choice.content_layers)))
     with torch.random.fork_rng(devices=[]):
@@ -83,19 +87,19 @@ def _check_size(key: str, size: int, network: catalog.Perceptual) -> None:
             raise InputError(f"task.{key}: {size} is too small for the perceptual network: double it") from None
     for layer, found in maps.items():
         if found.ndim != 4:
-            raise InputError(f"task.perceptual: the layer {layer} gives no map [B, C, H, W]: take a convolution's")
+            raise InputError(f"task.perceptual: the layer {layer} returns no map [B, C, H, W]: choose a convolution")
         if min(found.shape[2:]) < SMALLEST_MAP:
             raise InputError(f"task.{key}: {size} leaves {layer} a single position: double it, or leave the layer out")
 
 
 def _check_images(dataset: Dataset) -> None:
-    """No picture of one colour: it has neither content nor texture."""
+    """No picture has only one colour, and so neither content nor texture."""
     found = [Images.of(dataset, split, CONTENT) for split in SPLITS] + [Images.of(dataset, "train", STYLE)]
     work = [(images, number) for images in found for number in range(len(images))]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for (images, number), flat in zip(work, pool.map(lambda pair: _is_flat(*pair), work), strict=True):
             if flat:
-                raise InputError(f"{images.names[number]}: is of one colour: leave it out")
+                raise InputError(f"{images.names[number]}: has only one colour: leave it out")
 
 
 def _is_flat(images: Images, number: int) -> bool:

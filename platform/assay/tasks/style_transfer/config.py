@@ -18,7 +18,7 @@ STYLE_LAYERS = ("bn1", "blocks.1.1.bn1", "blocks.2.1.bn1")
 
 
 class PerceptualConfig(Frozen):
-    """The frozen network whose activations say what a picture shows (content) and how it is painted (style)."""
+    """The frozen network whose activations capture what a picture shows (content) and how it is painted (style)."""
 
     architecture: ArchitectureName = "timm:tf_efficientnet_lite0"
     weights: WeightsName = "imagenet"
@@ -31,7 +31,8 @@ class Config(TaskConfig):
 
     name: Literal["style_transfer"] = "style_transfer"
     method: Literal["optimize", "network"] = Field(
-        "network", description="optimize: pictures themselves are learnt; network: one that paints any photograph"
+        "network",
+        description="optimize: learn the pictures themselves; network: learn to paint any photograph",
     )
     image_size: int = Field(256, ge=16, le=2048, description="pixels a side of styles and of whole pictures")
     style_weight: float = Field(50.0, ge=0)
@@ -45,7 +46,7 @@ class Config(TaskConfig):
     width: int = Field(16, ge=4, le=256, description="network: a quarter of the channels of its blocks")
     blocks: int = Field(3, ge=1, le=16, description="network: residual blocks")
 
-    style: str | None = Field(None, description="a style's name; none: each style")
+    style: str | None = Field(None, description="a style's name; none: every style")
     content: str | None = Field(None, description="optimize: a photograph's name; none: the first for validation")
     start: Literal["content", "noise"] = Field("content", description="optimize: what the pictures start from")
     steps: int = Field(50, ge=1, description="optimize: steps in an epoch")

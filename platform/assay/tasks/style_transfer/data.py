@@ -1,4 +1,4 @@
-"""Photographs and styles: random crops to learn from, whole pictures to judge by."""
+"""Photographs and styles: random crops to learn from, whole pictures to evaluate."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Crops:
     """Training samples of the network: {"content": uint8 [B, 3, C, C], "style": int64 [B], "shift": int64 [B, 2]}.
 
     An epoch has `crops_per_image` samples of each photograph: a square window, mirrored in half of the cases, at the
-    scale of `image_size` or enlarged up to 1 + `zoom`; its style; and the shift by which the judge sees it.
+    scale of `image_size` or enlarged up to 1 + `zoom`; its style; and the shift at which the losses see it.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""What a frozen network says of two pictures: how far they differ in content, and in style."""
+"""How far two pictures differ in content and in style, to a frozen network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PerceptualLoss:
         self.config = config
         choice = config.perceptual
         layers = tuple(dict.fromkeys((*choice.style_layers, *choice.content_layers)))
-        with torch.random.fork_rng(devices=[]):  # a random network is the same one, whenever it is made
+        with torch.random.fork_rng(devices=[]):  # a random network is always the same one
             torch.manual_seed(0)
             self.network = catalog.perceptual(choice.architecture, weights=choice.weights, layers=layers).to(device)
         self.origin = self.network.origin
@@ -55,7 +55,7 @@ class PerceptualLoss:
         return found
 
     def style_loss(self, features: Mapping[str, Tensor], style: Tensor) -> Tensor:
-        """[B]: how far the pictures are from the styles of these numbers, int64 [B]; 1 is as far as no texture at all.
+        """[B]: how far the pictures are from the styles of these numbers, int64 [B]; 1 is as far as no texture.
 
         The mean over layers of the squared error of the Gram matrices relative to the mean square of the style's.
         """
@@ -114,8 +114,8 @@ def total_variation(pictures: Tensor) -> Tensor:
 def rolled(pictures: Tensor, shift: Tensor) -> Tensor:
     """Each of [B, 3, H, W] moved down and right by its own `shift`, int64 [B, 2], around the border.
 
-    A perceptual network that halves the side sees even and odd pixels with different weights, and pictures that please
-    it in one position only show a lattice of dots; seen in changing positions, they do not.
+    A perceptual network that halves the side sees even and odd pixels with different weights, and pictures that suit
+    it in one position only show a lattice of dots. Seen in changing positions, they do not.
     """
     pairs = zip(pictures, shift.tolist(), strict=True)
     return torch.stack([torch.roll(picture, tuple(by), (1, 2)) for picture, by in pairs])

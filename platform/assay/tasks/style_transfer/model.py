@@ -10,7 +10,7 @@ from assay.tasks.style_transfer.config import Config
 
 
 class Canvas(nn.Module):
-    """Pictures as parameters, [N, 3, S, S] in 0..1; nothing but their looks keeps them there."""
+    """Pictures as parameters, [N, 3, S, S] in 0..1; only the losses keep them in that range."""
 
     def __init__(self, pictures: Tensor) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Layer(nn.Module):
 
 
 class Block(nn.Module):
-    """Two layers beside a shortcut, all there is at first: so the first steps are steady (Goyal et al., 2017)."""
+    """Two layers next to a shortcut, which alone counts at first, for steady first steps (Goyal et al., 2017)."""
 
     def __init__(self, channels: int, styles: int) -> None:
         super().__init__()
@@ -68,18 +68,18 @@ class Block(nn.Module):
 
 
 FLAT = 1e-3
-"""A variance in 0..1 squared, below which a photograph's channel is not spread to the contrast of others."""
+"""The variance, of values in 0..1, below which a photograph's channel is not stretched to the contrast of others."""
 
 
 class Painter(nn.Module):
     """Photographs [B, 3, H, W] in 0..1 and style numbers int64 [B] to pictures [B, 3, H, W]; sides from 8.
 
     After Johnson, Alahi and Fei-Fei, ECCV 2016, made cheap: one convolution leads to a quarter of the side, residual
-    blocks work there, and two transposed convolutions, with kernels twice or three times their stride, lead back.
-    The photograph's own channels are normalized first, so that a picture's palette follows from its style alone; that
-    is what lets a network that learns from few photographs paint others. A share of the normalized photograph and an
-    offset, learnt for each style and channel, are added at the end. The output may leave 0..1: what is cut off could
-    not be learnt.
+    blocks work there, and two transposed convolutions, with kernels two or three times their stride, lead back.
+    The photograph's own channels are normalized first, so that a picture's palette follows from its style alone: so a
+    network that learns from few photographs can paint others. A share of the normalized photograph and an
+    offset, learnt for each style and channel, are added at the end. The output may leave 0..1: clipping it would
+    stop the gradients.
     """
 
     def __init__(self, config: Config, styles: int) -> None:
