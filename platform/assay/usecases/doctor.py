@@ -206,7 +206,15 @@ def check_params(file: Path) -> Finding:
         params = load_params(file)
     except AssayError as error:
         return Finding("params.yaml", False, str(error), "correct these lines")
-    return Finding("params.yaml", True, f"{len(params.datasets)} datasets, {len(params.experiments)} experiments")
+    detail = f"{len(params.datasets)} datasets, {len(params.experiments)} experiments"
+    for name in sorted(
+        {experiment.task.name for experiment in params.experiments.values() if "." in experiment.task.name}
+    ):
+        link = file.parent / "platform" / "assay" / "tasks" / name
+        if link.parent.is_dir() and not link.exists():
+            fix = f"ln -s FOLDER platform/assay/tasks/{name}, with the folder of its code"
+            return Finding("params.yaml", True, f"{detail}; `dvc repro` does not find the code of task {name}", fix)
+    return Finding("params.yaml", True, detail)
 
 
 def check_git(root: Path) -> Finding:

@@ -236,3 +236,19 @@ sys.meta_path.insert(0, Gone())
         assert f"package {name}" in done.stdout
     assert done.stdout.count("its module is missing") == len(gone) - 1  # ruamel and ruamel.yaml are one
     assert "No module named" in done.stdout
+
+
+def test_an_own_task_that_dvc_does_not_find_is_named_with_the_link(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(
+        "datasets: {points: {source: {kind: digits}}}\n"
+        "experiments: {own: {task: {name: tests.support.knobs}, data: points}}\n"
+    )
+    assert doctor.check_params(file).fix == ""  # a project without the platform's code has no such stage
+    tasks = tmp_path / "platform/assay/tasks"
+    tasks.mkdir(parents=True)
+    found = doctor.check_params(file)
+    assert found.ok
+    assert found.fix.startswith("ln -s FOLDER platform/assay/tasks/tests.support.knobs")
+    (tasks / "tests.support.knobs").symlink_to(REPOSITORY / "tests/support/knobs")
+    assert doctor.check_params(file).fix == ""
