@@ -31,7 +31,7 @@ down: setup     ## End them
 	@$(BIN)/assay down
 
 test-quick: setup  ## Unit and contract tests: the loop of a developer
-	$(PYTEST) tests/contract tests/unit
+	$(PYTEST) -m "not thorough" tests/contract tests/unit
 
 test: setup lint  ## Lint, every unit and contract test, and one real run of every capability
 	$(PYTEST) -m "not thorough" $(TESTS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ import torch
 
 from assay.config.experiment import ExperimentConfig
 from assay.config.plugin import load_config, load_serving, load_task, task_names
-from assay.data.dataset import prepare
 from assay.errors import WorkError
 from assay.task import Task
 from assay.train import checkpoint, loop
@@ -25,32 +23,10 @@ from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import STOP
 from assay.train.loop import Outcome, evaluate, train
-from tests.support.families import EXPERIMENTS, PARAMS, REPOSITORY, build, losses, opened, small, sources
-from tests.support.two_workers import BATCH, STEPS
+from tests.support.families import EXPERIMENTS, REPOSITORY, build, opened, small, sources
 
 OF_SOME_DATA = ("top5", "map_small", "map_medium", "map_large")
 """Metrics that a split reports or not, by its classes and boxes: no search may count on them."""
-
-
-@pytest.fixture(scope="session")
-def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every dataset of params.yaml, prepared."""
-    root = tmp_path_factory.mktemp("datasets")
-    for name, config in PARAMS.datasets.items():
-        prepare(REPOSITORY, name, config, root / name, lambda *_: None)
-    return root
-
-
-@pytest.fixture(scope="session")
-def of_two_workers(datasets: Path) -> dict[str, list[dict[str, float]]]:
-    """What two real processes report of their first steps, by experiment."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "platform"), str(REPOSITORY)))}
-    command = [sys.executable, "-m", "tests.support.two_workers"]
-    both = [
-        subprocess.Popen([*command, str(rank), str(datasets)], env=environment, cwd=REPOSITORY) for rank in range(2)
-    ]
-    assert [process.wait(280) for process in both] == [0, 0]
-    return json.loads((datasets / "losses.json").read_text())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -139,18 +115,6 @@ def test_state_comes_back(name: str, datasets: Path, tmp_path: Path) -> None:
     assert weights_sha256(other.state_dict()) != weights_sha256(one.state_dict())
     other.load_state_dict(one.state_dict())
     assert weights_sha256(other.state_dict()) == weights_sha256(one.state_dict())
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_two_workers_learn_what_one_learns(
-    name: str, datasets: Path, of_two_workers: dict[str, list[dict[str, float]]], tmp_path: Path
-) -> None:
-    config = small(name, BATCH)
-    alone = losses(config, opened(config, datasets), here(tmp_path), STEPS)
-    assert len(alone) == STEPS
-    assert alone[0].keys() == of_two_workers[name][0].keys()
-    for step, (one, two) in enumerate(zip(alone, of_two_workers[name], strict=True)):
-        assert two == pytest.approx(dict(one), rel=0, abs=1e-5), f"step {step}"
 
 
 class Broken(Exception):

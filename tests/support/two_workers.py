@@ -1,6 +1,6 @@
-"""`python -m tests.support.two_workers RANK FOLDER`: one of two real processes that train every experiment.
+"""`python -m tests.support.two_workers RANK FOLDER STEPS`: one of two real processes that train every experiment.
 
-FOLDER holds the datasets; rank 0 leaves `losses.json` there, what each step of each experiment reported.
+FOLDER holds the datasets; rank 0 leaves `losses-STEPS.json` there, what each step of each experiment reported.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ import torch.distributed as distributed
 from assay.train.distributed_context import DistributedContext
 from tests.support.families import EXPERIMENTS, losses, opened, small
 
-STEPS = 20
 BATCH = 4
 """Samples a step of both workers together."""
 
 
-def main(rank: int, folder: Path) -> None:
+def main(rank: int, folder: Path, steps: int) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    store = distributed.FileStore(str(folder / "store"), 2)
+    store = distributed.FileStore(str(folder / f"store-{steps}"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     context = DistributedContext(folder, torch.device("cpu"), 1, rank, 2)
     found = {}
     for name in EXPERIMENTS:
         config = small(name, BATCH)
-        found[name] = losses(config, opened(config, folder), context, STEPS)
+        found[name] = losses(config, opened(config, folder), context, steps)
     distributed.barrier()
     distributed.destroy_process_group()
     if rank == 0:
-        (folder / "losses.json").write_text(json.dumps(found))
+        (folder / f"losses-{steps}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -124,7 +124,9 @@ def test_packed_scenes_hold_the_boxes(tmp_path: Path) -> None:
     assert card.boxes == sum(sum(c.values()) for c in card.counts.values())
     assert _check_rows(tmp_path / "data" / "made", card, lambda *_: None) == []
     mistaken = card.model_copy(update={"annotation": "class"})
-    assert "the columns do not match the annotation 'class'" in _check_rows(tmp_path / "data" / "made", mistaken, print)[0]
+    assert (
+        "the columns do not match the annotation 'class'" in _check_rows(tmp_path / "data" / "made", mistaken, print)[0]
+    )
 
 
 def test_faces(tmp_path: Path) -> None:
