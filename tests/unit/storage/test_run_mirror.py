@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,6 +43,12 @@ def record(folder: Path, *steps: int) -> None:
 
 def steps(folder: Path) -> list[int]:
     return [found.step for found, _ in read(folder / SPOOL, 0)]
+
+
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address without a server; the pauses between the client's tries, up to 20 s, are left out."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
 
 
 def test_another_node_begins_where_the_first_one_was(bucket: str, tmp_path: Path) -> None:
@@ -127,7 +134,7 @@ def test_wrong_places_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch) ->
         ObjectStore("s3://nowhere/x").list()
     with pytest.raises(InputError, match="must be a folder or s3://bucket/prefix"):
         ObjectStore("gs://b/x")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    nobody_listens(monkeypatch)
     with pytest.raises(Unavailable, match=f"{bucket} does not answer"):
         ObjectStore(bucket).list()
 
@@ -139,7 +146,7 @@ def test_what_cannot_be_brought_at_the_end_is_an_error(
     sender = Sender(ObjectStore(bucket), tmp_path, told.append, writer=True)
     sender.begin()
     sender.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    nobody_listens(monkeypatch)
     sender.store = ObjectStore(bucket)
     record(tmp_path, 1)
     wait_for("the word", lambda: told, 20)
