@@ -296,7 +296,7 @@ def test_a_cluster_that_is_not_right_is_named(
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    with pytest.raises(InputError, match="give --address http://HEAD:8265, or set ASSAY_CLUSTER"):
+    with pytest.raises(InputError, match="no cluster is named: use --address http://HEAD:8265, or set ASSAY_CLUSTER"):
         jobs.list_()
     assert "write it as http://HEAD:8265" in told("127.0.0.1:8265")
     assert "write it as http://HEAD:8265" in told("ray://127.0.0.1:10001")

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -82,16 +84,23 @@ class Site:
         return file.read_text(errors="replace") if file.exists() else ""
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """A call of the server's API."""
+        """A call of the server's API. While its SQLite is busy it answers 503; Prefect's own client tries again, too."""
         import base64
 
         secret = base64.b64encode(AUTH.encode()).decode()
         headers = {"Authorization": f"Basic {secret}", "Content-Type": "application/json"}
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(f"{self.address}{path}", data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        for _ in range(5):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    text = answer.read()
+                return json.loads(text) if text else None
+            except urllib.error.HTTPError as error:
+                if error.code != 503:
+                    raise
+                time.sleep(2)
+        raise AssertionError(f"{method} {path}: the server stays busy")
 
     def runs(self, **chosen: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.api("POST", "/flow_runs/filter", {"flow_runs": chosen, "limit": 200})
