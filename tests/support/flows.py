@@ -84,7 +84,7 @@ class Site:
         return file.read_text(errors="replace") if file.exists() else ""
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """A call of the server's API. While its SQLite is busy it answers 503; Prefect's own client tries again, too."""
+        """A call of the server's API. It answers 503 while SQLite is busy; Prefect's client tries again, too."""
         import base64
 
         secret = base64.b64encode(AUTH.encode()).decode()
