@@ -80,7 +80,7 @@ def _details(story: SearchStory) -> str:
         "search": story.search_id,
         "algorithm": story.algorithm + (f", {story.scheduler}" if story.scheduler else ""),
         "objectives": objectives,
-        **{f"{metric} as it is": text(value) for metric, value in story.baseline.items()},
+        **{f"{metric}, baseline": text(value) for metric, value in story.baseline.items()},
         **{name: value for name, value in story.details.items() if name != "total"},
     }
     return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>' for k, v in rows.items())}</dl>"

@@ -51,7 +51,7 @@ def progress(story: SearchStory) -> bytes | None:
                 numbers, [0.03] * len(numbers), 20, colour, marker=marker, transform=place, label=label, zorder=4
             )
     if any(scores.values()) and metric in story.baseline and low <= story.baseline[metric] <= high:
-        axes.axhline(story.baseline[metric], color="grey", linestyle=":", linewidth=1.2, label="as it is")
+        axes.axhline(story.baseline[metric], color="grey", linestyle=":", linewidth=1.2, label="baseline")
     axes.set_xlim(-0.5 - 0.01 * len(story.trials), max(t.number for t in story.trials) + 0.5 + 0.01 * len(story.trials))
     axes.set_ylim(low - 0.12 * (high - low), high + 0.06 * (high - low))
     axes.set(xlabel="trial")
@@ -160,7 +160,7 @@ def _trade_off(story: SearchStory, shown: Sequence[TrialRow], axes: Any, x: str,
         axes.step(*zip(*line, strict=True), where="post" if after else "pre", color=ACCENT, linewidth=1, alpha=0.6)
     axes.scatter(*zip(*line, strict=True), 30, ACCENT, zorder=3, label="on the front")
     if reference:
-        axes.scatter(*across[-1:], story.baseline[y], 90, "black", marker="+", linewidths=2, zorder=4, label="as it is")
+        axes.scatter(*across[-1:], story.baseline[y], 90, "black", marker="+", linewidths=2, zorder=4, label="baseline")
     axes.margins(x=0.08)
     _titled(axes, xlabel=_way(story, x), ylabel=_way(story, y))
     axes.grid(alpha=0.25)
