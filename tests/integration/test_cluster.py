@@ -145,7 +145,7 @@ def test_a_search_uses_all_nodes(site: ClusterSite) -> None:
     shared = site.root.parent / "shared"
     driver = {**site.places, "ASSAY_RAY_ADDRESS": site.cluster.address}
     _, said = site.assay("tune", "few", code=2, **driver)
-    assert "the trials of a search share a folder: set it to a folder that all nodes share" in said
+    assert "the trials of a search need a shared folder: set it to a folder that all nodes share" in said
     found, said = site.assay("tune", "few", "--json", **{**driver, "ASSAY_STORAGE": str(shared)})
     assert (found["finished"], found["failed"]) == (6, 0), said
     store = MlflowClient(site.places["ASSAY_TRACKING_URI"])

@@ -214,7 +214,7 @@ def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had
     os.kill(flow, signal.SIGKILL)
     here.start_worker()
     crashed = here.wait_state(run, "CRASHED", seconds=60)
-    assert "running it again" in crashed["state"]["message"]
+    assert "run it again to continue where it stopped" in crashed["state"]["message"]
     wait_for("the training's end", lambda: training(here) is None)
     told = wait_for("the webhook", lambda: [word for word in listener.heard if word["flow_run"] == run])
     assert [word["event"] for word in told] == ["crashed"]
