@@ -39,7 +39,7 @@ def main() -> None:
     settings = Settings(project=settings.root)  # of the services that are up
     _import_mlflow(settings)
     with suppress(BrokenPipeError):
-        serve(Tracker(settings), sys.stdin.buffer, answers, (_import_matplotlib, _draw_once))
+        serve(Tracker(settings), sys.stdin.buffer, answers, (_draw_once,))
 
 
 def serve(tracker: Tracker, calls: IO[bytes], answers: IO[bytes], meanwhile: Iterable[Callable[[], None]] = ()) -> None:
@@ -89,12 +89,8 @@ def _import_mlflow(settings: Settings) -> None:
         import mlflow.store.tracking.sqlalchemy_store
 
 
-def _import_matplotlib() -> None:
-    pass
-
-
 def _draw_once() -> None:
-    """Let Matplotlib find its fonts."""
+    """Import Matplotlib, and let it find its fonts."""
     from assay.report import pictures
 
     pictures.curves({"train/loss": [(0, 1.0), (1, 0.0)]})

@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from assay.errors import Unavailable
 from assay.files import write_atomic
@@ -19,9 +18,6 @@ from assay.tracking.reach import one_line
 from assay.tracking.tracker import BATCH, Point, Tracker
 from assay.train.folder import SHIPPED, SPOOL
 from assay.train.spool import read
-
-if TYPE_CHECKING:
-    pass
 
 SECONDS = 3.0
 """Between two shipments: each takes a moment of a core that a small machine trains on."""

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.config.experiment import ExperimentConfig, located, override
@@ -246,7 +247,10 @@ def _log_pictures(held: Claim, tracker: Tracker) -> None:
 def _log_results(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> None:
     """Record the weights, the curves and, last, the record, which marks the run as complete."""
     newest = max((held.folder / CHECKPOINTS).glob("step-*"))
-    tracker.log_bytes(held.run_id, artifacts.WEIGHTS, (newest / "best.safetensors").read_bytes())
+    weights = held.folder / Path(artifacts.WEIGHTS).name
+    shutil.copyfile(newest / "best.safetensors", weights)  # MLflow names an artifact after its file
+    tracker.log_file(held.run_id, artifacts.WEIGHTS_FOLDER, weights)
+    weights.unlink()
     tracker.log_curves(held.run_id, held.folder)
     notes = {f"{PREFIX}task.{name}": value[:5000] for name, value in record["facts"].items()}
     tracker.set_tags(held.run_id, {PREFIX + "weights_sha256": record["weights_sha256"], **notes})

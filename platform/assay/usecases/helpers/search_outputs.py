@@ -135,7 +135,7 @@ def _log_trial(
     trial, at = search.trials[row.number], trial_folder(folder, row.number)
     if not (at / WEIGHTS).exists():  # recorded by an earlier session
         return
-    tracker.log_bytes(row.run_id, artifacts.WEIGHTS, (at / WEIGHTS).read_bytes())
+    tracker.log_file(row.run_id, artifacts.WEIGHTS_FOLDER, at / WEIGHTS)
     tracker.log_curves(row.run_id, at)
     own = {
         "run_id": row.run_id,
