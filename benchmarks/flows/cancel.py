@@ -53,8 +53,8 @@ def main(times: str = "3") -> None:
         resumed = json.loads((clone / "results/digits/train.json").read_text())
         whole = json.loads(run(clone, str(BIN / "assay"), "train", "digits", "--new", "--json"))
         same = resumed["weights_sha256"] == whole["weights_sha256"]
-        steps, now = re.search(r"steps +(\d+) \((\d+) now\)", services.flow_log(flow_run)).groups()
-        figure("cancelled and gone on with, against never cancelled", identical=same, steps=int(steps), last=int(now))
+        steps, trained = re.search(r"steps +(\d+) \((\d+) in this session\)", services.flow_log(flow_run)).groups()
+        figure("cancelled and gone on with, against never cancelled", identical=same, steps=int(steps), last=int(trained))
 
 
 if __name__ == "__main__":

@@ -224,8 +224,8 @@ def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had
     done = here.wait_state(run, "COMPLETED", "FAILED", "CRASHED", seconds=240)
     assert done["state_type"] == "COMPLETED", here.flow_log(run)
     resumed = json.loads((here.root / "results/slow/train.json").read_text())
-    steps, now = re.search(r"steps +(\d+) \((\d+) now\)", here.flow_log(run)).groups()
-    assert int(now) < int(steps)
+    steps, trained = re.search(r"steps +(\d+) \((\d+) in this session\)", here.flow_log(run)).groups()
+    assert int(trained) < int(steps)
     assert project.assay("train", "slow", "--new")["weights_sha256"] == resumed["weights_sha256"]
 
 
