@@ -18,8 +18,8 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
+from assay.program import start_program
 from assay.settings import Settings
-from assay.silence import quiet
 from assay.tracking.tracker import Tracker
 from assay.usecases.helpers.training_progress import TrainingProgress
 from assay.usecases.train import TrainRequest, train
@@ -45,6 +45,7 @@ ENOUGH = 4_000_000_000
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the files of the tests in memory: MLflow, Prefect and checkpoints wait for a disk at each small write."""
+    start_program()
     ours = not hasattr(config, "workerinput") and config.option.basetemp is None
     if ours and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH:
         folder = tempfile.mkdtemp(prefix="assay-", dir=MEMORY)
@@ -107,11 +108,6 @@ class Project:
     def train(self, experiment: str = "digits", *assignments: str, **more: Any) -> dict[str, Any]:
         """Train in this process (on the shared Ray, if workers are asked for)."""
         return train(TrainRequest(experiment, assignments, **more), self.settings, TrainingProgress(lambda _: None))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet() -> None:
-    quiet()
 
 
 @pytest.fixture(scope="module", autouse=True)

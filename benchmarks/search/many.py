@@ -17,15 +17,15 @@ def record(clone: str, number: int, trials: int, results: Any) -> None:
     """One search's record of `trials`, each with its spool, as the search's own process writes it."""
     from assay.config.params import load_params
     from assay.data.dataset import open_dataset
+    from assay.program import start_program
     from assay.settings import Settings
-    from assay.silence import quiet
     from assay.tracking.provenance import collect
     from assay.tracking.tracker import Tracker
     from assay.tracking.trials import Entry, TrialRecorder
     from assay.train.folder import SPOOL
     from assay.train.spool import Spool
 
-    quiet()
+    start_program()
     settings = Settings(project=Path(clone))
     config = load_params(settings.params_file).experiment("digits")
     dataset = open_dataset(settings.root, config.data, settings.dataset_folder(config.data))

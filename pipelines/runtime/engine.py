@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from typing import TYPE_CHECKING
 
+from assay.program import start_program
 from assay.state import FLOW_LOGS
 from pipelines.runtime.flow_processes import register_process
 
@@ -27,4 +29,6 @@ def run_engine(settings: Settings) -> None:
         os.dup2(file.fileno(), 2)
     register_process(settings.root, flow_run)
     os.chdir(settings.root)
-    os.execv(sys.executable, [sys.executable, "-m", "prefect.engine"])  # noqa: S606
+    start_program()
+    sys.argv = ["prefect.engine"]  # it takes the flow run from the environment
+    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)

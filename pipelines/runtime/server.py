@@ -28,9 +28,9 @@ def prepare(settings: Settings) -> None:
 
     Call this before Prefect is imported, which reads the environment then.
     """
-    from assay.silence import quiet
+    from assay.program import start_program
 
-    quiet()
+    start_program()
     home = settings.state / PREFECT
     home.mkdir(parents=True, exist_ok=True)  # Prefect creates one level only
     defaults = {

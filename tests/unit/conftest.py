@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from assay.program import start_program
 from assay.settings import Settings
-from assay.silence import quiet
 from assay.tracking.tracker import Tracker
 
 Git = Callable[..., str]
@@ -38,7 +38,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ASSAY_TRACKING_URI", "MLFLOW_TRACKING_URI", "ASSAY_STORAGE", "ASSAY_ARTIFACT_URI"):
             patch.delenv(name, raising=False)
-        quiet()
+        start_program()
         root = tmp_path_factory.mktemp("project")
         (root / "params.yaml").touch()
         yield Settings(project=root)

@@ -16,7 +16,7 @@ from assay.cli.runs import runs
 from assay.cli.services import down, up
 from assay.cli.tune import tune
 from assay.cli.ui import ui
-from assay.silence import quiet
+from assay.program import start_program
 
 app = typer.Typer(
     name="assay",
@@ -93,7 +93,7 @@ def main() -> None:
     """The `assay` program: one line and an exit code for each error; a traceback only with `--debug`."""
     from assay.errors import AssayError
 
-    quiet()
+    start_program()
     _start_tracking()
     try:
         with failure_reported(), results_only() if "--json" in sys.argv else nullcontext():

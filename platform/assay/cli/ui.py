@@ -26,12 +26,12 @@ def ui(port: Port = 5000, no_browser: NoBrowser = False, as_json: AsJson = False
 
     Example: assay ui --port 5050
     """
+    from assay.program import start_program
     from assay.redaction import hide_login
     from assay.services.running import running
     from assay.settings import Settings
-    from assay.silence import quiet
 
-    quiet()
+    start_program()
     settings = Settings()
     browse = sys.stdout.isatty() and not no_browser and not as_json
     found = running(settings.state)

@@ -52,7 +52,7 @@ class Service:
 
 def child_environment(own: Mapping[str, str], without: Collection[str] = ()) -> dict[str, str]:
     """This environment for a server: without telemetry, unbuffered, and with the interpreter's programs found first."""
-    from assay.silence import SILENCE
+    from assay.program import SILENCE
 
     bin_folder = str(Path(sys.executable).parent)
     path = os.pathsep.join(filter(None, (bin_folder, os.environ.get("PATH"))))

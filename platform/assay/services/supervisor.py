@@ -15,13 +15,13 @@ from typing import Any
 
 from assay.errors import AssayError, WorkError
 from assay.files import write_json
+from assay.program import start_program
 from assay.services.parts import services
 from assay.services.ports import Ports, addresses, kept_ports
 from assay.services.processes import end_workloads
 from assay.services.running import read_status
 from assay.services.server import START_SECONDS, Server, Service, limit_log, stop_signals
 from assay.settings import Settings
-from assay.silence import quiet
 from assay.state import SERVICES_LOCK, SERVICES_STATUS, SUPERVISOR_LOG
 
 LONGEST_WAIT = 30.0
@@ -156,7 +156,7 @@ def _lock(state: Path) -> int | None:
 
 def main() -> None:
     os.umask(0o077)
-    quiet()
+    start_program()
     settings = Settings(project=Path(sys.argv[1]))
     if _lock(settings.state) is None:
         sys.exit("another supervisor lives")

@@ -16,9 +16,9 @@ from assay.config.schema import digest
 from assay.data.version import recorded_hash
 from assay.errors import InputError
 from assay.log import Log
+from assay.program import SILENCE
 from assay.redaction import redact
 from assay.settings import Settings
-from assay.silence import SILENCE
 from assay.storage.dataset_fetch import missing_in_remote
 from assay.submit.package import Package, pack
 from assay.submit.ray_jobs import STOP_SECONDS, Cluster, NewJob

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from assay.silence import quiet
+from assay.program import start_program
 
 if TYPE_CHECKING:
     from assay.settings import Settings
@@ -29,7 +29,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
-    quiet()
+    start_program()
     from assay.services.running import enter
     from assay.settings import Settings
     from assay.tracking.tracker import Tracker

@@ -85,6 +85,7 @@ class Registry:
         """
         import mlflow.pyfunc
 
+        _find_packages_by_name()
         loaded = mlflow.pyfunc.load_model(str(self.tracker.fetch(run_of(version), "model", folder)))
         facts = (loaded.metadata.metadata or {}).get("assay")
         if facts is None:
@@ -167,6 +168,7 @@ def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Datas
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
+    _find_packages_by_name()
     export = load_serving(config.task.name).export(task)
     module, example = export.module.eval(), export.example
     with torch.no_grad():
@@ -218,6 +220,18 @@ def _save_as_code(
             code_paths=[str(package)],
             **common,
         )
+
+
+def _find_packages_by_name() -> None:
+    """Let MLflow compare a model's requirements with the packages here without first listing all of their files.
+
+    It does so to know which package has which module, takes more than a second for it, and needs it only if a
+    requirement is named after a module, which ours are not.
+    """
+    from mlflow.utils import requirements_utils
+
+    if requirements_utils._MODULES_TO_PACKAGES is None:
+        requirements_utils._MODULES_TO_PACKAGES = {}
 
 
 def _pinned(names: tuple[str, ...]) -> list[str]:

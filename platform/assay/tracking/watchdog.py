@@ -16,12 +16,12 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # meant for the parent, when a job and all that it started is stopped
     if sys.stdin.buffer.read():
         return
+    from assay.program import start_program
     from assay.settings import Settings
-    from assay.silence import quiet
     from assay.tracking.runs import reap
     from assay.tracking.tracker import Tracker
 
-    quiet()
+    start_program()
     settings = Settings(project=Path(sys.argv[1]))
     reap(settings, Tracker(settings))
 

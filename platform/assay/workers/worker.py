@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError, WorkError
 from assay.files import private_folder, write_json
+from assay.program import start_program
 from assay.redaction import redact
 from assay.train.folder import FAILURE, LOG, OUTCOME, SPOOL
 from assay.workers.assignment import Assignment
@@ -29,6 +30,7 @@ FORGET_SECONDS = 24 * 3600
 
 def work_in_ray(plain: dict[str, Any]) -> None:
     """The train function of a Ray Train worker."""
+    start_program()
     from assay.workers.ray_context import RayContext, rank
 
     try:
