@@ -54,7 +54,9 @@ def main(times: str = "3") -> None:
         whole = json.loads(run(clone, str(BIN / "assay"), "train", "digits", "--new", "--json"))
         same = resumed["weights_sha256"] == whole["weights_sha256"]
         steps, trained = re.search(r"steps +(\d+) \((\d+) in this session\)", services.flow_log(flow_run)).groups()
-        figure("cancelled and gone on with, against never cancelled", identical=same, steps=int(steps), last=int(trained))
+        figure(
+            "cancelled and gone on with, against never cancelled", identical=same, steps=int(steps), last=int(trained)
+        )
 
 
 if __name__ == "__main__":

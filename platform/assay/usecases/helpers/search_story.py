@@ -8,7 +8,7 @@ from typing import Any
 
 from assay.report.search import SearchStory, TrialRow
 from assay.train.folder import SPOOL, STEPS
-from assay.train.spool import read
+from assay.train.spool import read_spool
 from assay.tune.search import ENDED, Search, Trial
 from assay.tune.space import Parameter
 from assay.tune.trial import epochs_at, trial_folder
@@ -74,7 +74,7 @@ class TrialCurves:
         folder, epochs = trial_folder(self.folder, trial.number), search.whole(trial.values)
         if not (folder / SPOOL).exists():
             return []
-        records = [record for record, _ in read(folder / SPOOL, 0) if metric in record.metrics]
+        records = [record for record, _ in read_spool(folder / SPOOL, 0) if metric in record.metrics]
         steps = int((folder / STEPS).read_text())  # written before the first metric
         curve = [(epochs_at(record.step, steps, epochs), record.metrics[metric]) for record in records]
         if trial.status in ENDED:
