@@ -45,7 +45,7 @@ class TrialRow:
 
 
 @dataclass(frozen=True)
-class SearchStory:
+class SearchSnapshot:
     """A search and its trials.
 
     Attributes:
@@ -104,11 +104,11 @@ def _scored(
     return [row for row, _ in scored], [own for _, own in scored]
 
 
-def winners(story: SearchStory) -> list[TrialRow]:
+def winners(snapshot: SearchSnapshot) -> list[TrialRow]:
     """The front of several objectives; of one, the five best."""
-    if len(story.objectives) > 1:
-        return front(story.trials, story.objectives)
-    return ranked(story.trials, story.objectives)[:MOST_BEST]
+    if len(snapshot.objectives) > 1:
+        return front(snapshot.trials, snapshot.objectives)
+    return ranked(snapshot.trials, snapshot.objectives)[:MOST_BEST]
 
 
 def short(keys: Iterable[str]) -> dict[str, str]:
@@ -133,80 +133,83 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
-def summary(story: SearchStory) -> list[dict[str, Any]]:
+def summary(snapshot: SearchSnapshot) -> list[dict[str, Any]]:
     """The front, or the best five: `trial`, the objectives, the costs, and the searched keys in which they differ.
 
     Every row has the same keys; a parameter that does not count there is `n/a`.
     """
-    rows = winners(story)
-    costs = {m for t in rows for m in t.metrics if m.startswith("cost/")} - set(story.objectives)
-    keys = _differing(story, rows)
+    rows = winners(snapshot)
+    costs = {m for t in rows for m in t.metrics if m.startswith("cost/")} - set(snapshot.objectives)
+    keys = _differing(snapshot, rows)
     return [
         {"trial": t.number}
-        | {metric: t.metrics.get(metric) for metric in [*story.objectives, *sorted(costs)]}
+        | {metric: t.metrics.get(metric) for metric in [*snapshot.objectives, *sorted(costs)]}
         | {key: t.values.get(key, NOT_USED) for key in keys}
         for t in rows
     ]
 
 
-def table_csv(story: SearchStory) -> bytes:
+def table_csv(snapshot: SearchSnapshot) -> bytes:
     """All trials, a row each, in UTF-8: numbers in full, lists as JSON, empty where there is nothing."""
-    metrics = columns(story)
+    metrics = columns(snapshot)
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     head = ["number", "status", "run_id", "parent", "epochs", "seconds", "reason"]
-    writer.writerow([*head, *metrics, *story.parameters])
-    for t in story.trials:
+    writer.writerow([*head, *metrics, *snapshot.parameters])
+    for t in snapshot.trials:
         own = [t.number, t.status, t.run_id, t.parent, round(t.epochs, 4), round(t.seconds, 3), t.reason]
-        values = [_cell(t.values[key]) if key in t.values else "" for key in story.parameters]
+        values = [_cell(t.values[key]) if key in t.values else "" for key in snapshot.parameters]
         writer.writerow([*own, *(t.metrics.get(metric, "") for metric in metrics), *values])
     return out.getvalue().encode()
 
 
-def columns(story: SearchStory) -> list[str]:
+def columns(snapshot: SearchSnapshot) -> list[str]:
     """All metrics that any trial has, the objectives first."""
-    others = {metric for trial in story.trials for metric in trial.metrics} - set(story.objectives)
-    return [*story.objectives, *sorted(others)]
+    others = {metric for trial in snapshot.trials for metric in trial.metrics} - set(snapshot.objectives)
+    return [*snapshot.objectives, *sorted(others)]
 
 
-def line(story: SearchStory) -> str:
+def line(snapshot: SearchSnapshot) -> str:
     """How a search stands, in one line."""
-    parts = [f"{story.count('finished', 'stopped', 'failed')}{_of(story)} trials done"]
-    parts += [f"{n} {status}" for status in ("stopped", "over", "failed", "running") if (n := story.count(status))]
-    best = front(story.trials, story.objectives)
-    if len(story.objectives) > 1 and best:
+    parts = [f"{snapshot.count('finished', 'stopped', 'failed')}{_of(snapshot)} trials done"]
+    parts += [f"{n} {status}" for status in ("stopped", "over", "failed", "running") if (n := snapshot.count(status))]
+    best = front(snapshot.trials, snapshot.objectives)
+    if len(snapshot.objectives) > 1 and best:
         parts.append(f"{len(best)} on the front")
     if best:
-        parts.append(f"best {story.objective} {text(best[0].metrics[story.objective])} (trial {best[0].number})")
-    if "time left" in story.details:
-        parts.append(f"{story.details['time left']} left")
-    return f"{story.name}: {', '.join(parts)}"
+        parts.append(f"best {snapshot.objective} {text(best[0].metrics[snapshot.objective])} (trial {best[0].number})")
+    if "time left" in snapshot.details:
+        parts.append(f"{snapshot.details['time left']} left")
+    return f"{snapshot.name}: {', '.join(parts)}"
 
 
-def live(story: SearchStory) -> Any:
+def live(snapshot: SearchSnapshot) -> Any:
     """How a search stands, as a Rich renderable for a terminal: a headline, the best trials, those that run."""
     from rich.console import Group
     from rich.text import Text
 
-    best = winners(story)[:MOST_BEST]
-    running = [trial for trial in story.trials if trial.status == "running"]
-    parts: list[Any] = [Text(line(story), style="bold")]
+    best = winners(snapshot)[:MOST_BEST]
+    running = [trial for trial in snapshot.trials if trial.status == "running"]
+    parts: list[Any] = [Text(line(snapshot), style="bold")]
     if best:
-        metrics = [*story.objectives, *(m for m in columns(story) if m.startswith("cost/") and m in best[0].metrics)]
-        parts.append(_table(story, "best", best, list(dict.fromkeys(metrics))))
+        metrics = [
+            *snapshot.objectives,
+            *(m for m in columns(snapshot) if m.startswith("cost/") and m in best[0].metrics),
+        ]
+        parts.append(_table(snapshot, "best", best, list(dict.fromkeys(metrics))))
     if running:
-        parts.append(_table(story, "running", running, []))
+        parts.append(_table(snapshot, "running", running, []))
     return Group(*parts)
 
 
-def _table(story: SearchStory, title: str, trials: Sequence[TrialRow], metrics: Sequence[str]) -> Any:
+def _table(snapshot: SearchSnapshot, title: str, trials: Sequence[TrialRow], metrics: Sequence[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    names = short(story.parameters)
-    differ = _differing(story, trials)
+    names = short(snapshot.parameters)
+    differ = _differing(snapshot, trials)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in (title, *(metrics or [story.objective]), "epochs"):
+    for name in (title, *(metrics or [snapshot.objective]), "epochs"):
         table.add_column(Text(name), justify="right", no_wrap=True)
     table.add_column("curve", no_wrap=True)
     table.add_column("values")
@@ -226,13 +229,13 @@ def spark(values: Sequence[float]) -> str:
     return "".join(BLOCKS[round((value - low) / span * (len(BLOCKS) - 1)) if span else 0] for value in shown)
 
 
-def _of(story: SearchStory) -> str:
-    return f" of {story.details['total']}" if "total" in story.details else ""
+def _of(snapshot: SearchSnapshot) -> str:
+    return f" of {snapshot.details['total']}" if "total" in snapshot.details else ""
 
 
-def _differing(story: SearchStory, trials: Sequence[TrialRow]) -> list[str]:
+def _differing(snapshot: SearchSnapshot, trials: Sequence[TrialRow]) -> list[str]:
     """The searched keys in which trials differ; all of a single one."""
-    seen = {key: {json.dumps(t.values.get(key, NOT_USED), default=str) for t in trials} for key in story.parameters}
+    seen = {key: {json.dumps(t.values.get(key, NOT_USED), default=str) for t in trials} for key in snapshot.parameters}
     return [key for key, values in seen.items() if len(trials) == 1 or len(values) > 1]
 
 

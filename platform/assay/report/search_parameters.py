@@ -13,7 +13,7 @@ import numpy as np
 
 from assay.fronts import gains
 from assay.report.pictures import _figure, _png
-from assay.report.search import NOT_USED, SearchStory, TrialRow, ranked, text
+from assay.report.search import NOT_USED, SearchSnapshot, TrialRow, ranked, text
 from assay.report.search_pictures import ACCENT, SHADES, bounds, wide
 
 PALE_BAR = "#a9c0d3"
@@ -45,36 +45,36 @@ class Axis:
         return min(max((value - low) / (high - low), 0.0), 1.0) if high != low else 0.5
 
 
-def parallel_coordinates(story: SearchStory) -> bytes | None:
+def parallel_coordinates(snapshot: SearchSnapshot) -> bytes | None:
     """A line a trial over one axis for each searched key and objective; None where no trial has a first objective.
 
     The axes lie below each other, so that their names stay readable. Darker is better; of objectives the better end is
     on the right, and the worst values lie at the left end. A parameter that does not count is at `n/a`. Trials that
     were stopped count by the last objective seen; failed ones are dotted and end before the objectives.
     """
-    metric = story.objective
-    first = {metric: story.objectives[metric]}
-    shown = ranked(story.trials, first, ("stopped",)) + ranked(story.trials, first)
+    metric = snapshot.objective
+    first = {metric: snapshot.objectives[metric]}
+    shown = ranked(snapshot.trials, first, ("stopped",)) + ranked(snapshot.trials, first)
     if not shown:
         return None
-    keys = {key: _axis(key, given) for key, given in story.parameters.items()}
-    metrics = {name: _metric_axis(story, name, shown) for name in story.objectives}
+    keys = {key: _axis(key, given) for key, given in snapshot.parameters.items()}
+    metrics = {name: _metric_axis(snapshot, name, shown) for name in snapshot.objectives}
     axes = [*keys.values(), *metrics.values()]
     figure, plot = _figure(9, 0.9 + 0.54 * len(axes))
     _scaffold(plot, axes, len(keys))
     for row, key in enumerate(keys):
         if any(key not in trial.values for trial in shown):
             plot.text(ASIDE, row - 0.1, NOT_USED, ha="center", fontsize=7, color="#666", zorder=5)
-    for trial in (t for t in story.trials if t.status == "failed"):
+    for trial in (t for t in snapshot.trials if t.status == "failed"):
         xs, ys = _line(trial, keys, {})
         plot.plot(xs, ys, color=ACCENT, linewidth=0.7, linestyle=":", alpha=0.5, zorder=1)
     _trials(plot, shown, keys, metrics, metric)
     note = f"{len(shown)} trials, darker is better"
-    for best in ranked(shown, story.objectives)[:1]:
+    for best in ranked(shown, snapshot.objectives)[:1]:
         xs, ys = _line(best, keys, metrics)
         plot.plot(xs, ys, color=ACCENT, linewidth=2.2, zorder=4, marker="o", markersize=3.5)
         note += f", red: trial {best.number}, the best"
-    note += ", dotted: failed" if story.count("failed") else ""
+    note += ", dotted: failed" if snapshot.count("failed") else ""
     plot.set_title(note, fontsize=9)
     return _png(figure)
 
@@ -133,9 +133,9 @@ def _axis(key: str, given: Mapping[str, Any]) -> Axis:
     return _range(_cut(key, 40), low, high, log)
 
 
-def _metric_axis(story: SearchStory, name: str, shown: Sequence[TrialRow]) -> Axis:
+def _metric_axis(snapshot: SearchSnapshot, name: str, shown: Sequence[TrialRow]) -> Axis:
     values = [t.metrics[name] for t in shown if math.isfinite(t.metrics.get(name, math.nan))]
-    way = story.objectives[name]
+    way = snapshot.objectives[name]
     log = bool(values) and name.startswith("cost/") and wide(values)
     low, high = (min(values), max(values)) if log else bounds(values, way)
     return _range(f"{name} ({way})", low, high, log, turned=way == "min")
@@ -157,7 +157,7 @@ def _cut(name: str, length: int) -> str:
     return name if len(name) <= length else f"{name[: max(length - 1, 1)]}…"
 
 
-def importance(story: SearchStory) -> bytes | None:
+def importance(snapshot: SearchSnapshot) -> bytes | None:
     """How much each searched key has to do with being among the best quarter; None if that is unknown.
 
     By PED-ANOVA in its conditional form (Watanabe et al., IJCAI 2023; Optuna's `PedAnovaImportanceEvaluator`): how much
@@ -168,7 +168,7 @@ def importance(story: SearchStory) -> bytes | None:
     is what 19 of 20 random orders stay below: bars that end before it may be chance. No picture of fewer than eight
     such trials, of equal scores, where nothing varies, and of trials with parents, whose scores are their parents' too.
     """
-    shares = importances(story)
+    shares = importances(snapshot)
     if not shares:
         return None
     names = list(shares)
@@ -180,27 +180,27 @@ def importance(story: SearchStory) -> bytes | None:
     marks = axes.scatter(np.minimum(chance, 1), range(len(names)), 110, "#555", marker="|", zorder=3)
     axes.set_yticks(range(len(names)), [_cut(name, 40) for name in names], fontsize=8, parse_math=False)
     axes.set(xlim=(0, 1.02 * max(values + [min(mark, 1) for mark in chance])), ylim=(len(names) - 0.4, -0.6))
-    axes.set_xlabel(f"share of the importance for {story.objective}", parse_math=False, fontsize=9)
+    axes.set_xlabel(f"share of the importance for {snapshot.objective}", parse_math=False, fontsize=9)
     axes.legend([marks], ["chance reaches this far"], loc="lower right", fontsize=8)
     axes.grid(axis="x", alpha=0.25)
     return _png(figure)
 
 
-def importances(story: SearchStory) -> dict[str, tuple[float, float]]:
+def importances(snapshot: SearchSnapshot) -> dict[str, tuple[float, float]]:
     """Each key that varies: its share of the importance, and the share that chance reaches; the largest first.
 
     Empty where `importance` makes no picture.
     """
     from optuna.importance import PedAnovaImportanceEvaluator
 
-    order = _in_order(story)
-    scores = {gains(trial.metrics, {story.objective: "max"}) for trial in order}
-    seen = {k: {json.dumps(t.values[k], default=str) for t in order if k in t.values} for k in story.parameters}
+    order = _in_order(snapshot)
+    scores = {gains(trial.metrics, {snapshot.objective: "max"}) for trial in order}
+    seen = {k: {json.dumps(t.values[k], default=str) for t in order if k in t.values} for k in snapshot.parameters}
     keys = [key for key, values in seen.items() if len(values) > 1]
     inherited = any(trial.parent is not None for trial in order)
     if len(order) < FEWEST or len(scores) < 2 or not keys or inherited:
         return {}
-    study = _study(story, order, keys)
+    study = _study(snapshot, order, keys)
     evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(TOP, 5 / len(order))))
     random = np.random.default_rng(0)
     ranks = np.arange(len(order))
@@ -218,19 +218,19 @@ def importances(story: SearchStory) -> dict[str, tuple[float, float]]:
     return {key: (own[key] / total, marks[key]) for key in sorted(keys, key=lambda key: -own[key])}
 
 
-def _in_order(story: SearchStory) -> list[TrialRow]:
-    first = {story.objective: story.objectives[story.objective]}
-    stopped = ranked(story.trials, first, ("stopped",))
-    return ranked(story.trials, first) + sorted(stopped, key=lambda trial: -trial.epochs)
+def _in_order(snapshot: SearchSnapshot) -> list[TrialRow]:
+    first = {snapshot.objective: snapshot.objectives[snapshot.objective]}
+    stopped = ranked(snapshot.trials, first, ("stopped",))
+    return ranked(snapshot.trials, first) + sorted(stopped, key=lambda trial: -trial.epochs)
 
 
-def _study(story: SearchStory, order: Sequence[TrialRow], keys: Sequence[str]) -> Any:
+def _study(snapshot: SearchSnapshot, order: Sequence[TrialRow], keys: Sequence[str]) -> Any:
     """The trials as Optuna has them; lists and the like by their JSON."""
     import optuna
 
     spaces: dict[str, Any] = {}
     for key in keys:
-        given = story.parameters[key]
+        given = snapshot.parameters[key]
         if "choices" in given:
             names = [json.dumps(value, default=str) for value in given["choices"]]
             spaces[key] = optuna.distributions.CategoricalDistribution(list(dict.fromkeys(names)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.report.search import SearchStory, TrialRow
+from assay.report.search import SearchSnapshot, TrialRow
 from assay.train.folder import SPOOL, STEPS
 from assay.train.spool import read_spool
 from assay.tune.search import ENDED, Search, Trial
@@ -16,7 +16,7 @@ from assay.tune.trial import epochs_at, trial_folder
 Curve = Sequence[tuple[float, float]]
 
 
-def search_story(
+def take_snapshot(
     name: str,
     search_id: str,
     search: Search,
@@ -24,10 +24,10 @@ def search_story(
     run_ids: Mapping[int, str],
     curves: TrialCurves,
     baseline: Mapping[str, float],
-) -> SearchStory:
+) -> SearchSnapshot:
     """The search so far."""
     metric = next(iter(search.objectives))
-    return SearchStory(
+    return SearchSnapshot(
         name=name,
         search_id=search_id,
         experiment=search.config.experiment,
