@@ -1,4 +1,4 @@
-"""One HTML file about a search: it needs no other file, no server and no network."""
+"""One HTML file about a search. It needs no other file, no server and no network."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ DRAWN = {
     "importance": (
         importance,
         "What matters",
-        "How far the good trials differ from all in their values of each key (PED-ANOVA). Pale bars may be chance.",
+        "How much the good trials differ from all trials in each key (PED-ANOVA). Pale bars may be chance.",
     ),
     "parallel_coordinates": (
         parallel_coordinates,
-        "Values and what came of them",
-        "A line is a trial. Of objectives, the better end is on the right; values worse than the left end lie there.",
+        "Values and results",
+        "Each line is a trial. Objectives are better on the right; values worse than the left end are drawn there.",
     ),
-    "rungs": (rungs, "Learning curves", "Darker the farther they got."),
-    "lineage": (lineage, "Lines of descent", "Which trial went on from whose weights."),
+    "rungs": (rungs, "Learning curves", "The farther a trial got, the darker its line."),
+    "lineage": (lineage, "Lines of descent", "Which trial continued from the weights of which other."),
 }
 PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)$)[a-z_][a-z0-9_-]*", re.IGNORECASE)
 
@@ -46,7 +46,7 @@ def pictures(snapshot: SearchSnapshot) -> dict[str, bytes]:
 
 
 def page(snapshot: SearchSnapshot, drawn: dict[str, bytes] | None = None) -> str:
-    """The HTML page; `drawn` are its pictures where they have been made before."""
+    """The HTML page; `drawn` are its pictures if they have been made before."""
     drawn = pictures(snapshot) if drawn is None else drawn
     best = winners(snapshot)
     parts = [
@@ -95,12 +95,12 @@ def _best(snapshot: SearchSnapshot, trial: TrialRow) -> str:
     command = " ".join(map(shlex.quote, words))
     note = ""
     if trial.parent is not None:
-        note = "<p>It started from the weights of another trial: a training with these values alone is another one.</p>"
+        note = "<p>It started from the weights of another trial: these values alone do not train the same model.</p>"
     return f"<p>Trial {trial.number}: {metrics}</p>{note}<pre>{escape(block)}</pre><pre>{escape(command)}</pre>"
 
 
 def _smaller(picture: bytes) -> bytes:
-    """The same in 256 colours: a third of the bytes where there are many thin lines."""
+    """The same picture in 256 colours: a third of the bytes if there are many thin lines."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
@@ -110,7 +110,7 @@ def _smaller(picture: bytes) -> bytes:
 
 
 def written(value: Any) -> str:
-    """A value as YAML reads it back, in one line."""
+    """A value in one line, from which YAML reads the same value back."""
     if isinstance(value, str) and PLAIN.fullmatch(value):
         return value
     plain = json.dumps(value, default=str, ensure_ascii=False)
@@ -123,7 +123,7 @@ def _figure(title: str, picture: bytes, caption: str) -> str:
 
 
 def _table(snapshot: SearchSnapshot, trials: Sequence[TrialRow], name: str) -> str:
-    """A row a trial; the table with a name can be filtered, and marks the front."""
+    """One row per trial; a table with a name can be filtered and marks the front."""
     metrics, names = columns(snapshot), short(snapshot.parameters)
     metrics = [metric for metric in metrics if any(metric in t.metrics for t in trials)]
     family = any(t.parent is not None for t in trials)
@@ -156,7 +156,7 @@ def _whole_table(name: str, heads: Iterable[tuple[str, str]], rows: Sequence[str
 
 
 def _cell(value: Any) -> str:
-    """A cell; numbers are shown to four figures, and sorted by the whole."""
+    """A cell; numbers are shown to four figures but sorted by their full value."""
     if value is None:
         return "<td>"
     if isinstance(value, float):
@@ -173,7 +173,7 @@ HEAD = """<!doctype html>
 <style>{style}</style></head><body>
 """
 FILTER = (
-    '<p><input id="words" type="search" placeholder="words that rows hold, such as: failed sgd" '
+    '<p><input id="words" type="search" placeholder="words to look for, such as: failed sgd" '
     'aria-label="filter the trials"> <span id="count"></span></p>'
 )
 STYLE = """

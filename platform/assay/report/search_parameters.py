@@ -17,16 +17,16 @@ from assay.report.search import NOT_USED, SearchSnapshot, TrialRow, ranked, text
 from assay.report.search_pictures import ACCENT, SHADES, bounds, wide
 
 PALE_BAR = "#a9c0d3"
-ASIDE = 1.09  # where a parameter that does not count lies, beyond the end 1 of its axis
+ASIDE = 1.09  # where parameters that do not count are drawn; their axis ends at 1
 LETTERS = 105  # that fit below an axis
-FEWEST = 8  # trials from which importance is looked at
-SHUFFLES = 20  # of the scores, to see how important chance makes a parameter look
+FEWEST = 8  # fewest trials for which importance is computed
+SHUFFLES = 20  # of the scores, to see how important a parameter looks by chance
 TOP = 0.25  # share of the trials that count as good
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the values of one key or metric lie, 0..1, and what is written there."""
+    """Where the values of one key or metric lie, 0..1, and the labels written there."""
 
     name: str
     ticks: Sequence[tuple[float, str]]
@@ -46,11 +46,11 @@ class Axis:
 
 
 def parallel_coordinates(snapshot: SearchSnapshot) -> bytes | None:
-    """A line a trial over one axis for each searched key and objective; None where no trial has a first objective.
+    """One line per trial over one axis for each searched key and objective; None if no trial has a first objective.
 
-    The axes lie below each other, so that their names stay readable. Darker is better; of objectives the better end is
-    on the right, and the worst values lie at the left end. A parameter that does not count is at `n/a`. Trials that
-    were stopped count by the last objective seen; failed ones are dotted and end before the objectives.
+    The axes lie below each other, so that their names stay readable. Darker is better. Objectives are better on the
+    right; the worst values are drawn at the left end. A parameter that does not count is at `n/a`. Stopped trials count
+    by the last objective seen; failed ones are dotted and end before the objectives.
     """
     metric = snapshot.objective
     first = {metric: snapshot.objectives[metric]}
@@ -85,14 +85,14 @@ def _trials(plot: Any, shown: Sequence[TrialRow], keys: Any, metrics: Any, metri
     width, palest, faintest = (1.3, 0.35, 0.5) if len(shown) <= 60 else (0.8, 0.2, 0.25)
     order = sorted(shown, key=lambda t: metrics[metric].place(t.metrics[metric], 0))
     for place, trial in enumerate(order, 1):
-        share = (place / len(order)) ** 2  # by rank: however the scores lie, few lines are dark
+        share = (place / len(order)) ** 2  # by rank, so that few lines are dark whatever the scores
         xs, ys = _line(trial, keys, metrics)
         colour = colormaps[SHADES](palest + (1 - palest) * share)
         plot.plot(xs, ys, color=colour, linewidth=width, alpha=faintest + (0.8 - faintest) * share, zorder=2)
 
 
 def _line(trial: TrialRow, keys: Mapping[str, Axis], metrics: Mapping[str, Axis]) -> tuple[list[float], list[int]]:
-    spread = trial.number * 0.618034 % 1 - 0.5  # evenly over 0..1 whatever the number of trials
+    spread = trial.number * 0.618034 % 1 - 0.5  # evenly spread, whatever the number of trials
     xs = [
         axis.place(trial.values[key], spread) if key in trial.values else ASIDE + 0.03 * spread
         for key, axis in keys.items()
@@ -125,7 +125,7 @@ def _axis(key: str, given: Mapping[str, Any]) -> Axis:
     if "choices" in given:
         choices = [json.dumps(value, default=str) for value in given["choices"]]
         room = max(LETTERS // len(choices) - 2, 3)
-        every = -(-len(choices) * 4 // LETTERS)  # so many choices that not even four letters fit
+        every = -(-len(choices) * 4 // LETTERS)  # above 1 if there are too many choices for four letters each
         names = [text(value) for value in given["choices"]]
         ticks = [((i + 0.5) / len(names), _cut(names[i], room * every)) for i in range(0, len(names), every)]
         return Axis(_cut(key, 40), ticks, choices=choices)
@@ -161,12 +161,12 @@ def importance(snapshot: SearchSnapshot) -> bytes | None:
     """How much each searched key has to do with being among the best quarter; None if that is unknown.
 
     By PED-ANOVA in its conditional form (Watanabe et al., IJCAI 2023; Optuna's `PedAnovaImportanceEvaluator`): how much
-    the values of good trials differ from those of all. A parameter that counts in some trials only is judged among
-    these, and weighs by how often good trials use it; that it counts at all is credited to the key that decides it.
-    Only the order of the trials matters: the finished ones by the first objective, behind them those that were stopped,
-    the farther they got the better, and of these by the last objective seen. Shares add up to 1. A grey mark
-    is what 19 of 20 random orders stay below: bars that end before it may be chance. No picture of fewer than eight
-    such trials, of equal scores, where nothing varies, and of trials with parents, whose scores are their parents' too.
+    the values of good trials differ from those of all. A parameter that counts only in some trials is judged among
+    these and weighted by how often good trials use it; that it counts at all is credited to the key that decides it.
+    Only the order of the trials matters: first the finished ones by the first objective, then the stopped ones, those
+    that got farther first, and if equally far by the last objective seen. Shares add up to 1. A grey mark shows what 19
+    of 20 random orders stay below: bars that end before it may be chance. There is no picture if such trials are fewer
+    than eight, if all scores are equal, if nothing varies, or if trials have parents, whose scores they inherit.
     """
     shares = importances(snapshot)
     if not shares:
@@ -189,7 +189,7 @@ def importance(snapshot: SearchSnapshot) -> bytes | None:
 def importances(snapshot: SearchSnapshot) -> dict[str, tuple[float, float]]:
     """Each key that varies: its share of the importance, and the share that chance reaches; the largest first.
 
-    Empty where `importance` makes no picture.
+    Empty if `importance` makes no picture.
     """
     from optuna.importance import PedAnovaImportanceEvaluator
 
@@ -205,7 +205,7 @@ def importances(snapshot: SearchSnapshot) -> dict[str, tuple[float, float]]:
     random = np.random.default_rng(0)
     ranks = np.arange(len(order))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that smaller targets are better, which ranks are
+        warnings.simplefilter("ignore")  # Optuna warns that smaller targets count as better; so they do in ranks
         own = evaluator.evaluate(study, keys, target=lambda trial: float(ranks[trial.number]))
         total = sum(own.values())
         if not total > 0:
@@ -225,7 +225,7 @@ def _in_order(snapshot: SearchSnapshot) -> list[TrialRow]:
 
 
 def _study(snapshot: SearchSnapshot, order: Sequence[TrialRow], keys: Sequence[str]) -> Any:
-    """The trials as Optuna has them; lists and the like by their JSON."""
+    """The trials as an Optuna study; lists and the like as JSON."""
     import optuna
 
     spaces: dict[str, Any] = {}
@@ -251,7 +251,7 @@ def _study(snapshot: SearchSnapshot, order: Sequence[TrialRow], keys: Sequence[s
 
 
 def _plain(value: Any, space: Any) -> Any:
-    """A value as its space has it; ends of a range that rounding has passed are the ends."""
+    """A value as its space stores it, moved back to the end of the range if rounding has passed it."""
     if hasattr(space, "choices"):
         return json.dumps(value, default=str)
     return min(max(float(value), space.low), space.high)

@@ -1,4 +1,4 @@
-"""Pictures of a search over its course: progress, learning curves, the front, and who inherited from whom."""
+"""Pictures of a search over its course: progress, learning curves, the front, and lines of descent."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from assay.report.search import SearchSnapshot, TrialRow, front, ranked, short, 
 SHADES = "YlGnBu"  # pale to dark: the better, the darker
 ACCENT = "#d1495b"
 PALE = "#b8c0cc"
-WIDE = 1.5  # orders of magnitude from which an axis is logarithmic
+WIDE = 1.5  # orders of magnitude beyond which an axis is logarithmic
 LABEL_ROOM = 14.0  # points of the picture between two trial numbers
-MOST_LINES = 5  # searched values drawn along a line of descent
+MOST_LINES = 5  # most searched keys drawn along a line of descent
 
 
 def progress(snapshot: SearchSnapshot) -> bytes | None:
-    """The first objective of each trial by its number, and the best so far; None where no trial has ended."""
+    """The first objective of each trial by its number, and the best so far; None if no trial has ended."""
     if not snapshot.count("finished", "stopped", "failed", "over"):
         return None
     metric = snapshot.objective
@@ -69,7 +69,7 @@ def progress(snapshot: SearchSnapshot) -> bytes | None:
 
 
 def rungs(snapshot: SearchSnapshot) -> bytes | None:
-    """Learning curves by epoch, darker the farther they got; stopped ones end with a mark. None without curves."""
+    """Learning curves by epoch, darker the farther they go; stopped ones end with a mark. None without curves."""
     from matplotlib import colormaps
 
     drawn = [trial for trial in snapshot.trials if trial.curve]
@@ -115,7 +115,7 @@ def rungs(snapshot: SearchSnapshot) -> bytes | None:
 
 
 def _inherited(snapshot: SearchSnapshot, trial: TrialRow) -> list[tuple[float, float]]:
-    """The curve of a trial behind those of its parents."""
+    """The curve of a trial, preceded by those of its ancestors."""
     trials = {t.number: t for t in snapshot.trials}
     curve = list(trial.curve)
     while trial.parent in trials:
@@ -125,9 +125,9 @@ def _inherited(snapshot: SearchSnapshot, trial: TrialRow) -> list[tuple[float, f
 
 
 def front_picture(snapshot: SearchSnapshot) -> bytes | None:
-    """The finished trials and the front, a panel for each pair of objectives; None of one objective or no trial.
+    """The finished trials and the front, a panel for each pair of objectives; None with one objective or no trial.
 
-    Of two objectives the front is a step line; of more it is only marked, for in one pair it may look dominated.
+    With two objectives the front is a step line; with more it is only marked, as it may look dominated in one pair.
     """
     shown = ranked(snapshot.trials, snapshot.objectives)
     if len(snapshot.objectives) < 2 or not shown:
@@ -141,7 +141,7 @@ def front_picture(snapshot: SearchSnapshot) -> bytes | None:
         _trade_off(snapshot, shown, figure.add_subplot(rows, columns, number), x, y)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
-    figure.draw_without_rendering()  # where the points lie is known from here on
+    figure.draw_without_rendering()  # from here on, the positions of the points are known
     best = front(shown, snapshot.objectives)
     for axes, (y, x) in zip(figure.axes, pairs, strict=True):
         _numbered(axes, best, x, y)
@@ -184,7 +184,7 @@ def _numbered(axes: Any, best: Sequence[TrialRow], x: str, y: str) -> None:
 
 
 def _upright(axes: Any, values: Sequence[float], way: str, always: Sequence[float]) -> tuple[float, float]:
-    """Sets up the upright axis, logarithmic where values spread wide; gives the ends that it shows."""
+    """Set up the vertical axis, logarithmic if values spread wide; returns the ends that it shows."""
     if wide([*values, *always]):
         axes.set_yscale("log")
         axes.margins(y=0.08)
@@ -197,8 +197,8 @@ def _upright(axes: Any, values: Sequence[float], way: str, always: Sequence[floa
 def lineage(snapshot: SearchSnapshot) -> bytes | None:
     """Population-based training: trials by generation and member, arrows where weights were copied to another member.
 
-    Below, the searched numbers along the line of the best trial. None where no trial has a parent. A member is a line
-    of trials each of which continues the one before; any other trial goes to a free line of its generation.
+    Below, the searched values along the best trial's line of descent. None if no trial has a parent. A member is a line
+    of trials that each continue the one before; any other trial goes to a free line of its generation.
     """
     trials = {trial.number: trial for trial in snapshot.trials}
     if not any(trial.parent in trials for trial in snapshot.trials):
@@ -259,9 +259,7 @@ def _tree(snapshot: SearchSnapshot, figure: Any, axes: Any, places: dict[int, tu
     for trial in snapshot.trials:
         if trial not in seen:
             axes.scatter(*places[trial.number], 26, ACCENT if trial.status == "failed" else PALE, marker="x", zorder=3)
-    axes.set_title(
-        "darker is better; arrows: weights copied from another member; red: how the best came about", fontsize=8
-    )
+    axes.set_title("darker is better; arrows: weights copied from another member; red: descent of the best", fontsize=8)
     axes.set(ylabel="member")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.invert_yaxis()
@@ -293,14 +291,14 @@ def _goes_on(trials: dict[int, TrialRow], number: int) -> bool:
 
 
 def wide(values: Sequence[float]) -> bool:
-    """Whether they need a logarithmic axis."""
+    """Whether values need a logarithmic axis."""
     return min(values) > 0 and math.log10(max(values) / min(values)) > WIDE
 
 
 def bounds(values: Sequence[float], way: str, always: Sequence[float] = (), share: float = 0.25) -> tuple[float, float]:
-    """The ends of an axis on which the better values can be distinguished: the worst may lie beyond it.
+    """The ends of an axis on which the better values can be distinguished; the worst may lie beyond it.
 
-    It reaches from the best to twice as far as the worst `share` begins, and holds `always`.
+    From the best value, the axis goes twice as far as to where the worst `share` begins. It includes `always`.
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
@@ -313,7 +311,7 @@ def bounds(values: Sequence[float], way: str, always: Sequence[float] = (), shar
 
 
 def _scores(snapshot: SearchSnapshot, status: str) -> list[tuple[int, float]]:
-    """Number and first objective of the trials of a status, where known: of stopped ones the last that was seen."""
+    """Number and first objective of each trial of a status, if known; for stopped trials, the last value seen."""
     found = []
     for trial in snapshot.trials:
         value = trial.metrics.get(snapshot.objective, trial.curve[-1][1] if trial.curve else math.nan)
@@ -323,7 +321,7 @@ def _scores(snapshot: SearchSnapshot, status: str) -> list[tuple[int, float]]:
 
 
 def _points(axes: Any, points: Sequence[tuple[float, float]], ends: tuple[float, float], style: dict[str, Any]) -> None:
-    """Points; those beyond the ends of the axis as small triangles at its edge."""
+    """Draw points; those beyond the ends of the axis become small triangles at its edge."""
     inside = [(x, y) for x, y in points if ends[0] <= y <= ends[1]]
     if inside:
         axes.scatter(*zip(*inside, strict=True), zorder=2, **style)
@@ -351,6 +349,6 @@ def _way(snapshot: SearchSnapshot, metric: str) -> str:
 
 
 def _titled(axes: Any, **names: str) -> None:
-    """Axis labels from users: a dollar sign is no formula."""
+    """Axis labels from users: a dollar sign does not begin a formula."""
     for what, name in names.items():
         getattr(axes, f"set_{what}")(name, parse_math=False, fontsize=9)

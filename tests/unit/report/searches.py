@@ -1,4 +1,4 @@
-"""Searches that Optuna really did, over a cheap function with mixed and conditional parameters."""
+"""Searches that Optuna really ran, over a cheap function with mixed and conditional parameters."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def optuna_search(
 
 
 def population(members: int = 6, generations: int = 8, seed: int = 0) -> SearchSnapshot:
-    """Population-based training: the worst two go on from the best two, with their values changed."""
+    """Population-based training: the worst two continue from the best two, with changed values."""
     random = np.random.default_rng(seed)
     start = optuna_search(members, sampler="random", failing=0, seed=seed)
     alive = [replace(row, curve=row.curve[:2], epochs=2) for row in start.trials]

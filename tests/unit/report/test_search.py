@@ -1,4 +1,4 @@
-"""What a search has found: the front, tables, and how it stands."""
+"""What a search has found: the front, tables, and its progress."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def searches(draw: st.DrawFn) -> tuple[list[TrialRow], dict[str, str]]:
 
 
 def slow_front(trials: list[TrialRow], objectives: dict[str, str]) -> set[int]:
-    """The definition, word by word."""
+    """The definition, word for word."""
     scored = [t for t in trials if t.status == "finished" and all(math.isfinite(t.metrics[m]) for m in objectives)]
 
     def as_good(a: TrialRow, b: TrialRow) -> bool:

@@ -1,4 +1,4 @@
-"""The page of a search is one file, whole, harmless, and small enough."""
+"""The page of a search is one complete file, harmless, and small enough."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_values_are_read_back_as_they_were(value: Any) -> None:
     assert YAML(typ="safe").load(written(value)) == value
 
 
-def test_weights_of_others_are_told() -> None:
+def test_weights_of_another_trial_are_mentioned() -> None:
     assert "started from the weights of another trial" in page(population(), {})
     assert "started from the weights of another trial" not in page(optuna_search(12), {})
 

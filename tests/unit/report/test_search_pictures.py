@@ -1,4 +1,4 @@
-"""Pictures of searches open, show what they should, and are left out where there is nothing to show."""
+"""Pictures of searches open, show what they should, and are left out if there is nothing to show."""
 
 from __future__ import annotations
 
@@ -116,10 +116,8 @@ def test_importance_is_silent_where_it_knows_nothing() -> None:
     assert importance(snapshot) is not None
     assert importance(scored(snapshot, [0.5] * 12)) is None
     assert importance(replace(snapshot, trials=snapshot.trials[:7])) is None
-    assert (
-        importance(replace(snapshot, trials=[replace(t, values=snapshot.trials[0].values) for t in snapshot.trials]))
-        is None
-    )
+    alike = [replace(t, values=snapshot.trials[0].values) for t in snapshot.trials]
+    assert importance(replace(snapshot, trials=alike)) is None
 
 
 def test_importance_of_noise_is_within_chance() -> None:
@@ -143,7 +141,7 @@ def test_importance_takes_the_better_end() -> None:
 
 
 def test_stopped_trials_rank_behind_finished_ones() -> None:
-    """Trials that a scheduler stopped have importance although few have finished."""
+    """Trials that a scheduler stopped count for importance if few have finished."""
     snapshot = SEARCHES["stopping"]
     assert snapshot.count("finished") < 8
     assert next(iter(importances(snapshot))) == "optimizer.lr"

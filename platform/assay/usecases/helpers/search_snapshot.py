@@ -1,4 +1,4 @@
-"""A search as reports show it: its state as plain rows."""
+"""Takes snapshots of a search for reports: its state as plain rows."""
 
 from __future__ import annotations
 
