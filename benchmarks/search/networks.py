@@ -94,11 +94,11 @@ def finalists(record: dict[str, Any], clone: Path) -> list[ExperimentConfig]:
         rows = [row for row in csv.DictReader(file) if row["status"] == "finished"]
     best = sorted(rows, key=lambda row: float(row["val/loss"]))[:FINALISTS]
     from assay.settings import Settings
-    from assay.tune.journal import read
+    from assay.tune.journal import read_journal
     from assay.usecases.helpers.search_context import SearchContext
 
     context = SearchContext.of("digits-third", Settings(project=clone))
-    events, _ = read(clone / ".assay/runs" / record["search_id"] / "journal.jsonl")
+    events, _ = read_journal(clone / ".assay/runs" / record["search_id"] / "journal.jsonl")
     values = {str(event["trial"]): event["values"] for event in events if event["event"] == "ask"}
     return [context.space.apply(context.experiment, values[row["number"]]) for row in best]
 

@@ -38,7 +38,7 @@ def main(trials: str = "110") -> None:
 def searched(clone: Path) -> tuple[list[float], int, int, float]:
     """(seconds for each stopped trial, how many, placement groups left, CPUs that are free at the end)."""
     from assay.settings import Settings
-    from assay.tune.journal import read
+    from assay.tune.journal import read_journal
     from assay.usecases.helpers.search_progress import SearchProgress
     from assay.usecases.tune import TuneRequest, tune
     from assay.workers.ray_session import ray_running
@@ -51,7 +51,7 @@ def searched(clone: Path) -> tuple[list[float], int, int, float]:
         record = tune(TuneRequest("knobs"), settings, SearchProgress(lambda _: None))
         groups = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
         free = ray.available_resources().get("CPU", 0.0)
-    events, _ = read(clone / ".assay/runs" / record["search_id"] / "journal.jsonl")
+    events, _ = read_journal(clone / ".assay/runs" / record["search_id"] / "journal.jsonl")
     last = {}
     gaps = []
     for place, event in enumerate(events):

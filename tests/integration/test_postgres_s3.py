@@ -24,7 +24,7 @@ from assay.http import status_of
 from assay.settings import Settings
 from assay.tracking.provenance import missing
 from assay.tracking.tracker import Tracker
-from assay.train.spool import read
+from assay.train.spool import read_spool
 from assay.usecases.evaluate import evaluate
 from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import promote, register
@@ -85,7 +85,7 @@ def steps(project: Project, run_id: str, metric: str) -> list[int]:
 def spooled(project: Project, run_id: str, metric: str) -> list[int]:
     """The steps at which the training wrote it down."""
     spool = project.settings.runs / run_id / "spool.jsonl"
-    return [record.step for record, _ in read(spool, 0) if metric in record.metrics]
+    return [record.step for record, _ in read_spool(spool, 0) if metric in record.metrics]
 
 
 def in_mid_training(project: Project, act: Callable[[], None]) -> threading.Thread:

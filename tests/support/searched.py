@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.tracking.tracker import Tracker
-from assay.tune.journal import read
+from assay.tune.journal import read_journal
 from assay.usecases.helpers.search_progress import SearchProgress
 from assay.usecases.tune import TuneRequest, tune
 from tests.conftest import REPOSITORY, Project
@@ -52,7 +52,7 @@ class Searched:
         return Tracker(self.project.settings).children("knobs", search_id)
 
     def events(self, search_id: str) -> list[Any]:
-        return read(self.journal(search_id))[0]
+        return read_journal(self.journal(search_id))[0]
 
     def journal(self, search_id: str) -> Path:
         return self.project.root / ".assay/runs" / search_id / "journal.jsonl"

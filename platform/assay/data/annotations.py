@@ -1,4 +1,4 @@
-"""What is known of each image, by kind of annotation: the columns that it packs into, how it is counted, when it fits.
+"""What is known about each image, by kind of annotation: its columns, how it is counted, and when a row is valid.
 
 Every kind is one entry of `KINDS`; nothing else in the data layer distinguishes them by name.
 """
@@ -24,8 +24,8 @@ class Kind:
     Attributes:
         schema: the columns beyond `name`, `image`, `width` and `height`.
         columns: their values for a sample.
-        shown: the classes that count for a sample; one that shows several things of a class names it as often.
-        problem: what is wrong with a packed row, given the number of classes; None where all is well.
+        shown: the classes counted for a sample; with boxes, a class is repeated for each box.
+        problem: what is wrong with a packed row, given the number of classes; None if nothing is.
         exclusive: each image has exactly one class, which must then be present in each split.
     """
 
@@ -37,7 +37,7 @@ class Kind:
 
 
 def class_counts(annotation: str, samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:
-    """How many samples show each class, or how many boxes there are of it."""
+    """How many samples show each class, or how many boxes it has."""
     shown = KINDS[annotation].shown
     counts = Counter(label for sample in samples for label in shown(sample))
     return {name: counts[label] for label, name in enumerate(classes)}
@@ -86,10 +86,10 @@ def _boxes_problem(row: Mapping[str, Any], classes: int) -> str | None:
     if boxes is None or labels is None or ignored is None:
         return "no list of boxes"
     if len(boxes) != 4 * len(labels) or len(ignored) != len(labels):
-        return f"{len(boxes)} coordinates, {len(labels)} labels and {len(ignored)} marks do not belong together"
+        return f"{len(boxes)} coordinates, {len(labels)} labels and {len(ignored)} marks do not match"
     for index in range(len(labels)):
         x1, y1, x2, y2 = boxes[4 * index : 4 * index + 4]
-        if not (0 <= x1 < x2 <= row["width"] and 0 <= y1 < y2 <= row["height"]):  # also where one is NaN
+        if not (0 <= x1 < x2 <= row["width"] and 0 <= y1 < y2 <= row["height"]):  # also if one is NaN
             return f"box {index} ({x1:g}, {y1:g}, {x2:g}, {y2:g}) does not lie in {row['width']} x {row['height']}"
     return next(_out_of_range(labels, classes), None)
 

@@ -1,4 +1,4 @@
-"""Boxes that strangers drew: what fits its image is kept, the rest is named."""
+"""Boxes from untrusted annotations: those that fit their image are kept, the others are reported."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from assay.data.samples import Box, Sample, Scan
 from assay.errors import InputError
 
 TOLERANCE = 0.01
-"""Pixels by which a box may stick out of its image before it is reported as clipped: rounding goes that far."""
+"""Pixels by which a box may stick out of its image before it is reported as clipped: rounding can cause as much."""
 
 Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A box as the annotation has it: the corners in its pixels, or the reason why there are none."""
+    """A box as annotated: the corners in the annotation's pixels, or the reason why there are none."""
 
     corners: Corners | None
     name: str
-    """Of the class."""
+    """The name of its class."""
     ignored: bool = False
     reason: str = ""
 
 
 @dataclass
 class Fitted:
-    """The boxes of one image that are kept, each with the name of its class, and lines about the others."""
+    """The boxes kept for one image, each with the name of its class, and what to report."""
 
     boxes: list[tuple[Box, str]] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
@@ -60,8 +60,7 @@ def scan_of(
 ) -> Scan:
     """The scan of a folder that was annotated with boxes; classes without a box are left out.
 
-    `rejected` and `warnings` are what was found before the boxes were looked at. Raises `InputError` where no box is
-    left.
+    `rejected` and `warnings` come from before the boxes were checked. Raises `InputError` if no box is left.
     """
     found: list[tuple[Annotated, Fitted]] = []
     rejected, converted = list(rejected), []
@@ -93,14 +92,14 @@ def scan_of(
 
 
 def _missing(samples: Sequence[Sample], unused: Sequence[str]) -> list[str]:
-    """Warnings about images without boxes and classes without them."""
+    """Warnings about images and classes without boxes."""
     empty = sum(not sample.boxes for sample in samples)
     lines = [f"{empty} images have no box: they are kept as background"] if empty else []
     return [*lines, f"classes without a good box, left out: {', '.join(unused)}"] if unused else lines
 
 
 def number(value: Any) -> float:
-    """A finite number out of a file. Raises `Rejected` for everything else."""
+    """A finite number from a file. Raises `Rejected` for anything else."""
     try:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError
@@ -116,7 +115,7 @@ def annotated_turn(facts: ImageFacts, width: float, height: float) -> int:
     """The EXIF orientation by which boxes drawn on a `width` x `height` image must be turned, 1 for none.
 
     Raises:
-        Rejected: the image has another size, so the boxes cannot fit it.
+        Rejected: the image has a different size, so the boxes cannot fit it.
     """
     if (width, height) == (facts.width, facts.height):
         return 1
@@ -128,7 +127,7 @@ def annotated_turn(facts: ImageFacts, width: float, height: float) -> int:
 
 
 def upright(corners: Corners, orientation: int, width: int, height: int) -> Corners:
-    """Corners in the pixels of the file, in those of the upright image, which is `width` x `height`."""
+    """Convert corners from the file's pixels to those of the upright image, which is `width` x `height`."""
     x1, y1, x2, y2 = corners
     turned = {5: (y1, x1, y2, x2), 6: (width - y2, x1, width - y1, x2), 8: (y1, height - x2, y2, height - x1)}
     turned[7] = (width - y2, height - x2, width - y1, height - x1)
@@ -136,7 +135,7 @@ def upright(corners: Corners, orientation: int, width: int, height: int) -> Corn
 
 
 def fit(image: str, drawn: Sequence[Drawn], facts: ImageFacts, orientation: int) -> Fitted:
-    """Clip the boxes to their image and drop what is no box. The n-th of the image is called `<image>#<n>`."""
+    """Clip the boxes to their image and reject those that are not boxes. The n-th is reported as `<image>#<n>`."""
     result = Fitted()
     seen: dict[tuple[float, float, float, float, str], int] = {}
     clipped = 0
@@ -161,7 +160,7 @@ def fit(image: str, drawn: Sequence[Drawn], facts: ImageFacts, orientation: int)
 
 
 def _fitted(item: Drawn, facts: ImageFacts, orientation: int) -> tuple[Corners, bool]:
-    """Corners in the image, exact in float32 as they are packed, and whether something was cut off."""
+    """Corners inside the image, exactly as float32 stores them, and whether anything was cut off."""
     if item.corners is None:
         raise Rejected(item.reason)
     x1, y1, x2, y2 = upright(item.corners, orientation, facts.width, facts.height)

@@ -53,7 +53,7 @@ class Dataset:
 
 
 def prepare(root: Path, name: str, config: DatasetConfig, folder: Path, progress: Progress) -> Card:
-    """Make the version of a dataset that its config describes; `folder` has the old one or the new one, never half.
+    """Pack a dataset as its config describes. `folder` holds the old version or the new one, never half of one.
 
     Raises:
         InputError: the raw data are missing, changed, or unfit; nothing was written.
@@ -89,7 +89,7 @@ def scan_source(root: Path, name: str, config: DatasetConfig, folder: Path, prog
 
 
 def refuse_overlap(raw: Path, folder: Path, name: str) -> None:
-    """Packing replaces `folder`: raw data must neither lie in it nor hold it."""
+    """Packing replaces `folder`, so the raw data may neither lie in it nor contain it."""
     if raw.is_relative_to(folder) or folder.is_relative_to(raw):
         raise InputError(
             f"datasets.{name}: the folder {raw} overlaps {folder}, where the packed data go: "
@@ -98,7 +98,7 @@ def refuse_overlap(raw: Path, folder: Path, name: str) -> None:
 
 
 def divide(name: str, scan: Scan, config: DatasetConfig) -> Division:
-    """The splits of what was found. Errors name the dataset."""
+    """Split the samples of a scan. Errors name the dataset."""
     try:
         return split_samples(scan, config.split, config.seed)
     except InputError as error:
@@ -106,7 +106,7 @@ def divide(name: str, scan: Scan, config: DatasetConfig) -> Division:
 
 
 def build(name: str, config: DatasetConfig, scan: Scan, division: Division, folder: Path, progress: Progress) -> Card:
-    """Pack the samples into an empty `folder` and describe them. Raises `InputError` where raw data changed."""
+    """Pack the samples into an empty `folder` and describe them. Raises `InputError` if raw data have changed."""
     parts, kind = division.parts, KINDS[scan.annotation]
     facts = [sample.facts for part in parts.values() for sample in part]
     channels = max(fact.channels for fact in facts)
@@ -155,7 +155,7 @@ _Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def _contents(samples: Sequence[Sample], channels: int) -> Iterator[tuple[Sample, bytes, _Counts | None]]:
-    """Each sample with its bytes to keep and its histogram [channels, 256] (None where `channels` is 0), in order."""
+    """Each sample with its bytes to keep and its histogram [channels, 256] (None if `channels` is 0), in order."""
     work = partial(_content, channels=channels)
     pool = ThreadPoolExecutor(4)
     try:
@@ -191,21 +191,21 @@ def _moments(histogram: _Counts) -> tuple[list[float], list[float]]:
 
 
 def read_card(folder: Path, name: str) -> Card:
-    """The card of a version. Raises `InputError` where it is missing or damaged."""
+    """The card of a version. Raises `InputError` if it is missing or damaged."""
     try:
         return Card.model_validate_json((folder / CARD).read_bytes())
     except FileNotFoundError:
         raise InputError(_not_here(name)) from None
     except (OSError, ValidationError) as error:
         detail = f"{error.error_count()} faults" if isinstance(error, ValidationError) else error.strerror
-        raise InputError(f"dataset {name!r}: {CARD} is damaged ({detail}): {_mend(name)}") from None
+        raise InputError(f"dataset {name!r}: {CARD} is damaged ({detail}): {_fix(name)}") from None
 
 
 def open_dataset(root: Path, name: str, folder: Path) -> Dataset:
     """Open the version that `dvc.lock` records, after comparing every file with it.
 
     Raises:
-        InputError: it is not here, not recorded, or not what was recorded; one line with the fix.
+        InputError: it is missing, not recorded, or differs from what was recorded; one line with the fix.
     """
     if not folder.is_dir():
         raise InputError(_not_here(name))
@@ -223,15 +223,15 @@ def difference(name: str, card: Card, md5s: dict[str, str]) -> str:
     """One line for a folder that is not the recorded version: the first file that differs, and the fix."""
     for file in sorted(card.files.keys() | (md5s.keys() - {CARD})):
         if file not in md5s:
-            return f"dataset {name!r}: {file} is missing: {_mend(name)}"
+            return f"dataset {name!r}: {file} is missing: {_fix(name)}"
         if file not in card.files:
-            return f"dataset {name!r}: {file} does not belong to the version in dvc.lock: {_mend(name)}"
+            return f"dataset {name!r}: {file} does not belong to the version in dvc.lock: {_fix(name)}"
         if md5s[file] != card.files[file]:
-            return f"dataset {name!r}: {file} is not the recorded one: {_mend(name)}"
-    return f"dataset {name!r}: {CARD} is not the recorded one: {_mend(name)}"
+            return f"dataset {name!r}: {file} is not the recorded one: {_fix(name)}"
+    return f"dataset {name!r}: {CARD} is not the recorded one: {_fix(name)}"
 
 
-def _mend(name: str) -> str:
+def _fix(name: str) -> str:
     return f"run `dvc checkout data@{name}` to go back or `dvc repro data@{name}` to prepare it again"
 
 

@@ -1,4 +1,4 @@
-"""Checks and decoding of image files that may be anything: damaged, hostile, or not images at all.
+"""Checks and decodes files that may be anything: good images, damaged or hostile ones, or not images at all.
 
 `inspect` checks everything and explains why a file is unfit; `decode` is the fast version for content that passed.
 Both produce the same pixels: upright, 8 bits, grey or RGB, without transparency. Nothing here has state.
@@ -23,7 +23,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 64 * 2**20
 """The largest picture that is decoded; checked before any pixel is decoded."""
 PNG_LEVEL = 2
-"""Of zlib: a photograph takes a third of the time of its usual level 6, for a tenth more bytes."""
+"""For zlib: a photograph takes a third of the time of the usual level 6, for a tenth more bytes."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,9 +52,9 @@ class Rejected(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What `inspect` found out. `width` and `height` are those of the upright picture, `mode` is that of the file.
+    """What `inspect` found. `width` and `height` are those of the upright picture, `mode` is that of the file.
 
-    `orientation` is the EXIF orientation by which it was turned upright, 1 if it was not turned.
+    `orientation` is the EXIF orientation by which the picture was turned upright, 1 if it was not turned.
     """
 
     format: str
@@ -68,7 +68,7 @@ class ImageFacts:
 
 @dataclass
 class _Picture:
-    """A decoded picture (mode L or RGB, upright) and how it came about."""
+    """A decoded picture (mode L or RGB, upright) and how it was made."""
 
     image: Image.Image
     format: str
@@ -81,7 +81,7 @@ def inspect(content: bytes) -> ImageFacts:
     """Decode `content` completely and describe it.
 
     Raises:
-        Rejected: it is empty, truncated, damaged, no image, animated, too large, or has no faithful 8-bit form.
+        Rejected: it is empty, truncated, damaged, not an image, animated, too large, or has no faithful 8-bit form.
     """
     with _reasons(content):
         if not content:
@@ -97,7 +97,7 @@ def inspect(content: bytes) -> ImageFacts:
 def decode(content: bytes, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The pixels, uint8 [channels, height, width], contiguous and writable.
 
-    `channels` 3 repeats grey, 1 takes the luminance (ITU-R 601-2) of colour. Raises `Rejected`. Thread-safe.
+    With 3 `channels`, grey is repeated; with 1, colour becomes luminance (ITU-R 601-2). Raises `Rejected`. Thread-safe.
     """
     with _reasons(content):
         image = _read(content).image
@@ -121,7 +121,7 @@ def read_image(path: Path, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]
     """A file as a batch of one for a served model, uint8 [1, channels, height, width], as `decode` returns it.
 
     Raises:
-        InputError: the path, and why it cannot be read.
+        InputError: the file cannot be read; names it and the reason.
     """
     try:
         return decode(path.read_bytes(), channels)[None]
@@ -152,15 +152,15 @@ def _read(content: bytes) -> _Picture:
         raise Rejected("no pixels")
     conversions: list[str] = []
     kind = image.format or ""
-    if kind == "MPO":  # what phones write: the picture is the first, previews and depth maps follow
+    if kind == "MPO":  # written by phones: the picture comes first, then previews and depth maps
         kind = "JPEG"
         conversions.append("first picture of several (MPO)")
     elif getattr(image, "is_animated", False):
-        raise Rejected(f"animated or of several pages: {getattr(image, 'n_frames', 2)} frames")
+        raise Rejected(f"animated or multi-page: {getattr(image, 'n_frames', 2)} frames")
     mode = image.mode
     tiles = getattr(image, "tile", None)
     raw = str(tiles[0][3]) if tiles else ""
-    # Pillow turns a TIFF upright while loading and forgets the tag; elsewhere the tag may come after the pixels.
+    # Pillow turns a TIFF upright on loading and drops the tag; in other formats the tag may come after the pixels.
     orientation = _orientation(image) if kind == "TIFF" else 1
     image.load()
     flat = _flatten(image, raw, conversions)
@@ -175,7 +175,7 @@ def _read(content: bytes) -> _Picture:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 if it is missing. Unreadable EXIF next to sound pixels counts as missing."""
+    """The EXIF orientation, 1 if it is missing. Unreadable EXIF with intact pixels counts as missing."""
     if image.format in ("BMP", "GIF"):
         return 1
     try:
@@ -186,7 +186,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _flatten(image: Image.Image, raw: str, conversions: list[str]) -> Image.Image:
-    """Mode L or RGB without transparency; what was done is added to `conversions`. `raw`: the decoder's raw mode."""
+    """Mode L or RGB without transparency; each change is added to `conversions`. `raw`: the decoder's raw mode."""
     mode = image.mode
     if mode.startswith("I"):
         return _grey_of_16_bits(image, raw, conversions)
@@ -242,7 +242,7 @@ def _grey_of_16_bits(image: Image.Image, raw: str, conversions: list[str]) -> Im
         conversions.append("16-bit to 8-bit grey")
         eight = values // 257
     tags = getattr(image, "tag_v2", {})
-    if tags.get(_PHOTOMETRIC) == 0:  # zero is white, which Pillow minds for 8 bits only
+    if tags.get(_PHOTOMETRIC) == 0:  # zero is white, which Pillow respects only for 8 bits
         eight = 255 - eight
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -252,7 +252,7 @@ def _grey_of_16_bits(image: Image.Image, raw: str, conversions: list[str]) -> Im
 
 
 def _require_end(content: bytes, kind: str) -> None:
-    """What decoders forgive: a PNG whose chunks do not match their sums, a JPEG without its end."""
+    """Reject what decoders forgive: a PNG whose chunks do not match their checksums, a JPEG without its end."""
     if kind == "PNG":
         Image.open(io.BytesIO(content), formats=("PNG",)).verify()
     elif kind == "JPEG" and content.find(b"\xff\xd9", _first_scan(content)) < 0:
@@ -260,7 +260,7 @@ def _require_end(content: bytes, kind: str) -> None:
 
 
 def _first_scan(content: bytes) -> int:
-    """Where a JPEG's compressed data begin: behind all headers, whose thumbnail has its own end marker."""
+    """Where a JPEG's compressed data begin: after all headers, whose thumbnail has its own end marker."""
     position = 2
     while position + 4 <= len(content):
         if content[position] != 0xFF:
@@ -278,7 +278,7 @@ def _first_scan(content: bytes) -> int:
 
 @contextmanager
 def _reasons(content: bytes) -> Iterator[None]:
-    """Turn whatever a decoder throws into a reason. Decoders of hostile bytes throw nearly everything."""
+    """Turn whatever a decoder raises into a reason: hostile bytes make it raise nearly everything."""
     try:
         yield
     except Rejected:
@@ -299,7 +299,7 @@ def _format_of(content: bytes) -> str | None:
 
 
 def _guess(content: bytes) -> str:
-    """Why Pillow saw no image in the content."""
+    """Why Pillow found no image in the content."""
     kind = _format_of(content)
     if kind is not None:
         return f"damaged or truncated {kind}: the header is not readable"

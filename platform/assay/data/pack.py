@@ -1,7 +1,7 @@
 """Packed splits: a few Arrow IPC files instead of many small images, read by memory map.
 
 A split is `<split>-00000.arrow`, `<split>-00001.arrow`, ... with the columns `name`, `image` (an encoded image),
-`width`, `height` (pixels) and what the annotation adds (`assay.data.annotations`). The bytes depend on the rows only.
+`width`, `height` (pixels) and those of the annotation (`assay.data.annotations`). The bytes depend only on the rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BASE = [
 
 
 class Packer:
-    """Writes one split row by row; holds one record batch at most. Use it in a `with` block."""
+    """Writes one split row by row, with at most one record batch in memory. Use it in a `with` block."""
 
     def __init__(self, folder: Path, split: str, extra: pa.Schema, shard_bytes: int = SHARD_BYTES):
         self._folder = folder
@@ -99,10 +99,10 @@ class Packer:
 
 
 class Packed:
-    """Random access to a packed split. Safe to use from several threads; pickles as its place, not its content."""
+    """Random access to a packed split. Safe to use from several threads; pickles as its path, not its content."""
 
     def __init__(self, folder: Path, split: str):
-        """Map the files of a split. Raises `InputError` where there is none, or one is no Arrow file."""
+        """Map the files of a split. Raises `InputError` if there are none, or one is not an Arrow file."""
         self.folder = folder
         self.split = split
         self._maps: list[pa.MemoryMappedFile] = []
@@ -136,7 +136,7 @@ class Packed:
         return list(self._schema.names)
 
     def fits(self, extra: pa.Schema) -> bool:
-        """Whether the columns are those of every split and `extra`, in name and type."""
+        """Whether the columns are those of every split plus `extra`, in name and type."""
         return bool(self._schema.equals(pa.schema([*_BASE, *extra])))
 
     def column(self, name: str) -> Any:
@@ -148,12 +148,12 @@ class Packed:
         return pa.chunked_array(parts, type=kind)
 
     def image(self, index: int) -> memoryview:
-        """The encoded image of a row, without a copy: it is valid as long as it is held."""
+        """The encoded image of a row, without a copy. It stays valid for as long as you keep it."""
         batch, row = self._find(index)
         return memoryview(batch.column("image")[row].as_buffer())
 
     def row(self, index: int) -> dict[str, Any]:
-        """All columns of a row but the image, as plain values."""
+        """All columns of a row except the image, as plain values."""
         batch, row = self._find(index)
         return {name: batch.column(name)[row].as_py() for name in self.columns if name != "image"}
 
@@ -164,7 +164,7 @@ class Packed:
         return self._batches[batch], index - self._starts[batch]
 
     def close(self) -> None:
-        """Let go of the files. Images that are still held stay valid."""
+        """Release the files. Images that are still in use stay valid."""
         self._batches = []
         self._starts = [0]
         for mapped in self._maps:
@@ -182,6 +182,6 @@ class Packed:
 
 
 def numbers(values: pa.Array) -> NDArray[Any]:
-    """A column of numbers without gaps as numpy sees it. Arrow's own way there imports pandas, which takes a second."""
+    """A column of numbers without nulls, as a numpy array. Arrow's own conversion imports pandas, which takes 1 s."""
     found: NDArray[Any] = np.from_dlpack(values)
     return found

@@ -1,4 +1,4 @@
-"""Folders of the user's: what all importers of them share. Files are checked by content, whatever they are called."""
+"""What all importers of user folders share. Files are checked by their content, whatever their names."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ SUFFIXES = {
 _TEXTS = (".json", ".xml", ".csv", ".txt", ".md", ".yaml", ".yml", ".html", ".pdf")
 
 Look = Callable[[str, bytes], ImageFacts | None]
-"""Called with the relative path and the content of each readable file: its facts, None where it is meant to be no
-image; raises `Rejected` for a bad image, and for a file that does not belong there."""
+"""Takes the relative path and the content of a readable file; returns its facts, or None if it is not meant to be an
+image. Raises `Rejected` for a bad image, and for a file that does not belong there."""
 
 
 @dataclass(frozen=True)
 class File:
-    """What was found about one path below the folder. Regular files have a `sha256`, good images `facts`."""
+    """What is known about one path below the folder. Regular files have a `sha256`, good images `facts`."""
 
     relative: str
     path: Path
@@ -53,7 +53,7 @@ class File:
         return display(self.relative)
 
     def content(self) -> bytes:
-        """The bytes that were checked. Raises `InputError` where they are no longer there."""
+        """The bytes that were checked. Raises `InputError` if they have changed or are gone."""
         assert self.sha256 is not None
         return _read_again(self.path, self.sha256)
 
@@ -62,8 +62,8 @@ def read_folder(source: FolderSource, root: Path, progress: Progress, look: Look
     """Every file of the folder, sorted, and the digest of them all.
 
     Raises:
-        SourceChanged: the folder is not the one that `source.sha256` names (an empty one is not compared).
-        InputError: there is no such folder, or it may not be read.
+        SourceChanged: the folder no longer matches `source.sha256` (not compared if empty).
+        InputError: there is no such folder, or it cannot be read.
     """
     files = _examine(locate(source.path, root), progress, look)
     identity = _digest(files)
@@ -78,7 +78,7 @@ def folder_digest(path: Path) -> str:
 
 
 def locate(path: str, root: Path) -> Path:
-    """The folder that `path` names, resolved. Raises `InputError` where there is none."""
+    """The folder that `path` names, resolved. Raises `InputError` if there is none."""
     folder = (root / path).resolve()
     if not folder.is_dir():
         raise InputError(f"{path}: {'not a folder' if folder.exists() else 'no such folder'}")
@@ -86,34 +86,34 @@ def locate(path: str, root: Path) -> Path:
 
 
 def top_folders(folder: Path) -> list[str]:
-    """The names of the real folders right below that are not hidden, sorted."""
+    """The sorted names of the folders directly below that are neither hidden nor symbolic links."""
     return sorted(e.name for e in os.scandir(folder) if e.is_dir(follow_symlinks=False) and e.name[0] != ".")
 
 
 def has_empty_folder(folder: Path) -> bool:
-    """Whether a folder right below holds no file at all: the digest, which knows files only, does not see it."""
+    """Whether a folder directly below contains no file at all. The digest, which covers files only, misses it."""
     return any(next(_walk(folder, f"{name}/"), None) is None for name in top_folders(folder))
 
 
 def display(relative: str) -> str:
-    """A file name that can be printed and stored: bytes that are no UTF-8 are written as escapes."""
+    """A file name fit to print and store: bytes that are not UTF-8 become escapes."""
     return os.fsencode(relative).decode("utf-8", "backslashreplace")
 
 
 def plain(text: str) -> str:
-    """Text out of a file that can be stored: halves of surrogate pairs are written as escapes."""
+    """Text from a file, fit to store: halves of surrogate pairs become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def look_at_images(relative: str, content: bytes) -> ImageFacts | None:
-    """For folders with annotations next to images: files named like text, and hidden ones, are not images."""
+    """The `Look` for images stored next to annotations: hidden files and files named like text are not images."""
     if Path(relative).suffix.lower() in _TEXTS or any(part.startswith(".") for part in relative.split("/")):
         return None
     return inspect(content)
 
 
 def inner_path(*parts: str) -> str | None:
-    """A relative path below the folder, from names that a stranger wrote; None where it leads out of it."""
+    """A relative path below the folder, joined from untrusted names; None if it leads out of the folder."""
     names = [part.replace("\\", "/") for part in parts if part]
     joined = posixpath.normpath("/".join(names)) if names else "."
     absolute = any(name.startswith("/") or name[1:2] == ":" for name in names)
@@ -153,7 +153,7 @@ def first_reason(bad: Sequence[File]) -> str:
 
 
 def reject_contradictions(files: Sequence[File], annotated: Callable[[File], Hashable], what: str) -> list[File]:
-    """Reject all copies of a content with different annotations (`annotated`): one of them is wrong."""
+    """Reject all copies of an image whose annotations (`annotated`) differ: at least one of them is wrong."""
     copies: dict[str, list[File]] = defaultdict(list)
     for file in good_images(files):
         copies[str(file.sha256)].append(file)
@@ -170,10 +170,10 @@ def reject_contradictions(files: Sequence[File], annotated: Callable[[File], Has
 
 
 def settled_splits(present: set[str]) -> tuple[Mapping[str, str | None], list[str]]:
-    """What becomes of the splits that a source names (`train`, `val`, `test`, `trainval`), and what to know of it.
+    """What each split named by a source (`train`, `val`, `test`, `trainval`) becomes, and warnings.
 
-    A part for training and one for testing must exist, else all images are divided again. Where only `val` is held
-    out, it serves as `test`; where nothing is left for `val`, a part of `train` becomes it.
+    Without a part for training and a part held out, all images are divided again. If only `val` is held out, it
+    serves as `test`; if nothing is left for `val`, a part of `train` becomes `val`.
     """
     learnt, named = present & {"train", "trainval"}, ", ".join(sorted(present))
     if "test" in present and learnt:
@@ -187,31 +187,31 @@ def settled_splits(present: set[str]) -> tuple[Mapping[str, str | None], list[st
 
 
 def _examine(folder: Path, progress: Progress, look: Look) -> list[File]:
-    """Look at every path below `folder`, in sorted order, by several threads."""
+    """Check every path below `folder`, in sorted order, in several threads."""
     paths = sorted(_walk(folder), key=os.fsencode)
     check = partial(_check, folder=folder, look=look)
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     found: list[File] = []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # decoders grumble about each odd file; what matters becomes a reason
+            warnings.simplefilter("ignore")  # decoders warn of every odd file; what matters becomes a reason
             for file in pool.map(check, paths):
                 found.append(file)
                 progress(len(found), len(paths), "checked")
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # on Ctrl-C only the pictures in hand are finished
+        pool.shutdown(wait=True, cancel_futures=True)  # on Ctrl-C, finish only what has been started
     return found
 
 
 def _walk(folder: Path, start: str = "") -> Iterator[str]:
-    """The paths of everything below `folder` but its real folders, relative and with `/`."""
+    """The relative paths, with `/`, of everything below `folder` except real folders (links to folders count)."""
     pending = [start]
     while pending:
         prefix = pending.pop()
         try:
             entries = list(os.scandir(folder / prefix))
         except PermissionError:
-            raise InputError(f"{folder / prefix}: the folder may not be read: fix its permissions") from None
+            raise InputError(f"{folder / prefix}: the folder cannot be read: fix its permissions") from None
         for entry in entries:
             relative = f"{prefix}{entry.name}"
             if entry.is_dir(follow_symlinks=False):
@@ -233,7 +233,7 @@ def _check(relative: str, folder: Path, look: Look) -> File:
 
 
 def _load(path: Path, folder: Path) -> tuple[bytes | None, str]:
-    """The content (None beyond MAX_BYTES) and its sha256. Raises `Rejected` for all that is no readable file."""
+    """The content (None if larger than MAX_BYTES) and its sha256. Raises `Rejected` if it is not a readable file."""
     try:
         if path.is_symlink():
             if not path.exists():
@@ -243,7 +243,7 @@ def _load(path: Path, folder: Path) -> tuple[bytes | None, str]:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             raise Rejected("symbolic link to a folder" if stat.S_ISDIR(mode) else "not a regular file")
-        # Should it become a FIFO just now, O_NONBLOCK keeps the opening from waiting for a writer.
+        # If it has become a FIFO in the meantime, O_NONBLOCK keeps the call from waiting for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(descriptor).st_size > MAX_BYTES:

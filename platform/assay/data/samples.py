@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SourceChanged(InputError):
-    """The raw data are not those that the config names. `folder` contains them."""
+    """The raw data in `folder` are not those that the config names."""
 
     def __init__(self, folder: str, recorded: str, found: str):
         super().__init__(f"the folder {folder} changed since it was added ({recorded[:8]}, now {found[:8]})")
@@ -25,7 +25,7 @@ class SourceChanged(InputError):
 class Box:
     """A thing in an image: corners in pixels of the upright image (`x2 > x1`, `y2 > y1`), and its class.
 
-    `ignored` boxes (crowds, difficult ones) are neither learnt nor counted, found or missed.
+    `ignored` boxes (crowds, difficult ones) are neither learnt nor counted; finding or missing one changes nothing.
     """
 
     x1: float
@@ -38,15 +38,15 @@ class Box:
 
 @dataclass(frozen=True)
 class Sample:
-    """One good image: what it is called, what it shows, and how to get its bytes.
+    """One good image: its name, what it shows, and how to get its bytes.
 
     Attributes:
-        labels: indices into the classes of the scan that the image shows; exactly one for the annotation `class`.
-        sha256: of the raw content; samples of the same content never part in a split.
+        labels: what the image shows, as indices into the scan's classes; exactly one for the annotation `class`.
+        sha256: of the raw content; samples with the same content always go into the same split.
         facts: what `images.inspect` found in the content.
-        read: gives the raw content again; raises `InputError` if it has changed since it was checked.
+        read: returns the raw content again; raises `InputError` if it has changed since it was checked.
         boxes: for the annotation `boxes`.
-        split: if the source itself defines it: `train`, `val`, `test`, or `trainval`, of which a part becomes `val`.
+        split: if the source itself defines it: `train`, `val`, `test`, or `trainval`, a part of which becomes `val`.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Sample:
 class Scan:
     """What an importer found. `rejected` is [{file, reason}], `converted` is [{file, change}]; all in a fixed order.
 
-    `digest` identifies the raw data: equal digests, equal data. `annotation` is what is known of each image: its
+    `digest` identifies the raw data: equal digests, equal data. `annotation` is what is known about each image: its
     `class`, its `labels`, its `boxes`, or whether it is content or `style`.
     """
 
@@ -78,9 +78,8 @@ class Scan:
 def held(
     name: str, labels: tuple[int, ...], content: bytes, boxes: tuple[Box, ...] = (), split: str | None = None
 ) -> Sample:
-    """A sample of content that is small enough to stay in memory. Raises `images.Rejected` if it is unfit."""
-
-    from assay.data.images import inspect  # with numpy, which reading a config does not need
+    """A sample whose content is small enough to stay in memory. Raises `images.Rejected` if it is unfit."""
+    from assay.data.images import inspect  # imports numpy, which reading a config does not need
 
     return Sample(name, labels, sha256(content).hexdigest(), inspect(content), _Held(content), boxes, split)
 

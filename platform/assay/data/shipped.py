@@ -1,4 +1,4 @@
-"""Real images that installed packages ship. Read from their folders: nothing is ever downloaded."""
+"""Real images that ship with installed packages. Nothing is ever downloaded."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ TEXTURES = {
     "moon": "skimage/moon.png",
     "retina": "skimage/retina.jpg",
 }
-"""Photographs that show one texture all over; `brick`, `grass`, `gravel` and `moon` are grey."""
+"""Photographs filled with one texture; `brick`, `grass`, `gravel` and `moon` are grey."""
 
 
 def shipped_file(name: str) -> Path:
-    """The path of `<package>/<file>`. Raises `InputError` where the installed package does not hold it."""
+    """The path of `<package>/<file>`. Raises `InputError` if the installed package does not contain it."""
     package, _, file = name.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise InputError(f"the package {package}, which ships {file}, is not installed: run `make setup`")
     path = Path(spec.origin).parent / _FOLDERS[package] / file
     if not path.is_file():
-        raise InputError(f"{path}: the installed {package} does not hold this image: run `make setup`")
+        raise InputError(f"{path}: the installed {package} does not contain this image: run `make setup`")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Stratified splits that depend on the contents and the seed alone, never on names or the order of files."""
+"""Stratified splits that depend only on the contents and the seed, never on names or the order of files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from assay.errors import InputError
 
 SPLITS = ("train", "val", "test")
 _STRONGEST = ("test", "val", "train", "trainval", None)
-"""Of the splits that a source names for copies of one content, the first here wins: test sets stay what they are."""
+"""If a source puts copies of one content into different splits, the first of these wins: test sets never change."""
 _REST = -1
-"""The stratum of the images that show nothing, and that of classes too rare for their own."""
+"""The stratum of images that show nothing, and of classes too rare for one of their own."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """The samples of each split in the order of their names; what was left out (as in a scan), and what to know."""
+    """The samples of each split, sorted by name; what was left out (as in a scan), and warnings."""
 
     parts: dict[str, list[Sample]]
     rejected: list[dict[str, str]]
@@ -29,11 +29,11 @@ class Division:
 
 
 def split_samples(scan: Scan, split: SplitConfig, seed: int) -> Division:
-    """Divide the samples of a scan; copies of a content are in the same split.
+    """Divide the samples of a scan; copies of a content always go into the same split.
 
-    What the source itself puts into a split stays there; of `trainval`, a part becomes `val` in the ratio of `split`;
-    the others are divided over all three. Strata are the classes, or each image's rarest class where it may show
-    several.
+    What the source itself puts into a split stays there. A part of `trainval` becomes `val`, in the ratio of `split`.
+    Everything else is divided among all three. Strata are the classes, or each image's rarest class if images may
+    show several.
 
     Raises:
         InputError: an exclusive class has fewer than three distinct images to divide, or a split is empty.
@@ -60,7 +60,7 @@ def split_samples(scan: Scan, split: SplitConfig, seed: int) -> Division:
 
 
 def _settle(samples: Sequence[Sample]) -> tuple[dict[str, str | None], list[dict[str, str]]]:
-    """The split that the source wants for each content, and the samples that want another one."""
+    """The source's split for each content (None if it has none), and a line for each sample that it put elsewhere."""
     wanted: dict[str, str | None] = {}
     for sample in samples:
         other = wanted.get(sample.sha256)
@@ -78,7 +78,7 @@ def _settle(samples: Sequence[Sample]) -> tuple[dict[str, str | None], list[dict
 
 
 def _strata(scan: Scan, contents: Mapping[str, str | None]) -> dict[str, int]:
-    """The class by which each content is stratified: the rarest that it shows, counted in contents."""
+    """The class by which each content is stratified: the rarest one it shows, counted in contents."""
     classes: dict[str, set[int]] = {sha: set() for sha in contents}
     for sample in scan.samples:
         classes[sample.sha256] |= set(sample.labels)
@@ -90,7 +90,7 @@ def _strata(scan: Scan, contents: Mapping[str, str | None]) -> dict[str, int]:
 
 
 def _groups(free: Mapping[str, int], scan: Scan, source: str | None) -> list[list[str]]:
-    """The contents by stratum; the small strata of images that may show several classes are one."""
+    """The contents by stratum; if images may show several classes, the small strata are merged into one."""
     groups: dict[int, list[str]] = defaultdict(list)
     for sha, stratum in free.items():
         groups[stratum].append(sha)
@@ -138,7 +138,7 @@ def _cut(count: int, split: SplitConfig) -> int:
 
 
 def _rare(scan: Scan) -> list[str]:
-    """A warning about classes that cannot be in each split, where that is no error."""
+    """A warning about classes that cannot be in every split, if that is not an error."""
     if KINDS[scan.annotation].exclusive:
         return []
     contents: dict[int, set[str]] = defaultdict(set)

@@ -13,5 +13,5 @@ def image_size(short_side: int, most: int = 128) -> int:
 
 
 def batch_size(train_samples: int, most: int = 64) -> int:
-    """At most `most`, and at least four batches an epoch where there are samples for it."""
+    """At most `most`, and small enough for four batches per epoch if there are samples for them."""
     return int(min(most, max(2, 2 ** int(math.log2(max(train_samples / 4, 2))))))

@@ -15,7 +15,8 @@ from assay.errors import InputError
 def folder_hash(folder: Path, cache_file: Path | None) -> tuple[str, dict[str, str]]:
     """DVC 3's hash of a folder, `<md5>.dir`, and the md5 of each file below it by relative path.
 
-    `cache_file` remembers the md5 of files that kept path, size, modification time and inode; None reads all files.
+    `cache_file` keeps the md5 of files whose path, size, modification time and inode are unchanged. Without it, all
+    files are read.
     """
     cache = _read_cache(cache_file) if cache_file is not None else {}
     prefix = f"{folder.resolve()}{os.sep}"
@@ -39,7 +40,7 @@ def folder_hash(folder: Path, cache_file: Path | None) -> tuple[str, dict[str, s
 
 
 def remember(folder: Path, cache_file: Path, md5s: Mapping[str, str]) -> None:
-    """Tell `folder_hash` the md5 of files that were just written and verified, so that it need not read them again."""
+    """Cache the md5 of files that were just written and verified, so that `folder_hash` need not read them again."""
     entries: dict[str, list[Any]] = {}
     for relative, md5 in md5s.items():
         stat = (folder / relative).stat()
@@ -50,7 +51,7 @@ def remember(folder: Path, cache_file: Path, md5s: Mapping[str, str]) -> None:
 
 
 def recorded_hash(root: Path, name: str) -> str | None:
-    """The hash that `dvc.lock` records for a dataset, None where it records none."""
+    """The hash that `dvc.lock` records for a dataset, None if there is none."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -75,7 +76,7 @@ def _md5(path: Path) -> str:
 
 
 def _read_cache(path: Path) -> dict[str, list[Any]]:
-    """What is remembered; nothing where the file is missing or damaged, for it can be made again."""
+    """What is in the cache: nothing if the file is missing or damaged, since it can be rebuilt."""
     try:
         data = json.loads(path.read_bytes())
         return {key: entry for key, entry in data.items() if len(entry) == 4}

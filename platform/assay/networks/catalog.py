@@ -1,7 +1,7 @@
 """Networks of torchvision and timm by name: classifiers, feature maps and perceptual activations, with their weights.
 
 All take normalized images [B, C, H, W] and compute in channels-last order, which is faster on CPUs and GPUs alike.
-A grey image is repeated over three channels where the network has been, or could have been, pretrained on colour.
+A grey image is repeated over three channels if the network has been, or could have been, pretrained on colour.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 
 
 
 class Network(nn.Module):
-    """A classifier of a library: [B, C, H, W] normalized to logits [B, K]. `head` names the modules that give them."""
+    """A library's classifier: normalized [B, C, H, W] to logits [B, K]. `head` names the modules that compute them."""
 
     def __init__(self, body: nn.Module, repeat: bool, head: Sequence[str]) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Network(nn.Module):
 
 
 class FeatureMaps(nn.Module):
-    """[B, C, H, W] normalized to a list of maps [B, channels[i], H / strides[i], W / strides[i]], rounded up."""
+    """Normalized [B, C, H, W] to a list of maps [B, channels[i], H / strides[i], W / strides[i]], rounded up."""
 
     def __init__(self, body: nn.Module, repeat: bool, channels: list[int], strides: list[int], origin: str) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class FeatureMaps(nn.Module):
 
 
 class Perceptual(nn.Module):
-    """[B, 3, H, W] normalized to {layer: [B, c, h, w]}. Frozen: no weight learns, and it stays in evaluation mode."""
+    """Normalized [B, 3, H, W] to {layer: [B, c, h, w]}. Frozen: no weight learns, and it stays in evaluation mode."""
 
     def __init__(self, body: nn.Module, origin: str) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Perceptual(nn.Module):
         return dict(self.body(images.contiguous(memory_format=torch.channels_last)))
 
     def train(self, mode: bool = True) -> Perceptual:  # noqa: ARG002
-        """Nothing: running statistics must not move."""
+        """Stay in evaluation mode: running statistics must not change."""
         return super().train(False)
 
 
@@ -85,7 +85,7 @@ def classifier(
     Args:
         weights: "none", "imagenet" or a path. The head keeps its random start if its number of classes differs.
         image_size: pixels a side, for networks that are built for one size.
-        dropout: before the head, or at the network's own dropout.
+        dropout: for the network's own dropout layers or, if it has none, before the head.
         pretrained: whether to load the weights; False if trained ones will replace them anyway.
 
     Raises:
@@ -130,7 +130,7 @@ def feature_maps(
         raise InputError(f"{architecture}: has maps at the strides {offered}, not at all of {list(strides)}") from None
     except (RuntimeError, AttributeError, AssertionError):
         raise InputError(f"{architecture}: gives no feature maps: take another, such as timm:resnet18") from None
-    if hasattr(body, "_stage_out_idx"):  # timm's EfficientNets and MobileNets continue behind the last map
+    if hasattr(body, "_stage_out_idx"):  # timm's EfficientNets and MobileNets continue after the last map
         body.blocks = body.blocks[: max(body._stage_out_idx)]
     tensors = {_plain(key): tensor for key, tensor in full.state_dict().items()}
     body.load_state_dict({key: tensors[_plain(key)] for key in body.state_dict()})
@@ -147,7 +147,7 @@ def perceptual(architecture: str, *, weights: str, layers: tuple[str, ...]) -> P
     origin = _fill(body, architecture, weights, _head(body), options, pretrained=True)
     for module in body.modules():
         if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment] # else a layer's output is overwritten by the next one
+            module.inplace = False  # type: ignore[assignment] # otherwise the next layer overwrites this one's output
     names = [name for name, _ in body.named_modules() if name]
     for layer in layers:
         if layer not in names:
@@ -173,7 +173,7 @@ def normalization(architecture: str) -> tuple[tuple[float, ...], tuple[float, ..
 def check(architecture: str, weights: str, image_size: int, channels: int) -> None:
     """Refuse what could not be built: an unknown name, images too small, weights that are missing or do not fit.
 
-    No network is computed: shapes alone are followed (the meta device).
+    Nothing is computed: only shapes are followed (on the meta device).
 
     Raises:
         InputError: the key, what is wrong, and the fix.
@@ -184,14 +184,14 @@ def check(architecture: str, weights: str, image_size: int, channels: int) -> No
     if not _takes(body, into, image_size):
         larger = (size for size in SIZES if size > image_size)
         fit = next((s for s in larger if _takes(_create_empty(architecture, into, s, weights)[0], into, s)), None)
-        fix = f"it takes images from {fit}" if fit else "take another network"
+        fix = f"it takes images of {fit} or more" if fit else "take another network"
         raise InputError(f"task.image_size: {image_size} is too small for {architecture}: {fix}")
     if weights != "none":
         stored.load(architecture, weights, body.state_dict(), head=_head(body), options=options)
 
 
 def _plain(key: str) -> str:
-    """A tensor's name in the whole network, found by its name in timm's network of feature maps, which flattens."""
+    """A tensor's name in the whole network, from its name in timm's network of feature maps, which flattens names."""
     return key.removeprefix("model.").replace("_", ".")
 
 
@@ -202,12 +202,12 @@ def _laid_out(images: Tensor, repeat: bool) -> Tensor:
 
 
 def _repeats(architecture: str, channels: int, weights: str) -> bool:
-    """Whether the network is the one for colour: pretrained, or of torchvision, whose networks know no other."""
+    """Whether grey is repeated as colour: if the network is pretrained, or torchvision's, which take only colour."""
     return channels == 1 and (weights != "none" or parts(architecture)[0] == "torchvision")
 
 
 def _known(architecture: str) -> str:
-    """The name in its library. Raises `InputError` with the nearest names."""
+    """The name in its library. Raises `InputError` with the nearest names if it is unknown."""
     library, name = parts(architecture)
     if library == "torchvision":
         import_torchvision()
@@ -230,7 +230,7 @@ def _known(architecture: str) -> str:
 def _create(
     architecture: str, channels: int, classes: int, image_size: int | None, weights: str
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The library's network with its own random start, and the options that it was made with."""
+    """The library's network with its own random start, and the options it was made with."""
     library, name = parts(architecture)
     _known(architecture)
     options: dict[str, Any] = {"num_classes": classes}
@@ -253,17 +253,17 @@ def _create(
 
 
 def _create_empty(architecture: str, channels: int, image_size: int, weights: str) -> tuple[nn.Module, dict[str, Any]]:
-    """The network without memory for its weights. Raises `InputError` where it cannot be made for the size."""
+    """The network without memory for its weights. Raises `InputError` if it cannot be made for the size."""
     try:
         with torch.device("meta"):
             return _create(architecture, channels, IMAGENET_CLASSES, image_size, weights)
     except (AssertionError, ValueError, ZeroDivisionError) as error:
         detail = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"task.image_size: {image_size} is no size for {architecture}: {detail}") from None
+        raise InputError(f"task.image_size: {image_size} does not suit {architecture}: {detail}") from None
 
 
 def _takes(body: nn.Module, channels: int, image_size: int) -> bool:
-    """Whether images of this size leave something of themselves at the end, also in training."""
+    """Whether images of this size are large enough to reach the end of the network, also in training."""
     images = torch.zeros(2, channels, image_size, image_size, device="meta")
     try:
         body.train()(images)
@@ -275,13 +275,13 @@ def _takes(body: nn.Module, channels: int, image_size: int) -> bool:
 def _fill(
     body: nn.Module, architecture: str, weights: str, head: Sequence[str], options: dict[str, Any], pretrained: bool
 ) -> str:
-    """Load the weights into `body`; their origin in words."""
+    """Load the weights into `body`; returns their origin in words."""
     if weights == "none":
         return "random"
     if not pretrained:
         return "trained before"
     state, origin = stored.load(architecture, weights, body.state_dict(), head=head, options=options)
-    body.load_state_dict(state, strict=False)  # what is missing, `load` has allowed
+    body.load_state_dict(state, strict=False)  # `load` has checked what may be missing
     for name in head:
         if not any(key.startswith(f"{name}.") for key in state):
             _start_small(body.get_submodule(name))
@@ -289,7 +289,7 @@ def _fill(
 
 
 def _start_small(head: nn.Module) -> None:
-    """Begin a new head on learnt features without an opinion: some libraries draw weights that drown them."""
+    """Start a new head on learnt features near zero: some libraries draw weights so large that they drown them."""
     for layer in head.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.normal_(layer.weight, std=0.01)
@@ -298,7 +298,7 @@ def _start_small(head: nn.Module) -> None:
 
 
 def _head(body: nn.Module) -> tuple[str, ...]:
-    """The names of the modules that return the logits: as timm declares, else the last layer with weights."""
+    """The names of the modules that return the logits: as timm declares them, else the last layer with weights."""
     declared = (getattr(body, "pretrained_cfg", None) or {}).get("classifier")
     if declared:
         return (declared,) if isinstance(declared, str) else tuple(declared)
@@ -307,7 +307,7 @@ def _head(body: nn.Module) -> tuple[str, ...]:
 
 
 def _set_dropout(body: nn.Module, heads: Sequence[str], dropout: float) -> None:
-    """Where the network drops out itself, else before its head."""
+    """Set the network's own dropout layers or, if it has none, add one before its head."""
     own = [module for module in body.modules() if isinstance(module, nn.Dropout) and module.p > 0]
     for module in own:
         module.p = dropout
@@ -317,9 +317,9 @@ def _set_dropout(body: nn.Module, heads: Sequence[str], dropout: float) -> None:
 
 
 def _extractor(body: nn.Module, nodes: dict[str, str], architecture: str) -> nn.Module:
-    """The network as a function that gives {new name: output} of the named layers, and computes no more than those."""
+    """The network as a function that returns {new name: output} of the named layers and computes only those."""
     library = "timm.models" if parts(architecture)[0] == "timm" else "torchvision.models.feature_extraction"
-    try:  # timm knows what of its networks must not be traced
+    try:  # timm knows which parts of its networks must not be traced
         extractor: nn.Module = importlib.import_module(library).create_feature_extractor(body, nodes)
         return extractor
     except Exception as error:  # symbolic tracing fails in as many ways as there are networks
@@ -328,7 +328,7 @@ def _extractor(body: nn.Module, nodes: dict[str, str], architecture: str) -> nn.
 
 
 def _nodes_at(body: nn.Module, architecture: str, strides: Iterable[int]) -> tuple[dict[str, str], list[int]]:
-    """For each stride, the last node whose map is smaller by it, and the channels of that map."""
+    """For each stride, the last node whose map is smaller by that factor, and the channels of that map."""
     import copy
 
     from torchvision.models.feature_extraction import get_graph_node_names

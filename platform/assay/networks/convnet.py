@@ -1,4 +1,4 @@
-"""The convolutional network of a `NetworkConfig`: a stem, up to four stages, nothing that images of some size lack.
+"""The convolutional network of a `NetworkConfig`: a stem and up to four stages, for images of any size.
 
 Blocks are plain convolutions (Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015), residual ones
 (He et al., "Deep Residual Learning", CVPR 2016, figures 2 and 5) or inceptions (Szegedy et al., "Going Deeper with
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from assay.networks.shape import NetworkConfig, StageConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
-GROUP = 8  # channels that are normalized together, at least: of fewer, on a few places, little would be left
+GROUP = 8  # fewest channels that are normalized together: of fewer, on small maps, little would be left
 SMALLEST = 8  # pixels a side of the smallest map that is halved
 STRIDE = 4  # of the stem before feature maps
 
 
 def body(config: NetworkConfig, channels: int, side: int) -> tuple[list[nn.Module], int, int]:
-    """The stem and each stage that is there, for images [B, channels, side, side]; channels and side of the last map.
+    """The stem and the stages with blocks, for images [B, channels, side, side]; channels and side of the last map.
 
-    The stem divides the side by 2 from 64 pixels, by 4 from 128; a stage halves it as long as it is 8 or more.
+    The stem divides the side by 2 (from 64 pixels) or 4 (from 128); a later stage halves it if it is 8 or more.
     """
     stride = 1 if side < 64 else 2 if side < 128 else 4
     layers, into, side = [stem(config, channels, stride)], config.stem, math.ceil(side / stride)
@@ -37,9 +37,10 @@ def body(config: NetworkConfig, channels: int, side: int) -> tuple[list[nn.Modul
 
 
 class Maps(nn.Module):
-    """[B, C, H, W] to a list of maps [B, channels[i], H / strides[i], W / strides[i]]; sides divide by the last stride.
+    """[B, C, H, W] to a list of maps [B, channels[i], H / strides[i], W / strides[i]].
 
-    The stages work at the strides 4, 8, 16 and 32. One of depth 0 halves the side and does no more.
+    H and W are multiples of the last stride. The stages work at the strides 4, 8, 16 and 32; one of depth 0 does
+    nothing but halve the side.
     """
 
     origin = "random"
@@ -68,7 +69,7 @@ class Maps(nn.Module):
 
 
 def stem(config: NetworkConfig, channels: int, stride: int) -> nn.Module:
-    """One convolution whose kernel reaches over both neighbouring strides; sides are divided and rounded up."""
+    """One convolution whose kernel extends one stride in each direction; sides are divided and rounded up."""
     first = nn.Conv2d(channels, config.stem, 2 * stride + 1, stride, stride, bias=config.normalization == "none")
     return nn.Sequential(started(first), *_normalized(config, config.stem), ACTIVATIONS[config.activation]())
 
@@ -104,7 +105,7 @@ class Residual(nn.Module):
 
 
 class Inception(nn.Module):
-    """1x1, one kernel, two kernels in a row, and the maximum of 3x3 places: a quarter of the width each."""
+    """1x1, one kernel, two kernels in a row, and a 3x3 maximum, each with a quarter of the width."""
 
     def __init__(self, config: NetworkConfig, chosen: StageConfig, into: int, out: int) -> None:
         super().__init__()
@@ -143,7 +144,7 @@ def _plain(config: NetworkConfig, chosen: StageConfig, into: int, out: int) -> n
 
 
 def unit(config: NetworkConfig, into: int, out: int, kernel: int) -> list[nn.Module]:
-    """A convolution that keeps the side, its normalization, if any, and its activation, always last."""
+    """A convolution that keeps the side, its normalization, if any, and its activation, which is always last."""
     bias = config.normalization == "none"
     layers: list[nn.Module] = []
     if config.separable and kernel > 1:
@@ -154,7 +155,7 @@ def unit(config: NetworkConfig, into: int, out: int, kernel: int) -> list[nn.Mod
 
 
 def started(layer: nn.Conv2d, gain: float = 2**0.5) -> nn.Conv2d:
-    """Weights at which signals keep their size behind rectifiers (He et al., "Delving Deep", ICCV 2015)."""
+    """Draw weights with which signals keep their size after rectifiers (He et al., "Delving Deep", ICCV 2015)."""
     nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -30,13 +30,13 @@ UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attent
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one image.
+    """What one image costs.
 
     Attributes:
-        parameters: numbers that are learnt or were, each once; no buffers.
-        macs: multiplications with an addition, in convolutions and matrix products.
-        receptive_field: pixels a side of the input that one place of the deepest map can depend on, whether the image
-            is that large or not; 0 if the input is not an image.
+        parameters: numbers that are or were learnt, each counted once; no buffers.
+        macs: multiply-adds in convolutions and matrix products.
+        receptive_field: pixels a side of the input that one place of the deepest map can depend on, even if the image
+            is smaller; 0 if the input is not an image.
         latency_ms: on one thread of a CPU, or on a GPU.
     """
 
@@ -68,9 +68,9 @@ def costs(module: nn.Module, example: Tensor, device: torch.device) -> Costs:
 
 
 def task_costs(task: Task, serving: type[Serving[Any]]) -> Costs:
-    """What the network that the task serves costs, preprocessing included, where its weights lie now.
+    """What the network that the task serves costs, with preprocessing, on the device where its weights are now.
 
-    The task does not change: weights, modes, devices and random generators.
+    The task is left unchanged: weights, modes, devices and random generators.
 
     Raises:
         InputError: the task serves no network.
@@ -90,10 +90,10 @@ def task_costs(task: Task, serving: type[Serving[Any]]) -> Costs:
 
 
 def latency_ms(module: nn.Module, image: Tensor) -> float:
-    """The median time for an image by itself, [1, ...]. About 0.1 s, more where five images take longer.
+    """The median time for a single image, [1, ...]. Measuring takes about 0.1 s, or longer if five images do.
 
-    On a CPU one thread computes, and its own time is counted: what other processes take of the machine is not in it,
-    as it would be in the time on the wall, by which trials that run side by side would disturb each other.
+    On a CPU one thread computes, and its own CPU time is counted, without what other processes take. In wall-clock
+    time, trials that run side by side would disturb each other.
     """
     timed = _on_gpu if image.is_cuda else _on_cpu
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""timm and torchvision, imported without torch's compiler, which takes three of the four seconds of their import.
+"""timm and torchvision, imported without torch's compiler, which takes three of the four seconds of the import.
 
 If the compiler is imported already, as with `train.compile`, they are imported as usual.
 """
@@ -62,7 +62,7 @@ def _is_compile_supported(device_type: str) -> bool:
 
 
 def _disable_later(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """What `torch.compiler.disable` does, at the first call of the function instead of now."""
+    """Do what `torch.compiler.disable` does, but at the first call of the function instead of now."""
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:

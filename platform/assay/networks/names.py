@@ -12,7 +12,7 @@ ENDINGS = (".safetensors", ".pth", ".pt")
 
 
 def check_architecture(value: str) -> str:
-    """The value, if it has the form. Raises `ValueError`."""
+    """The value, if it has the right form. Raises `ValueError` if not."""
     if not re.fullmatch(rf"({'|'.join(LIBRARIES)}):[A-Za-z0-9_.-]+", value):
         raise ValueError(
             f"{value!r} names no network: write library:name, "
@@ -22,7 +22,7 @@ def check_architecture(value: str) -> str:
 
 
 def check_weights(value: str) -> str:
-    """The value, if it has the form. Raises `ValueError`."""
+    """The value, if it has the right form. Raises `ValueError` if not."""
     if value not in ("none", "imagenet") and not value.endswith(ENDINGS):
         raise ValueError(
             f"{value!r} names no weights: write none, imagenet, or the path of a file that ends in {', '.join(ENDINGS)}"
@@ -31,7 +31,7 @@ def check_weights(value: str) -> str:
 
 
 ArchitectureName = Annotated[str, AfterValidator(check_architecture)]
-"""`torchvision:<name>` or `timm:<name>`; whether the library has it is only known where it can be imported."""
+"""`torchvision:<name>` or `timm:<name>`; whether the library has it is not checked until it is imported."""
 
 WeightsName = Annotated[str, AfterValidator(check_weights)]
 """`none` (a random start), `imagenet`, or the path of a file of tensors."""
@@ -44,5 +44,5 @@ def parts(architecture: str) -> tuple[str, str]:
 
 
 def weight_files(weights: str) -> tuple[str, ...]:
-    """The files that a choice of weights names: none, or the one."""
+    """The files that a choice of weights names, at most one."""
     return () if weights in ("none", "imagenet") else (weights,)

@@ -1,6 +1,6 @@
-"""How far a network sees, followed through whatever it computes: no layer is known by name, only operations.
+"""How far a network sees, followed through the operations that it computes, whatever its layers are called.
 
-The sum over all layers of (kernel - 1) times the stride of the layer's input, and 1 (Araujo, Norris and Sim, "Computing
+1 plus the sum over all layers of (kernel - 1) times the stride of the layer's input (Araujo, Norris and Sim, "Computing
 Receptive Fields of Convolutional Neural Networks", Distill 2019, equation 2); where branches meet, the largest.
 """
 
@@ -16,16 +16,16 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 Reach = tuple[tuple[float, float], ...]
-"""For each dimension of the image: pixels that one place depends on, and pixels from a place to the next."""
+"""For each dimension of the image: pixels that one place depends on, and pixels from one place to the next."""
 
 TAPS = {"nearest": 1, "bilinear": 2, "bicubic": 4}
 
 
 class ReceptiveField(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it, `side` becomes the most pixels a side of `image`, [B, C, H, W], that one place has come from.
+    """While it is active, `side` becomes the most pixels a side of `image`, [B, C, H, W], that one place depends on.
 
-    Convolutions, pooling, interpolation and (fused) attention widen it. Global and adaptive pooling, by which a head
-    makes vectors of maps, do not, nor does the image's border narrow it. 0 where `image` is none.
+    Convolutions, pooling, interpolation and (fused) attention widen it. Global and adaptive pooling, with which a head
+    turns maps into vectors, do not, nor does the image's border narrow it. 0 if `image` is not an image.
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -103,6 +103,6 @@ def _resized(name: str, given: Mapping[str, Any], reach: Reach, made: Tensor) ->
 
 
 def _each(value: int | Sequence[int], count: int) -> Sequence[int]:
-    """For each dimension: one number stands for all."""
+    """One value per dimension; a single number counts for all."""
     several = [value] if isinstance(value, int) else list(value)
     return several * count if len(several) == 1 else several

@@ -12,8 +12,8 @@ from assay.config.schema import Frozen, NestedError
 CONVNET = "convnet"
 STAGES = 4
 WIDTHS = ((8, 12, 16, 24, 32, 48), (16, 24, 32, 48, 64), (24, 32, 48, 64, 96), (32, 48, 64, 96, 128))
-"""In the space, by stage: maps of fewer places need more channels."""
-DEEPEST = 2  # blocks of a stage in the space
+"""The widths in the space, by stage: smaller maps need more channels."""
+DEEPEST = 2  # most blocks of a stage in the space
 
 
 class StageConfig(Frozen):
@@ -45,7 +45,7 @@ class NetworkConfig(Frozen):
     @field_validator("stages", mode="before")
     @classmethod
     def _four(cls, value: Any) -> Any:
-        """Those that are not written are left out of the network."""
+        """Stages that are not given are left out of the network."""
         short = isinstance(value, (list, tuple)) and len(value) < STAGES
         return [*value, *({"depth": 0} for _ in range(STAGES - len(value)))] if short else value
 
@@ -60,7 +60,7 @@ def shapes(when: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     """The space of `network`, a `NetworkConfig`, as keys below `task` in the form of `space:`.
 
     Args:
-        when: conditions, with whole keys (`task.…`), at which the network counts at all.
+        when: conditions, with whole keys (`task.…`), under which the network counts at all.
     """
     when = dict(when or {})
     found: dict[str, dict[str, Any]] = {

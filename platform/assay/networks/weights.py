@@ -1,4 +1,4 @@
-"""Pretrained weights: found, checked tensor by tensor, and never replaced by a random start in silence."""
+"""Pretrained weights: found, checked tensor by tensor, and never silently replaced by a random start."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def load(
 
     Args:
         weights: "imagenet", or the path of a .safetensors, .pth or .pt file.
-        expected: the state of the network; only shapes are looked at, so it may lie on the meta device.
-        head: names of the modules that give the logits. They are left out, to be learnt again, if the shapes differ.
+        expected: the state of the network; only its shapes are used, so it may be on the meta device.
+        head: names of the modules that compute the logits. If their shapes differ, they are left out and learnt again.
         options: how `timm.create_model` was called, for weights that the library adapts (positions of other sizes).
 
     Raises:
-        InputError: there are none, they cannot be read, or they do not fit.
+        InputError: the weights are missing, cannot be read, or do not fit.
     """
     if weights == "imagenet":
         found, origin = _imagenet(architecture, expected, options or {})
@@ -61,7 +61,7 @@ def _imagenet(architecture: str, expected: Mapping[str, Tensor], options: Mappin
         return _in_order(_read(str(path)), expected, package), f"package {package}, sha256 {_sha256(path)}"
     try:
         return _download(architecture, options)
-    except Exception as error:  # every library reports a missing network differently
+    except Exception as error:  # every library reports a failed download differently
         detail = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(
             f"{architecture}: no ImageNet weights are installed, and none could be downloaded ({detail}). Set "
@@ -71,7 +71,7 @@ def _imagenet(architecture: str, expected: Mapping[str, Tensor], options: Mappin
 
 
 def _download(architecture: str, options: Mapping[str, Any]) -> tuple[State, str]:
-    """The weights that the library itself recommends, from its own place on the network or its cache."""
+    """The weights that the library itself recommends, from its own server or its cache."""
     library, name = parts(architecture)
     if library == "torchvision":
         from torchvision.models import get_model_weights
@@ -88,7 +88,7 @@ def _download(architecture: str, options: Mapping[str, Any]) -> tuple[State, str
 
 
 def _require_hub(repository: str | None) -> None:
-    """Fail at once where the hub cannot be reached and has not been before: its client would try for a minute."""
+    """Fail at once if the weights are not cached and the hub cannot be reached: its client would try for a minute."""
     import urllib.error
     import urllib.request
 
@@ -96,12 +96,12 @@ def _require_hub(repository: str | None) -> None:
 
     if repository is None or isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
         return
-    with contextlib.suppress(urllib.error.HTTPError):  # an answer all the same
+    with contextlib.suppress(urllib.error.HTTPError):  # an error is an answer too
         urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()  # noqa: S310
 
 
 def _read(weights: str) -> State:
-    """The tensors of a file. A pickle that holds more than plain data is refused unread."""
+    """The tensors of a file. A pickle that contains more than plain data is refused unread."""
     path = Path(weights)
     if not path.is_file():
         raise InputError(f"task.weights: {weights}: {'not a file' if path.exists() else 'no such file'}")
@@ -111,28 +111,28 @@ def _read(weights: str) -> State:
 
             return dict(load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make readers throw nearly everything
+    except Exception as error:  # damaged files make readers raise nearly everything
         detail = " ".join(str(error).split())[:120]
         raise InputError(f"task.weights: {weights}: not readable as a file of tensors ({detail})") from None
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError(f"task.weights: {weights}: holds no state dict: save `module.state_dict()`")
+        raise InputError(f"task.weights: {weights}: contains no state dict: save `module.state_dict()`")
     return dict(found)
 
 
 def _in_order(found: State, expected: Mapping[str, Tensor], package: str) -> State:
-    """The same tensors by the names of `expected`: the same network has them in the same order."""
+    """The tensors under the names of `expected`: the same network lists them in the same order."""
     names = [name for name in expected if not name.endswith(_TRACKED)]
     tensors = [tensor for name, tensor in found.items() if not name.endswith(_TRACKED)]
     if len(names) != len(tensors):
-        raise InputError(f"package {package}: holds {len(tensors)} tensors where the network has {len(names)}")
+        raise InputError(f"package {package}: contains {len(tensors)} tensors, the network has {len(names)}")
     return dict(zip(names, tensors, strict=True))
 
 
 def _fitted(found: State, expected: Mapping[str, Tensor], head: tuple[str, ...], what: str) -> State:
-    """What of `found` goes into a network of the shapes `expected`. Raises `InputError` naming all that does not."""
+    """The tensors of `found` that fit the shapes `expected`. Raises `InputError`, which names all that do not fit."""
     if found and all(name.startswith("module.") for name in found):  # saved from a data-parallel wrapper
         found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
     in_head = {name for name in (*found, *expected) if head and name.startswith(head)}

@@ -1,4 +1,4 @@
-"""Pictures for people, as PNG bytes: drawn without a display."""
+"""Pictures as PNG bytes, drawn without a display."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Pixels = np.ndarray[Any, Any]
 
-CELL = 96  # pixels a side of a small image in a grid, at least
-MOST_NUMBERS = 25  # classes up to which a confusion matrix shows its numbers
+CELL = 96  # pixels a side that small images in a grid are enlarged to, at least
+MOST_NUMBERS = 25  # most classes for which a confusion matrix shows its numbers
 
 
 def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
@@ -37,7 +37,7 @@ def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
 
 
 def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
-    """Metrics by step, `train/loss` and `val/loss` in one panel: one panel for each name behind the slash."""
+    """Metrics by step, one panel for each name after the slash: `train/loss` and `val/loss` share one."""
     panels: dict[str, dict[str, Sequence[tuple[int, float]]]] = {}
     for name, points in series.items():
         split, _, metric = name.partition("/")
@@ -55,7 +55,7 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
 
 
 def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> bytes:
-    """Values in 0..1 for each name, a bar a group: such as precision, recall and F1 of each class."""
+    """Values in 0..1 for each name, one bar per group, such as precision, recall and F1 of each class."""
     figure, axes = _figure(6, min(1.5 + 0.12 * len(names) * (len(groups) + 1), 40))
     places = np.arange(len(names))
     height = 0.8 / len(groups)
@@ -69,9 +69,9 @@ def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> bytes:
 
 
 def reliability(confidence: Sequence[float], accuracy: Sequence[float], share: Sequence[float]) -> bytes:
-    """How sure a model is against how often it is right, and how many samples there are: a row for each bin.
+    """How sure a model is against how often it is right, and the share of the samples, for each bin.
 
-    All values are in 0..1; a model that knows how sure it may be lies on the diagonal.
+    All values are in 0..1; a well-calibrated model lies on the diagonal.
     """
     figure, axes = _figure(4.5, 4.5)
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
@@ -83,11 +83,11 @@ def reliability(confidence: Sequence[float], accuracy: Sequence[float], share: S
 
 
 def grid(images: Sequence[Pixels], captions: Sequence[str], columns: int) -> bytes:
-    """Images in rows of `columns`, each with its caption (of one or more lines) below; pixels stay squares.
+    """Images in rows of `columns`, each with its caption (of one or more lines) below; pixels stay square.
 
     Args:
         images: uint8 [H, W] grey or [H, W, 3] RGB, of any sizes.
-        captions: as many; empty ones take no room where all are.
+        captions: one per image; if all are empty, they take no room.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

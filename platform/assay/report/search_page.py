@@ -1,4 +1,4 @@
-"""One HTML file about a search: it needs no other file, no server and no network."""
+"""One HTML file about a search. It needs no other file, no server and no network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from assay.report.search import NOT_USED, SearchStory, TrialRow, columns, front, line, short, text, winners
+from assay.report.search import NOT_USED, SearchSnapshot, TrialRow, columns, front, line, short, text, winners
 from assay.report.search_parameters import importance, parallel_coordinates
 from assay.report.search_pictures import front_picture, lineage, progress, rungs
 
@@ -26,81 +26,81 @@ DRAWN = {
     "importance": (
         importance,
         "What matters",
-        "How far the good trials differ from all in their values of each key (PED-ANOVA). Pale bars may be chance.",
+        "How much the good trials differ from all trials in each key (PED-ANOVA). Pale bars may be chance.",
     ),
     "parallel_coordinates": (
         parallel_coordinates,
-        "Values and what came of them",
-        "A line is a trial. Of objectives, the better end is on the right; values worse than the left end lie there.",
+        "Values and results",
+        "Each line is a trial. Objectives are better on the right; values worse than the left end are drawn there.",
     ),
-    "rungs": (rungs, "Learning curves", "Darker the farther they got."),
-    "lineage": (lineage, "Lines of descent", "Which trial went on from whose weights."),
+    "rungs": (rungs, "Learning curves", "The farther a trial got, the darker its line."),
+    "lineage": (lineage, "Lines of descent", "Which trial continued from the weights of which other."),
 }
 PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)$)[a-z_][a-z0-9_-]*", re.IGNORECASE)
 
 
-def pictures(story: SearchStory) -> dict[str, bytes]:
+def pictures(snapshot: SearchSnapshot) -> dict[str, bytes]:
     """The PNG pictures of a search by name; those that have nothing to show are left out."""
-    drawn = {name: draw(story) for name, (draw, *_) in DRAWN.items()}
+    drawn = {name: draw(snapshot) for name, (draw, *_) in DRAWN.items()}
     return {name: _smaller(picture) for name, picture in drawn.items() if picture is not None}
 
 
-def page(story: SearchStory, drawn: dict[str, bytes] | None = None) -> str:
-    """The HTML page; `drawn` are its pictures where they have been made before."""
-    drawn = pictures(story) if drawn is None else drawn
-    best = winners(story)
+def page(snapshot: SearchSnapshot, drawn: dict[str, bytes] | None = None) -> str:
+    """The HTML page; `drawn` are its pictures if they have been made before."""
+    drawn = pictures(snapshot) if drawn is None else drawn
+    best = winners(snapshot)
     parts = [
-        f"<h1>{escape(story.name)}</h1>",
-        f"<p>{escape(line(story).removeprefix(story.name + ': '))}</p>",
-        _details(story),
+        f"<h1>{escape(snapshot.name)}</h1>",
+        f"<p>{escape(line(snapshot).removeprefix(snapshot.name + ': '))}</p>",
+        _details(snapshot),
     ]
     if best:
-        parts += ["<h2>The best trial</h2>", _best(story, best[0])]
+        parts += ["<h2>The best trial</h2>", _best(snapshot, best[0])]
         if len(best) > 1:
-            title = "The front" if len(story.objectives) > 1 else f"The best {len(best)}"
-            parts += [f"<h2>{title}</h2>", _table(story, best, "")]
+            title = "The front" if len(snapshot.objectives) > 1 else f"The best {len(best)}"
+            parts += [f"<h2>{title}</h2>", _table(snapshot, best, "")]
     else:
         parts.append("<p>No trial has finished with all objectives.</p>")
     for name, picture in drawn.items():
         _, title, caption = DRAWN[name]
         parts += [f"<h2>{title}</h2>", _figure(title, picture, caption)]
-    if story.trials:
-        parts += ["<h2>All trials</h2>", FILTER, _table(story, story.trials, "all")]
+    if snapshot.trials:
+        parts += ["<h2>All trials</h2>", FILTER, _table(snapshot, snapshot.trials, "all")]
     return (
-        HEAD.format(title=escape(story.name), style=STYLE)
+        HEAD.format(title=escape(snapshot.name), style=STYLE)
         + "\n".join(parts)
         + f"<script>{SCRIPT}</script></body></html>"
     )
 
 
-def _details(story: SearchStory) -> str:
-    objectives = ", ".join(f"{metric} ({way})" for metric, way in story.objectives.items())
+def _details(snapshot: SearchSnapshot) -> str:
+    objectives = ", ".join(f"{metric} ({way})" for metric, way in snapshot.objectives.items())
     rows = {
-        "experiment": story.experiment,
-        "search": story.search_id,
-        "algorithm": story.algorithm + (f", {story.scheduler}" if story.scheduler else ""),
+        "experiment": snapshot.experiment,
+        "search": snapshot.search_id,
+        "algorithm": snapshot.algorithm + (f", {snapshot.scheduler}" if snapshot.scheduler else ""),
         "objectives": objectives,
-        **{f"{metric}, baseline": text(value) for metric, value in story.baseline.items()},
-        **{name: value for name, value in story.details.items() if name != "total"},
+        **{f"{metric}, baseline": text(value) for metric, value in snapshot.baseline.items()},
+        **{name: value for name, value in snapshot.details.items() if name != "total"},
     }
     return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>' for k, v in rows.items())}</dl>"
 
 
-def _best(story: SearchStory, trial: TrialRow) -> str:
-    metrics = ", ".join(f"{escape(m)} <b>{text(trial.metrics[m])}</b>" for m in story.objectives)
-    values = {**story.fixed, **trial.values}
+def _best(snapshot: SearchSnapshot, trial: TrialRow) -> str:
+    metrics = ", ".join(f"{escape(m)} <b>{text(trial.metrics[m])}</b>" for m in snapshot.objectives)
+    values = {**snapshot.fixed, **trial.values}
     block = "\n".join(f"{key}: {written(value)}" for key, value in values.items())
-    words = ["assay", "train", story.experiment]
+    words = ["assay", "train", snapshot.experiment]
     words += [word for key, value in values.items() for word in ("--set", f"{key}={written(value)}")]
     command = " ".join(map(shlex.quote, words))
     note = ""
     if trial.parent is not None:
-        note = "<p>It started from the weights of another trial: a training with these values alone is another one.</p>"
+        note = "<p>It started from the weights of another trial: these values alone do not train the same model.</p>"
     return f"<p>Trial {trial.number}: {metrics}</p>{note}<pre>{escape(block)}</pre><pre>{escape(command)}</pre>"
 
 
 def _smaller(picture: bytes) -> bytes:
-    """The same in 256 colours: a third of the bytes where there are many thin lines."""
+    """The same picture in 256 colours: a third of the bytes if there are many thin lines."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
@@ -110,7 +110,7 @@ def _smaller(picture: bytes) -> bytes:
 
 
 def written(value: Any) -> str:
-    """A value as YAML reads it back, in one line."""
+    """A value in one line, from which YAML reads the same value back."""
     if isinstance(value, str) and PLAIN.fullmatch(value):
         return value
     plain = json.dumps(value, default=str, ensure_ascii=False)
@@ -122,20 +122,22 @@ def _figure(title: str, picture: bytes, caption: str) -> str:
     return f'<figure><div class="wide">{image}</div><figcaption>{caption}</figcaption></figure>'
 
 
-def _table(story: SearchStory, trials: Sequence[TrialRow], name: str) -> str:
-    """A row a trial; the table with a name can be filtered, and marks the front."""
-    metrics, names = columns(story), short(story.parameters)
+def _table(snapshot: SearchSnapshot, trials: Sequence[TrialRow], name: str) -> str:
+    """One row per trial; a table with a name can be filtered and marks the front."""
+    metrics, names = columns(snapshot), short(snapshot.parameters)
     metrics = [metric for metric in metrics if any(metric in t.metrics for t in trials)]
     family = any(t.parent is not None for t in trials)
     reasons = any(t.reason for t in trials)
     heads = [("trial", ""), ("status", ""), *((metric, "") for metric in metrics)]
-    heads += [(names[key], key) for key in story.parameters] + [("epochs", ""), ("seconds", "")]
+    heads += [(names[key], key) for key in snapshot.parameters] + [("epochs", ""), ("seconds", "")]
     heads += [("parent", "")] * family + [("reason", "")] * reasons + [("run", "")]
-    best = {t.number for t in front(story.trials, story.objectives)} if name else set()
+    best = {t.number for t in front(snapshot.trials, snapshot.objectives)} if name else set()
     rows = []
     for t in trials:
         cells = [_cell(t.number), _cell(t.status), *(_cell(t.metrics.get(metric)) for metric in metrics)]
-        cells += [_cell(t.values[key]) if key in t.values else f"<td class=none>{NOT_USED}" for key in story.parameters]
+        cells += [
+            _cell(t.values[key]) if key in t.values else f"<td class=none>{NOT_USED}" for key in snapshot.parameters
+        ]
         cells += [_cell(t.epochs), _cell(round(t.seconds, 1))]
         cells += [_cell(t.parent)] * family + [_cell(t.reason)] * reasons + [_cell(t.run_id)]
         mark = " class=best" if t.number in best else f" class={t.status}" if t.status.isalpha() else ""
@@ -154,7 +156,7 @@ def _whole_table(name: str, heads: Iterable[tuple[str, str]], rows: Sequence[str
 
 
 def _cell(value: Any) -> str:
-    """A cell; numbers are shown to four figures, and sorted by the whole."""
+    """A cell; numbers are shown to four figures but sorted by their full value."""
     if value is None:
         return "<td>"
     if isinstance(value, float):
@@ -171,7 +173,7 @@ HEAD = """<!doctype html>
 <style>{style}</style></head><body>
 """
 FILTER = (
-    '<p><input id="words" type="search" placeholder="words that rows hold, such as: failed sgd" '
+    '<p><input id="words" type="search" placeholder="words to look for, such as: failed sgd" '
     'aria-label="filter the trials"> <span id="count"></span></p>'
 )
 STYLE = """

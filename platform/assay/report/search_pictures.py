@@ -1,4 +1,4 @@
-"""Pictures of a search over its course: progress, learning curves, the front, and who inherited from whom."""
+"""Pictures of a search over its course: progress, learning curves, the front, and lines of descent."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 
 from assay.fronts import gains
 from assay.report.pictures import _figure, _png
-from assay.report.search import SearchStory, TrialRow, front, ranked, short, text
+from assay.report.search import SearchSnapshot, TrialRow, front, ranked, short, text
 
 SHADES = "YlGnBu"  # pale to dark: the better, the darker
 ACCENT = "#d1495b"
 PALE = "#b8c0cc"
-WIDE = 1.5  # orders of magnitude from which an axis is logarithmic
+WIDE = 1.5  # orders of magnitude beyond which an axis is logarithmic
 LABEL_ROOM = 14.0  # points of the picture between two trial numbers
-MOST_LINES = 5  # searched values drawn along a line of descent
+MOST_LINES = 5  # most searched keys drawn along a line of descent
 
 
-def progress(story: SearchStory) -> bytes | None:
-    """The first objective of each trial by its number, and the best so far; None where no trial has ended."""
-    if not story.count("finished", "stopped", "failed", "over"):
+def progress(snapshot: SearchSnapshot) -> bytes | None:
+    """The first objective of each trial by its number, and the best so far; None if no trial has ended."""
+    if not snapshot.count("finished", "stopped", "failed", "over"):
         return None
-    metric = story.objective
+    metric = snapshot.objective
     figure, axes = _figure(8, 3.6)
     kinds = {
         "finished": {"color": "#30638e", "s": 22, "label": "finished"},
@@ -37,26 +37,28 @@ def progress(story: SearchStory) -> bytes | None:
             "label": "stopped early",
         },
     }
-    scores = {status: _scores(story, status) for status in kinds}
-    low, high = bounds([v for found in scores.values() for _, v in found], story.objectives[metric])
+    scores = {status: _scores(snapshot, status) for status in kinds}
+    low, high = bounds([v for found in scores.values() for _, v in found], snapshot.objectives[metric])
     for status, style in kinds.items():
         _points(axes, scores[status], (low, high), style)
-    _best_so_far(axes, scores["finished"], story.objectives[metric], max(t.number for t in story.trials))
+    _best_so_far(axes, scores["finished"], snapshot.objectives[metric], max(t.number for t in snapshot.trials))
     for status, marker, colour in (("failed", "x", ACCENT), ("over", "s", "#9b8a5a")):
-        numbers = [t.number for t in story.trials if t.status == status]
+        numbers = [t.number for t in snapshot.trials if t.status == status]
         if numbers:
             place = axes.get_xaxis_transform()
             label = "failed" if status == "failed" else "over the limits"
             axes.scatter(
                 numbers, [0.03] * len(numbers), 20, colour, marker=marker, transform=place, label=label, zorder=4
             )
-    if any(scores.values()) and metric in story.baseline and low <= story.baseline[metric] <= high:
-        axes.axhline(story.baseline[metric], color="grey", linestyle=":", linewidth=1.2, label="baseline")
-    axes.set_xlim(-0.5 - 0.01 * len(story.trials), max(t.number for t in story.trials) + 0.5 + 0.01 * len(story.trials))
+    if any(scores.values()) and metric in snapshot.baseline and low <= snapshot.baseline[metric] <= high:
+        axes.axhline(snapshot.baseline[metric], color="grey", linestyle=":", linewidth=1.2, label="baseline")
+    axes.set_xlim(
+        -0.5 - 0.01 * len(snapshot.trials), max(t.number for t in snapshot.trials) + 0.5 + 0.01 * len(snapshot.trials)
+    )
     axes.set_ylim(low - 0.12 * (high - low), high + 0.06 * (high - low))
     axes.set(xlabel="trial")
     if any(scores.values()):
-        _titled(axes, ylabel=_way(story, metric))
+        _titled(axes, ylabel=_way(snapshot, metric))
     else:
         axes.set(yticks=[], title="no trial has a score")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -66,37 +68,37 @@ def progress(story: SearchStory) -> bytes | None:
     return _png(figure)
 
 
-def rungs(story: SearchStory) -> bytes | None:
-    """Learning curves by epoch, darker the farther they got; stopped ones end with a mark. None without curves."""
+def rungs(snapshot: SearchSnapshot) -> bytes | None:
+    """Learning curves by epoch, darker the farther they go; stopped ones end with a mark. None without curves."""
     from matplotlib import colormaps
 
-    drawn = [trial for trial in story.trials if trial.curve]
+    drawn = [trial for trial in snapshot.trials if trial.curve]
     if not drawn:
         return None
     ends = [trial.curve[-1][0] for trial in drawn]
-    low, high = bounds([v for t in drawn for _, v in t.curve], story.objectives[story.objective], share=0.1)
+    low, high = bounds([v for t in drawn for _, v in t.curve], snapshot.objectives[snapshot.objective], share=0.1)
     figure, axes = _figure(8, 4)
     width = 1.0 if len(drawn) <= 60 else 0.6
-    best = next(iter(ranked(drawn, story.objectives)), None)
+    best = next(iter(ranked(drawn, snapshot.objectives)), None)
     for trial, end in zip(drawn, ends, strict=True):
-        epochs, values = zip(*_inherited(story, trial)[-1 - len(trial.curve) :], strict=True)
+        epochs, values = zip(*_inherited(snapshot, trial)[-1 - len(trial.curve) :], strict=True)
         colour = colormaps[SHADES](0.3 + 0.6 * math.log(max(end, 1)) / max(math.log(max(ends)), 1e-9))
         axes.plot(epochs, np.clip(values, low, high), color=colour, linewidth=width, alpha=0.7)
         if trial.status in ("stopped", "failed") or len(epochs) == 1:
             marker, shade = ("x", ACCENT) if trial.status == "failed" else ("o", colour)
             axes.plot(end, min(max(values[-1], low), high), marker, color=shade, markersize=5 if marker == "x" else 3)
     if best is not None:
-        epochs, values = zip(*_inherited(story, best), strict=True)
+        epochs, values = zip(*_inherited(snapshot, best), strict=True)
         label = f"best: trial {best.number}"
         axes.plot(epochs, np.clip(values, low, high), "o-", color=ACCENT, linewidth=2, markersize=3, label=label)
-    if story.scheduler and max(ends) >= 16:
+    if snapshot.scheduler and max(ends) >= 16:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     axes.set(xlabel="epoch")
-    _titled(axes, ylabel=_way(story, story.objective))
+    _titled(axes, ylabel=_way(snapshot, snapshot.objective))
     stopped = sum(trial.status == "stopped" for trial in drawn)
     axes.set_title(
         f"{len(drawn)} trials, {stopped} stopped early (where a dot ends the line)"
@@ -106,13 +108,15 @@ def rungs(story: SearchStory) -> bytes | None:
     )
     axes.grid(alpha=0.25)
     if best is not None:
-        axes.legend(loc="lower right" if story.objectives[story.objective] == "max" else "upper right", fontsize=8)
+        axes.legend(
+            loc="lower right" if snapshot.objectives[snapshot.objective] == "max" else "upper right", fontsize=8
+        )
     return _png(figure)
 
 
-def _inherited(story: SearchStory, trial: TrialRow) -> list[tuple[float, float]]:
-    """The curve of a trial behind those of its parents."""
-    trials = {t.number: t for t in story.trials}
+def _inherited(snapshot: SearchSnapshot, trial: TrialRow) -> list[tuple[float, float]]:
+    """The curve of a trial, preceded by those of its ancestors."""
+    trials = {t.number: t for t in snapshot.trials}
     curve = list(trial.curve)
     while trial.parent in trials:
         trial = trials[trial.parent]
@@ -120,49 +124,51 @@ def _inherited(story: SearchStory, trial: TrialRow) -> list[tuple[float, float]]
     return curve
 
 
-def front_picture(story: SearchStory) -> bytes | None:
-    """The finished trials and the front, a panel for each pair of objectives; None of one objective or no trial.
+def front_picture(snapshot: SearchSnapshot) -> bytes | None:
+    """The finished trials and the front, a panel for each pair of objectives; None with one objective or no trial.
 
-    Of two objectives the front is a step line; of more it is only marked, for in one pair it may look dominated.
+    With two objectives the front is a step line; with more it is only marked, as it may look dominated in one pair.
     """
-    shown = ranked(story.trials, story.objectives)
-    if len(story.objectives) < 2 or not shown:
+    shown = ranked(snapshot.trials, snapshot.objectives)
+    if len(snapshot.objectives) < 2 or not shown:
         return None
-    pairs = list(combinations(story.objectives, 2))
+    pairs = list(combinations(snapshot.objectives, 2))
     columns = 1 if len(pairs) == 1 else min(3, len(pairs))
     rows = -(-len(pairs) // columns)
     figure, first = _figure(7 if columns == 1 else 4.6 * columns, 4.4 * rows)
     first.remove()
     for number, (y, x) in enumerate(pairs, 1):
-        _trade_off(story, shown, figure.add_subplot(rows, columns, number), x, y)
+        _trade_off(snapshot, shown, figure.add_subplot(rows, columns, number), x, y)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
-    figure.draw_without_rendering()  # where the points lie is known from here on
-    best = front(shown, story.objectives)
+    figure.draw_without_rendering()  # from here on, the positions of the points are known
+    best = front(shown, snapshot.objectives)
     for axes, (y, x) in zip(figure.axes, pairs, strict=True):
         _numbered(axes, best, x, y)
     return _png(figure)
 
 
-def _trade_off(story: SearchStory, shown: Sequence[TrialRow], axes: Any, x: str, y: str) -> None:
-    best = front(shown, story.objectives)
-    reference = [story.baseline] if x in story.baseline and y in story.baseline else []
+def _trade_off(snapshot: SearchSnapshot, shown: Sequence[TrialRow], axes: Any, x: str, y: str) -> None:
+    best = front(shown, snapshot.objectives)
+    reference = [snapshot.baseline] if x in snapshot.baseline and y in snapshot.baseline else []
     across = [m[x] for m in [*(t.metrics for t in shown), *reference]]
     always = [*(t.metrics for t in best), *reference]
     if wide(across):
         axes.set_xscale("log")
-    low, high = _upright(axes, [t.metrics[y] for t in shown], story.objectives[y], [m[y] for m in always])
+    low, high = _upright(axes, [t.metrics[y] for t in shown], snapshot.objectives[y], [m[y] for m in always])
     others = [(t.metrics[x], t.metrics[y]) for t in shown if t not in best]
     _points(axes, others, (low, high), {"color": PALE, "s": 14, "label": "dominated"})
     line = sorted((t.metrics[x], t.metrics[y]) for t in best)
-    if len(story.objectives) == 2 and len(line) > 1:
-        after = story.objectives[x] == "min"
+    if len(snapshot.objectives) == 2 and len(line) > 1:
+        after = snapshot.objectives[x] == "min"
         axes.step(*zip(*line, strict=True), where="post" if after else "pre", color=ACCENT, linewidth=1, alpha=0.6)
     axes.scatter(*zip(*line, strict=True), 30, ACCENT, zorder=3, label="on the front")
     if reference:
-        axes.scatter(*across[-1:], story.baseline[y], 90, "black", marker="+", linewidths=2, zorder=4, label="baseline")
+        axes.scatter(
+            *across[-1:], snapshot.baseline[y], 90, "black", marker="+", linewidths=2, zorder=4, label="baseline"
+        )
     axes.margins(x=0.08)
-    _titled(axes, xlabel=_way(story, x), ylabel=_way(story, y))
+    _titled(axes, xlabel=_way(snapshot, x), ylabel=_way(snapshot, y))
     axes.grid(alpha=0.25)
 
 
@@ -178,7 +184,7 @@ def _numbered(axes: Any, best: Sequence[TrialRow], x: str, y: str) -> None:
 
 
 def _upright(axes: Any, values: Sequence[float], way: str, always: Sequence[float]) -> tuple[float, float]:
-    """Sets up the upright axis, logarithmic where values spread wide; gives the ends that it shows."""
+    """Set up the vertical axis, logarithmic if values spread wide; returns the ends that it shows."""
     if wide([*values, *always]):
         axes.set_yscale("log")
         axes.margins(y=0.08)
@@ -188,21 +194,21 @@ def _upright(axes: Any, values: Sequence[float], way: str, always: Sequence[floa
     return low, high
 
 
-def lineage(story: SearchStory) -> bytes | None:
+def lineage(snapshot: SearchSnapshot) -> bytes | None:
     """Population-based training: trials by generation and member, arrows where weights were copied to another member.
 
-    Below, the searched numbers along the line of the best trial. None where no trial has a parent. A member is a line
-    of trials each of which continues the one before; any other trial goes to a free line of its generation.
+    Below, the searched values along the best trial's line of descent. None if no trial has a parent. A member is a line
+    of trials that each continue the one before; any other trial goes to a free line of its generation.
     """
-    trials = {trial.number: trial for trial in story.trials}
-    if not any(trial.parent in trials for trial in story.trials):
+    trials = {trial.number: trial for trial in snapshot.trials}
+    if not any(trial.parent in trials for trial in snapshot.trials):
         return None
     places = _members(trials)
-    best = next(iter(ranked(story.trials, story.objectives)), None)
+    best = next(iter(ranked(snapshot.trials, snapshot.objectives)), None)
     line = [best] if best else []
     while line and line[-1].parent in trials:
         line.append(trials[line[-1].parent])
-    keys = [k for k in story.parameters if len({str(t.values.get(k)) for t in line}) > 1][:MOST_LINES]
+    keys = [k for k in snapshot.parameters if len({str(t.values.get(k)) for t in line}) > 1][:MOST_LINES]
     generations = 1 + max(column for column, _ in places.values())
     members = 1 + max(row for _, row in places.values())
     upper = min(1.2 + 0.32 * members, 10)
@@ -211,13 +217,13 @@ def lineage(story: SearchStory) -> bytes | None:
     panels = figure.subplots(1 + len(keys), 1, sharex=True, squeeze=False, height_ratios=[upper, *[1.0] * len(keys)])[
         :, 0
     ]
-    _tree(story, figure, panels[0], places, {trial.number for trial in line})
+    _tree(snapshot, figure, panels[0], places, {trial.number for trial in line})
     names = short(keys)
     for axes, key in zip(panels[1:], keys, strict=True):
         points = [(places[t.number][0], t.values[key]) for t in reversed(line) if key in t.values]
         if all(isinstance(v, (int, float)) and not isinstance(v, bool) for _, v in points):
             axes.plot(*zip(*points, strict=True), "o-", color=ACCENT, markersize=3)
-            axes.set_yscale("log" if story.parameters[key].get("log") else "linear")
+            axes.set_yscale("log" if snapshot.parameters[key].get("log") else "linear")
         else:
             axes.plot([c for c, _ in points], [text(v)[:16] for _, v in points], "o-", color=ACCENT, markersize=3)
         _titled(axes, ylabel=names[key][-16:])
@@ -228,8 +234,8 @@ def lineage(story: SearchStory) -> bytes | None:
     return _png(figure)
 
 
-def _tree(story: SearchStory, figure: Any, axes: Any, places: dict[int, tuple[int, int]], line: set[int]) -> None:
-    for trial in story.trials:
+def _tree(snapshot: SearchSnapshot, figure: Any, axes: Any, places: dict[int, tuple[int, int]], line: set[int]) -> None:
+    for trial in snapshot.trials:
         column, row = places[trial.number]
         if trial.parent not in places:
             continue
@@ -241,21 +247,19 @@ def _tree(story: SearchStory, figure: Any, axes: Any, places: dict[int, tuple[in
         else:
             arrow = {"arrowstyle": "-|>", "shrinkA": 4, "shrinkB": 5, "zorder": 1.5, **style}
             axes.annotate("", (column, row), before, arrowprops=arrow)
-    seen = [t for t in story.trials if gains(t.metrics, {story.objective: "max"}) is not None]
+    seen = [t for t in snapshot.trials if gains(t.metrics, {snapshot.objective: "max"}) is not None]
     if seen:
-        values = [t.metrics[story.objective] for t in seen]
-        shades = SHADES if story.objectives[story.objective] == "max" else f"{SHADES}_r"
-        low, high = bounds(values, story.objectives[story.objective])
+        values = [t.metrics[snapshot.objective] for t in seen]
+        shades = SHADES if snapshot.objectives[snapshot.objective] == "max" else f"{SHADES}_r"
+        low, high = bounds(values, snapshot.objectives[snapshot.objective])
         spots = list(zip(*(places[t.number] for t in seen), strict=True))
         marks = axes.scatter(*spots, 46, values, cmap=shades, vmin=low, vmax=high, zorder=3, edgecolors="#8a94a3")
         bar = figure.colorbar(marks, ax=axes, pad=0.01, fraction=0.04)
-        bar.set_label(story.objective, fontsize=8, parse_math=False)
-    for trial in story.trials:
+        bar.set_label(snapshot.objective, fontsize=8, parse_math=False)
+    for trial in snapshot.trials:
         if trial not in seen:
             axes.scatter(*places[trial.number], 26, ACCENT if trial.status == "failed" else PALE, marker="x", zorder=3)
-    axes.set_title(
-        "darker is better; arrows: weights copied from another member; red: how the best came about", fontsize=8
-    )
+    axes.set_title("darker is better; arrows: weights copied from another member; red: descent of the best", fontsize=8)
     axes.set(ylabel="member")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.invert_yaxis()
@@ -287,14 +291,14 @@ def _goes_on(trials: dict[int, TrialRow], number: int) -> bool:
 
 
 def wide(values: Sequence[float]) -> bool:
-    """Whether they need a logarithmic axis."""
+    """Whether values need a logarithmic axis."""
     return min(values) > 0 and math.log10(max(values) / min(values)) > WIDE
 
 
 def bounds(values: Sequence[float], way: str, always: Sequence[float] = (), share: float = 0.25) -> tuple[float, float]:
-    """The ends of an axis on which the better values can be distinguished: the worst may lie beyond it.
+    """The ends of an axis on which the better values can be distinguished; the worst may lie beyond it.
 
-    It reaches from the best to twice as far as the worst `share` begins, and holds `always`.
+    From the best value, the axis goes twice as far as to where the worst `share` begins. It includes `always`.
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
@@ -306,18 +310,18 @@ def bounds(values: Sequence[float], way: str, always: Sequence[float] = (), shar
     return (low, high) if low < high else (low - (abs(low) or 1) * 0.05, high + (abs(high) or 1) * 0.05)
 
 
-def _scores(story: SearchStory, status: str) -> list[tuple[int, float]]:
-    """Number and first objective of the trials of a status, where known: of stopped ones the last that was seen."""
+def _scores(snapshot: SearchSnapshot, status: str) -> list[tuple[int, float]]:
+    """Number and first objective of each trial of a status, if known; for stopped trials, the last value seen."""
     found = []
-    for trial in story.trials:
-        value = trial.metrics.get(story.objective, trial.curve[-1][1] if trial.curve else math.nan)
+    for trial in snapshot.trials:
+        value = trial.metrics.get(snapshot.objective, trial.curve[-1][1] if trial.curve else math.nan)
         if trial.status == status and math.isfinite(value):
             found.append((trial.number, value))
     return found
 
 
 def _points(axes: Any, points: Sequence[tuple[float, float]], ends: tuple[float, float], style: dict[str, Any]) -> None:
-    """Points; those beyond the ends of the axis as small triangles at its edge."""
+    """Draw points; those beyond the ends of the axis become small triangles at its edge."""
     inside = [(x, y) for x, y in points if ends[0] <= y <= ends[1]]
     if inside:
         axes.scatter(*zip(*inside, strict=True), zorder=2, **style)
@@ -340,11 +344,11 @@ def _best_so_far(axes: Any, points: Sequence[tuple[int, float]], way: str, last:
     )
 
 
-def _way(story: SearchStory, metric: str) -> str:
-    return f"{metric} ({'higher' if story.objectives[metric] == 'max' else 'lower'} is better)"
+def _way(snapshot: SearchSnapshot, metric: str) -> str:
+    return f"{metric} ({'higher' if snapshot.objectives[metric] == 'max' else 'lower'} is better)"
 
 
 def _titled(axes: Any, **names: str) -> None:
-    """Axis labels from users: a dollar sign is no formula."""
+    """Axis labels from users: a dollar sign does not begin a formula."""
     for what, name in names.items():
         getattr(axes, f"set_{what}")(name, parse_math=False, fontsize=9)

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from assay.train.folder import SPOOL
-from assay.train.spool import read
+from assay.train.spool import read_spool
 
 Curves = dict[str, list[tuple[int, float]]]
 """By metric: (step, value)."""
@@ -17,7 +17,7 @@ Curves = dict[str, list[tuple[int, float]]]
 def read_curves(folder: Path) -> Curves:
     """The training and validation metrics in the spool of a run's folder."""
     curves: Curves = {}
-    for record, _ in read(folder / SPOOL, 0):
+    for record, _ in read_spool(folder / SPOOL, 0):
         for name, value in record.metrics.items():
             if name.startswith(("train/", "val/")) and math.isfinite(value):
                 curves.setdefault(name, []).append((record.step, value))

@@ -17,7 +17,7 @@ from assay.files import write_atomic
 from assay.tracking.reach import one_line
 from assay.tracking.tracker import BATCH, Point, Tracker
 from assay.train.folder import SHIPPED, SPOOL
-from assay.train.spool import read
+from assay.train.spool import read_spool
 
 SECONDS = 3.0
 """Between two shipments: each takes a moment of a core that a small machine trains on."""
@@ -72,7 +72,7 @@ def ship(tracker: Tracker, run_id: str, folder: Path) -> int:
     offset = int(json.loads(marker.read_text())) if marker.exists() else 0
     sent = 0
     batch: list[Point] = []
-    for record, end in read(spool, offset):
+    for record, end in read_spool(spool, offset):
         points = [(name, value, record.time, record.step) for name, value in record.metrics.items()]
         if len(batch) + len(points) > BATCH:
             sent += _send(tracker, run_id, batch, marker, offset)

@@ -80,13 +80,13 @@ class Checkpoints:
         """The newest whole checkpoint, with its step. Damaged ones are reported through `warn` and skipped."""
         for step in reversed(self.steps()):
             try:
-                return step, read(self.folder / f"step-{step:010d}")
+                return step, read_checkpoint(self.folder / f"step-{step:010d}")
             except DamagedCheckpoint as error:
                 self.warn(f"{error}; using the checkpoint before it")
         return None
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_checkpoint(folder: Path) -> dict[str, Any]:
     """The tree of one checkpoint, every file checked against the manifest. Raises `DamagedCheckpoint`."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())

@@ -30,7 +30,7 @@ class Spool:
         self.seen: dict[str, int] = {}
         end = 0
         if path.exists():
-            for record, whole in read(path, 0):
+            for record, whole in read_spool(path, 0):
                 end = whole
                 self.seen.update(dict.fromkeys(record.metrics, record.step))
         self._file = path.open("ab")
@@ -53,7 +53,7 @@ class Spool:
         self._file.close()
 
 
-def read(path: Path, offset: int) -> Iterator[tuple[StepMetrics, int]]:
+def read_spool(path: Path, offset: int) -> Iterator[tuple[StepMetrics, int]]:
     """The complete lines from `offset` on, each with the offset behind it. A torn last line is left out."""
     with path.open("rb") as file:
         file.seek(offset)

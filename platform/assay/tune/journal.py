@@ -36,7 +36,7 @@ class Journal:
             raise InputError(
                 f"search {path.parent.name} is in use by another process: wait for it, or stop it"
             ) from None
-        self.events, end = read(path)
+        self.events, end = read_journal(path)
         self._file = path.open("ab", buffering=0)
         self._file.truncate(end)
 
@@ -64,7 +64,7 @@ class Journal:
         self._lock.release()
 
 
-def read(path: Path) -> tuple[list[Event], int]:
+def read_journal(path: Path) -> tuple[list[Event], int]:
     """The events of a journal, and the byte at which the last whole one ends. No file: no events."""
     if not path.exists():
         return [], 0

@@ -24,7 +24,7 @@ from assay.train.context import LocalContext
 from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, SPOOL, STEPS, STOP
 from assay.train.loop import Training
 from assay.train.prepare import prepare
-from assay.train.spool import read
+from assay.train.spool import read_spool
 from assay.workers.arrive import arrive
 from assay.workers.assignment import Assignment
 from assay.workers.launch import raise_recorded, train_on_ray
@@ -229,7 +229,7 @@ class OnRayTrain:
             return False
         rule = self.config.task.headline
         name, steps = f"val/{rule.metric}", int((self.folder / STEPS).read_text())  # written before the first metric
-        for record, end in read(self.folder / SPOOL, self.offset):
+        for record, end in read_spool(self.folder / SPOOL, self.offset):
             self.offset = end
             if name in record.metrics:
                 self.epoch = epochs_at(record.step, steps, self.config.train.epochs)

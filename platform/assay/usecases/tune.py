@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.errors import InputError, Interrupted, WorkError
-from assay.report.search import SearchStory, front
+from assay.report.search import SearchSnapshot, front
 from assay.settings import Settings
 from assay.tracking.remote import open_tracker
 from assay.tracking.runs import Claim, claim, reap, status_as_earned
@@ -29,7 +29,7 @@ from assay.usecases.helpers import search_outputs
 from assay.usecases.helpers.results import SearchResults, write_search
 from assay.usecases.helpers.search_context import SearchContext
 from assay.usecases.helpers.search_progress import SearchProgress
-from assay.usecases.helpers.search_story import TrialCurves, search_story, trial_row
+from assay.usecases.helpers.search_snapshot import TrialCurves, take_snapshot, trial_row
 from assay.workers.ray_session import cluster_joined
 
 JOURNAL = "journal.jsonl"
@@ -129,7 +129,7 @@ class _Session:
         if done:
             self.progress.log(f"continuing search {self.held.run_id}: {len(done)} trials are done")
         live = LiveSearch(self.search, self._assign, self, self.held.folder, self.context.plan, self.deadline)
-        with self.progress.following(self.story):
+        with self.progress.following(self.snapshot):
             execute(live, self.context.settings, self.progress.tick, self.progress.log)
 
     def _close(self) -> dict[str, Any]:
@@ -139,14 +139,14 @@ class _Session:
             raise WorkError(f"{search.broken}: fix the cause, then continue with `--resume {self.held.run_id}`")
         ended = self._total_spent() if search.open else search.finished
         paused = None if ended else self._paused()
-        story = self.story()
-        if not front(story.trials, story.objectives):
+        snapshot = self.snapshot()
+        if not front(snapshot.trials, snapshot.objectives):
             raise WorkError(f"no trial finished ({ended or paused}): for the reasons: assay runs --kind trial")
         status = "FINISHED" if ended else "PAUSED"
         record = search_outputs.search_record(
-            story, self.context, search, status, str(ended or paused), self._seconds()
+            snapshot, self.context, search, status, str(ended or paused), self._seconds()
         )
-        search_outputs.log_search(story, record, self.context, self.held.folder, search, self.tracker)
+        search_outputs.log_search(snapshot, record, self.context, self.held.folder, search, self.tracker)
         return record
 
     def _total_spent(self) -> str | None:
@@ -163,7 +163,7 @@ class _Session:
             f"stopped and saved after {done} trials; to continue search {self.held.run_id}, run the same command"
         )
 
-    def story(self) -> SearchStory:
+    def snapshot(self) -> SearchSnapshot:
         """The search so far."""
         context, search = self.context, self.search
         budget = context.config.budget
@@ -175,7 +175,7 @@ class _Session:
         if left is not None and search.finished is None:
             details["time left"] = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
         run_ids = self.recorder.run_ids
-        return search_story(context.name, self.held.run_id, search, details, run_ids, self.curves, self.baseline)
+        return take_snapshot(context.name, self.held.run_id, search, details, run_ids, self.curves, self.baseline)
 
     # --- called by the executor ---
 

@@ -1,4 +1,4 @@
-"""Boxes of any numbers: what is kept lies in its image, what is not is named, and turned images keep their boxes."""
+"""Boxes of any numbers: those kept lie in their image, the others are reported, and boxes turn with their image."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_boxes_turn_with_their_image(orientation: int) -> None:
     facts = inspect(content)
     rows, columns = np.nonzero(decode(content, 1)[0])
     if orientation < 5:
-        assert annotated_turn(facts, 32, 24) == 1  # drawn on the upright image, as programs show it
+        assert annotated_turn(facts, 32, 24) == 1  # drawn on the upright image, as viewers show it
         return
     turn = annotated_turn(facts, 32, 24)
     assert turn == orientation

@@ -110,15 +110,15 @@ def test_entries_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     found = rewrite(raw, data)
     bad = reasons(found)
     for count in (13, 14, 15, 16):
-        assert "no path below the folder" in bad[f"annotations.json#images[{count}]"]
+        assert "not a path below the folder" in bad[f"annotations.json#images[{count}]"]
     assert bad["annotations.json#images[17]"] == "no image nowhere.png next to it, in the folder or in images/"
     assert bad["link.png"] == "symbolic link to outside the folder"
     assert "00.png has an entry in annotations.json already" in bad["annotations.json#images[19]"]
     assert "is that of another image" in bad["annotations.json#images[20]"]
     assert bad["annotations.json#images[21]"] == bad["annotations.json#images[22]"] == "needs an id and a file_name"
-    assert bad["annotations.json#annotations[19]"] == "image_id 777 is the id of no image"
-    assert "image_id None" in bad["annotations.json#annotations[22]"]
-    assert bad["00.png#2"] == "category_id 9 is the id of no category"
+    assert bad["annotations.json#annotations[19]"] == "no image has the id 777"
+    assert "the id None" in bad["annotations.json#annotations[22]"]
+    assert bad["00.png#2"] == "no category has the id 9"
     assert bad["00.png#3"] == "'3' is not a number"
     assert bad["03.png"] == "annotated as 64 x 24, but it is 32 x 24: the boxes do not fit"
     assert bad["04.png"] == "its width or height: 'wide' is not a number"

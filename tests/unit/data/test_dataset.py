@@ -1,4 +1,4 @@
-"""Dataset versions: exact, deterministic, never split across copies, and never half there."""
+"""Dataset versions: exact, deterministic, with copies in one split, and never half written."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["pets"]
 
 
-def test_opening_says_what_is_wrong_and_how_to_mend_it(tmp_path: Path) -> None:
+def test_opening_says_what_is_wrong_and_how_to_fix_it(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "pets"
 
     def fails(pattern: str) -> None:

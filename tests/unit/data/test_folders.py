@@ -44,7 +44,7 @@ def test_a_table_of_labels(tmp_path: Path) -> None:
     found = look_csv(labelled(tmp_path / "raw", f"{rows}5.png,sea\r\n"))
     assert (found.annotation, found.classes, found.rejected) == ("labels", ["a,b", "sea", "sky"], [])
     assert [s.labels for s in found.samples] == [(1, 2), (), (2,), (1,), (0, 2), (1,)]
-    assert found.warnings == ["1 images have no label: they are kept as showing none"]
+    assert found.warnings == ["1 images have no label: they are kept as negatives"]
 
 
 def test_rows_and_files_that_do_not_match_are_named(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_rows_and_files_that_do_not_match_are_named(tmp_path: Path) -> None:
     assert bad == {
         "labels.csv#3": "0.png has a row already",
         "labels.csv#4": "no image nowhere.png",
-        "labels.csv#5": "file '../x.png' is no path below the folder",
+        "labels.csv#5": "file '../x.png' is not a path below the folder",
         "1.png": "the same image as copy.png, which has other labels",
         "copy.png": "the same image as 1.png, which has other labels",
         "3.png": "has no row in labels.csv",
@@ -74,8 +74,8 @@ def test_rows_and_files_that_do_not_match_are_named(tmp_path: Path) -> None:
         (b"", "no column 'file'"),
         (b"file;labels\n", "no column 'file'"),
         (b"file,label\n", "no column 'labels'"),
-        (b"file,labels\n0.png,a,b\n", "line 2 has not 2 columns"),
-        (b"file,labels\n0.png\n", "line 2 has not 2 columns"),
+        (b"file,labels\n0.png,a,b\n", "line 2 does not have 2 columns"),
+        (b"file,labels\n0.png\n", "line 2 does not have 2 columns"),
         (b'file,labels\n0.png,"a\n', "line 2"),
         (b"file,labels\n\xff\n", "not readable as UTF-8"),
         (b"file,labels\n0.png,;\n", "gives no label to any of 1 good images"),

@@ -1,4 +1,4 @@
-"""Every kind of content gives the right pixels, or a reason; nothing else ever comes out."""
+"""Every kind of content gives the right pixels or a reason, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from assay.data.images import Rejected, canonical, decode, inspect
 from tests.support.bad_images import bad_contents, chunk, encoded, noise, png, rotated_jpeg
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # decoders grumble about damaged tags
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # decoders warn of damaged tags
 
 PHOTOS = Path(skimage.__file__).parent / "data"
 RNG = np.random.default_rng(1)
@@ -58,7 +58,7 @@ def test_grey_is_repeated_for_three_channels() -> None:
 
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
-    # One bright corner says how the picture lies; JPEG blurs, so the corner is a block.
+    # One bright corner shows how the picture is turned; JPEG blurs, so the corner is a block.
     upright = np.zeros((32, 48, 3), dtype=np.uint8)
     upright[:16, :16] = 255
     lay = {
@@ -194,7 +194,7 @@ def test_the_limit_of_pixels_holds_before_decoding(monkeypatch: pytest.MonkeyPat
         decode(content, 1)
 
 
-def test_broken_exif_beside_sound_pixels_is_kept() -> None:
+def test_broken_exif_with_intact_pixels_is_kept() -> None:
     pixels = noise(RNG)
     content = encoded(Image.fromarray(pixels), "PNG")
     at = content.index(b"IDAT") - 4

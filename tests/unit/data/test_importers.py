@@ -1,4 +1,4 @@
-"""A folder of anything becomes exactly its good images; each other file is named with its reason."""
+"""A folder of anything becomes exactly its good images; every other file is reported with a reason."""
 
 from __future__ import annotations
 

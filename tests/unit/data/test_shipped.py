@@ -1,4 +1,4 @@
-"""Datasets that are made of what packages ship: real, exact, divided before they are made, and never downloaded."""
+"""Datasets made from what packages ship: real, exact, divided before they are made, and never downloaded."""
 
 from __future__ import annotations
 
@@ -153,5 +153,5 @@ def test_pictures_to_paint(tmp_path: Path) -> None:
 
 def test_what_a_package_does_not_hold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(shipped_file(name).is_file() for name in PHOTOGRAPHS.values())
-    with pytest.raises(InputError, match=r"eagle\.png: the installed skimage does not hold this image"):
+    with pytest.raises(InputError, match=r"eagle\.png: the installed skimage does not contain this image"):
         shipped_file("skimage/eagle.png")

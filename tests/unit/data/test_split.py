@@ -1,4 +1,4 @@
-"""Splits of what shows several things or nothing, and of what the source has divided itself."""
+"""Splits of images that show several things or nothing, and of images that the source has already divided."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ BAD_ROWS = [
     ("labels", {"labels": [1, 0]}, "not sorted"),
     ("labels", {"labels": [0, 0]}, "not sorted"),
     ("labels", {"labels": [0, 5]}, "label 5 of 2"),
-    ("boxes", {"boxes": [0, 0, 5], "labels": [0], "ignored": [False]}, "do not belong together"),
-    ("boxes", {"boxes": [0, 0, 5, 5], "labels": [0], "ignored": []}, "do not belong together"),
+    ("boxes", {"boxes": [0, 0, 5], "labels": [0], "ignored": [False]}, "do not match"),
+    ("boxes", {"boxes": [0, 0, 5, 5], "labels": [0], "ignored": []}, "do not match"),
     ("boxes", {"boxes": [0, 0, 0, 5], "labels": [0], "ignored": [False]}, "does not lie in 9 x 9"),
     ("boxes", {"boxes": [0, 0, 5, 9.5], "labels": [0], "ignored": [False]}, "does not lie in 9 x 9"),
     ("boxes", {"boxes": [0, 0, 5, float("nan")], "labels": [0], "ignored": [False]}, "does not lie in 9 x 9"),

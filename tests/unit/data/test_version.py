@@ -1,4 +1,4 @@
-"""Our hash of a folder is DVC's, and remembering hashes never hides a change."""
+"""Our hash of a folder is DVC's, and caching hashes never hides a change."""
 
 from __future__ import annotations
 

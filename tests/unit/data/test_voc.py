@@ -1,4 +1,4 @@
-"""Pascal VOC folders: the boxes, the lists, and XML that means harm."""
+"""Pascal VOC folders: the boxes, the lists, and malicious XML."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ FILE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
         (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "not readable as XML"),
         (xml(thing("&b;")).encode(), "not readable as XML: undefined entity"),
         (b"\xff\xfe\x00", "not readable as XML"),
-        (b"<svg/>", "no VOC annotation"),
+        (b"<svg/>", "not a VOC annotation"),
         (b"<annotation>" + b" " * 2**22, "larger than 4 MiB"),
         (xml(thing(), size=(64, 48)).encode(), "annotated as 64 x 48, but it is 32 x 24"),
         (b"<annotation><size><width>x</width></size></annotation>", "'x' is not a number"),

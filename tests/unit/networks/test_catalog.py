@@ -139,8 +139,8 @@ def test_normalization_is_the_librarys() -> None:
     [
         ("torchvision:resnet19", "none", 64, "resnet18"),
         ("timm:tf_efficientnet_lite", "none", 64, "tf_efficientnet_lite0|tf_efficientnet_lite4"),
-        ("torchvision:alexnet", "none", 32, "it takes images from 64"),
-        ("torchvision:inception_v3", "none", 64, "it takes images from 96"),
+        ("torchvision:alexnet", "none", 32, "it takes images of 64 or more"),
+        ("torchvision:inception_v3", "none", 64, "it takes images of 96 or more"),
         ("torchvision:resnet18", "gone.pth", 64, "no such file"),
     ],
 )

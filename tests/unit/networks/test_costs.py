@@ -90,7 +90,7 @@ class Branches(nn.Module):
 
 
 class Backwards(nn.Module):
-    """The last dimension is that of the channels, as in ConvNeXt."""
+    """Channels are the last dimension, as in ConvNeXt."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)
@@ -137,7 +137,7 @@ def test_receptive_fields_are_those_of_brute_force(network: nn.Module, expected:
 def test_receptive_fields_of_shapes_are_those_of_brute_force(
     chosen: list[tuple[int, int, str, bool]], separable: bool
 ) -> None:
-    """With averages in the place of maxima and no activation, so that every pixel leaves a trace."""
+    """With averages instead of maxima and no activation, so that every pixel leaves a trace."""
     stages = [{"depth": d, "kernel": k, "block": b, "bottleneck": n, "width": 4} for d, k, b, n in chosen]
     config = NetworkConfig.model_validate(
         {"stem": 4, "stages": stages, "normalization": "none", "separable": separable}

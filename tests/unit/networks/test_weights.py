@@ -1,4 +1,4 @@
-"""Weights that fit are loaded to the bit; what does not fit is named; nothing starts at random in silence."""
+"""Weights that fit are loaded exactly; what does not fit is named; nothing silently starts at random."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ def test_installed_weights_are_the_packages_own(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_package_of_another_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(stored.PACKAGES, NET, stored.PACKAGES["timm:tf_efficientnet_lite0"])
-    with pytest.raises(InputError, match="247 tensors where the network has"):
+    with pytest.raises(InputError, match="247 tensors, the network has"):
         load(NET, "imagenet", net().state_dict())
 
 
 @pytest.mark.parametrize("architecture", ["torchvision:resnet18", "timm:resnet18"])
-def test_without_a_network_there_is_one_line_with_the_mends(
+def test_without_a_network_there_is_one_line_with_the_fixes(
     architecture: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def unreachable(*_: object, **__: object) -> None:

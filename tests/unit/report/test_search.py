@@ -1,4 +1,4 @@
-"""What a search has found: the front, tables, and how it stands."""
+"""What a search has found: the front, tables, and its progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from assay.report.search import TrialRow, front, line, live, ranked, short, spark, summary, table_csv
-from tests.unit.report.stories import story
+from tests.unit.report.searches import optuna_search
 
 STATUSES = ("finished", "stopped", "failed", "over", "running")
 
@@ -35,7 +35,7 @@ def searches(draw: st.DrawFn) -> tuple[list[TrialRow], dict[str, str]]:
 
 
 def slow_front(trials: list[TrialRow], objectives: dict[str, str]) -> set[int]:
-    """The definition, word by word."""
+    """The definition, word for word."""
     scored = [t for t in trials if t.status == "finished" and all(math.isfinite(t.metrics[m]) for m in objectives)]
 
     def as_good(a: TrialRow, b: TrialRow) -> bool:
@@ -74,32 +74,34 @@ def test_short_names_stay_apart() -> None:
 
 
 def test_a_summary_has_the_best_and_what_they_differ_in() -> None:
-    told = story(40)
-    found = summary(told)
-    scores = [t.metrics["val/accuracy"] for t in told.trials if t.status == "finished"]
+    snapshot = optuna_search(40)
+    found = summary(snapshot)
+    scores = [t.metrics["val/accuracy"] for t in snapshot.trials if t.status == "finished"]
     assert [row["val/accuracy"] for row in found] == sorted(scores, reverse=True)[:5]
     assert "cost/parameters" in found[0]
-    for key in told.parameters:
-        assert (key in found[0]) == (len({str(told.trials[row["trial"]].values.get(key)) for row in found}) > 1)
+    for key in snapshot.parameters:
+        assert (key in found[0]) == (len({str(snapshot.trials[row["trial"]].values.get(key)) for row in found}) > 1)
 
 
 def test_a_summary_of_several_objectives_is_the_front() -> None:
-    told = story(60, 2, sampler="random")
-    found = summary(told)
-    assert [row["trial"] for row in found] == [t.number for t in front(told.trials, told.objectives)]
+    snapshot = optuna_search(60, 2, sampler="random")
+    found = summary(snapshot)
+    assert [row["trial"] for row in found] == [t.number for t in front(snapshot.trials, snapshot.objectives)]
     assert len(found) > 2
-    absent = [row for row in found if "optimizer.momentum" not in told.trials[row["trial"]].values]
+    absent = [row for row in found if "optimizer.momentum" not in snapshot.trials[row["trial"]].values]
     assert absent
     assert all(row["optimizer.momentum"] == "n/a" for row in absent)
 
 
 def test_a_csv_holds_all_trials_in_full() -> None:
-    told = story(20)
-    told = replace(told, trials=[replace(told.trials[0], reason='said "no",\nthen died'), *told.trials[1:]])
-    read = list(csv.DictReader(io.StringIO(table_csv(told).decode(), newline="")))
+    snapshot = optuna_search(20)
+    snapshot = replace(
+        snapshot, trials=[replace(snapshot.trials[0], reason='said "no",\nthen died'), *snapshot.trials[1:]]
+    )
+    read = list(csv.DictReader(io.StringIO(table_csv(snapshot).decode(), newline="")))
     assert [int(row["number"]) for row in read] == list(range(20))
     assert read[0]["reason"] == 'said "no",\nthen died'
-    for row, trial in zip(read, told.trials, strict=True):
+    for row, trial in zip(read, snapshot.trials, strict=True):
         assert float(row["optimizer.lr"]) == trial.values["optimizer.lr"]
         assert row["task.blocks"] == str(trial.values["task.blocks"])
         assert row["data.flip"] == str(trial.values["data.flip"]).lower()
@@ -108,12 +110,16 @@ def test_a_csv_holds_all_trials_in_full() -> None:
 
 
 def test_a_line_tells_how_a_search_stands() -> None:
-    told = story(12, failing=0)
-    trials = [*told.trials[:9], replace(told.trials[9], status="failed"), replace(told.trials[10], status="running")]
+    snapshot = optuna_search(12, failing=0)
+    trials = [
+        *snapshot.trials[:9],
+        replace(snapshot.trials[9], status="failed"),
+        replace(snapshot.trials[10], status="running"),
+    ]
     best = max(trials[:9], key=lambda t: t.metrics["val/accuracy"])
-    told = replace(told, trials=trials, details={"total": "12", "time left": "0:00:30"})
+    snapshot = replace(snapshot, trials=trials, details={"total": "12", "time left": "0:00:30"})
     score = f"{best.metrics['val/accuracy']:.4g}"
-    assert line(told) == (
+    assert line(snapshot) == (
         f"digits-hpo: 10 of 12 trials done, 1 failed, 1 running, best val/accuracy {score} (trial {best.number}), "
         "0:00:30 left"
     )
@@ -121,20 +127,20 @@ def test_a_line_tells_how_a_search_stands() -> None:
 
 @pytest.mark.parametrize("width", [60, 100, 200])
 def test_the_live_view_shows_the_best_and_the_running(width: int) -> None:
-    told = story(30, failing=0)
-    odd = replace(told.trials[29], status="running", metrics={}, values={"optimizer.name": "[red]x[/nonsense]"})
-    told = replace(told, trials=[*told.trials[:29], odd])
+    snapshot = optuna_search(30, failing=0)
+    odd = replace(snapshot.trials[29], status="running", metrics={}, values={"optimizer.name": "[red]x[/nonsense]"})
+    snapshot = replace(snapshot, trials=[*snapshot.trials[:29], odd])
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(live(told))
+    console.print(live(snapshot))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    for trial in ranked(told.trials, told.objectives)[:5]:
+    for trial in ranked(snapshot.trials, snapshot.objectives)[:5]:
         assert f"{trial.metrics['val/accuracy']:.4g}" in shown
     assert width < 100 or "[red]x[/nonsense]" in shown
     assert len(shown.splitlines()) <= 12
 
 
 def test_nothing_yet_is_no_error() -> None:
-    empty = replace(story(1), trials=[])
+    empty = replace(optuna_search(1), trials=[])
     assert summary(empty) == []
     assert line(empty) == "digits-hpo: 0 of 1 trials done"
     assert len(table_csv(empty).splitlines()) == 1

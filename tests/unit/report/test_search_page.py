@@ -1,4 +1,4 @@
-"""The page of a search is one file, whole, harmless, and small enough."""
+"""The page of a search is one complete file, harmless, and small enough."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from assay.report.search import front
 from assay.report.search_page import page, written
-from tests.unit.report.stories import population, story
+from tests.unit.report.searches import optuna_search, population
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
@@ -44,7 +44,7 @@ class Reader(HTMLParser):
 
 
 def test_a_page_needs_nothing_else() -> None:
-    content = page(story(20, 2))
+    content = page(optuna_search(20, 2))
     read = Reader(content)
     sources = [
         value for _, attrs in read.tags for key, value in attrs.items() if key in ("src", "href", "srcset", "data")
@@ -57,15 +57,17 @@ def test_a_page_needs_nothing_else() -> None:
 
 
 def test_what_users_write_stays_text() -> None:
-    told = story(12)
+    snapshot = optuna_search(12)
     trials = [
         replace(t, reason=EVIL, run_id=EVIL, values={**t.values, "task.<b>": EVIL, "task.blocks": [EVIL]})
-        for t in told.trials
+        for t in snapshot.trials
     ]
-    parameters = {**told.parameters, "task.<b>": {"choices": [EVIL]}}
+    parameters = {**snapshot.parameters, "task.<b>": {"choices": [EVIL]}}
     details = {EVIL: EVIL}
-    plain = Reader(page(replace(told, details={"a": "b"}, parameters=parameters, trials=trials), {}))
-    evil = page(replace(told, name=EVIL, details=details, experiment=EVIL, parameters=parameters, trials=trials), {})
+    plain = Reader(page(replace(snapshot, details={"a": "b"}, parameters=parameters, trials=trials), {}))
+    evil = page(
+        replace(snapshot, name=EVIL, details=details, experiment=EVIL, parameters=parameters, trials=trials), {}
+    )
     assert EVIL not in evil
     tags = [tag for tag, _ in Reader(evil).tags]
     assert tags == [tag for tag, _ in plain.tags]
@@ -75,11 +77,11 @@ def test_what_users_write_stays_text() -> None:
 
 
 def test_the_table_has_all_trials_and_values() -> None:
-    told = story(15)
-    read = Reader(page(told, {}))
+    snapshot = optuna_search(15)
+    read = Reader(page(snapshot, {}))
     start = len(read.rows) - 15
     heads = read.rows[start - 1]
-    for trial, row in zip(told.trials, read.rows[start:], strict=True):
+    for trial, row in zip(snapshot.trials, read.rows[start:], strict=True):
         cells = dict(zip(heads, row, strict=True))
         assert cells["trial"] == str(trial.number)
         assert cells["status"] == trial.status
@@ -90,9 +92,9 @@ def test_the_table_has_all_trials_and_values() -> None:
 
 
 def test_the_best_can_be_copied() -> None:
-    told = replace(story(15), fixed={"train.epochs": 16})
-    best = front(told.trials, told.objectives)[0]
-    block, command = (unescape(text) for text in re.findall(r"<pre>(.*?)</pre>", page(told, {}), re.DOTALL))
+    snapshot = replace(optuna_search(15), fixed={"train.epochs": 16})
+    best = front(snapshot.trials, snapshot.objectives)[0]
+    block, command = (unescape(text) for text in re.findall(r"<pre>(.*?)</pre>", page(snapshot, {}), re.DOTALL))
     whole = {"train.epochs": 16, **best.values}
     assert dict(YAML(typ="safe").load(block)) == whole
     words = shlex.split(command)
@@ -118,22 +120,22 @@ def test_values_are_read_back_as_they_were(value: Any) -> None:
     assert YAML(typ="safe").load(written(value)) == value
 
 
-def test_weights_of_others_are_told() -> None:
+def test_weights_of_another_trial_are_mentioned() -> None:
     assert "started from the weights of another trial" in page(population(), {})
-    assert "started from the weights of another trial" not in page(story(12), {})
+    assert "started from the weights of another trial" not in page(optuna_search(12), {})
 
 
 @pytest.mark.parametrize("trials", [0, 4])
 def test_a_search_without_success_has_a_page(trials: int) -> None:
-    told = story(max(trials, 1), failing=1.1)
-    content = page(replace(told, trials=told.trials[:trials]))
+    snapshot = optuna_search(max(trials, 1), failing=1.1)
+    content = page(replace(snapshot, trials=snapshot.trials[:trials]))
     assert "No trial has finished" in content
     assert content.count("train/loss is nan") == trials
 
 
 def test_a_large_search_makes_a_small_page() -> None:
-    told = story(300, 3, "random", more=12)
+    snapshot = optuna_search(300, 3, "random", more=12)
     began = time.process_time()
-    content = page(told)
+    content = page(snapshot)
     assert time.process_time() - began < 10  # of this process alone: others may be busy
     assert len(content) < 3_000_000

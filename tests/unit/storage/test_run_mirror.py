@@ -16,7 +16,7 @@ from assay.storage.object_store import ObjectStore
 from assay.storage.run_mirror import Receiver, Sender, receiving, sending
 from assay.train.checkpoint import Checkpoints
 from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, SPOOL, STEPS, STOP
-from assay.train.spool import Spool, read
+from assay.train.spool import Spool, read_spool
 from tests.support.servers import wait_for
 
 
@@ -42,7 +42,7 @@ def record(folder: Path, *steps: int) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    return [found.step for found, _ in read(folder / SPOOL, 0)]
+    return [found.step for found, _ in read_spool(folder / SPOOL, 0)]
 
 
 def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import assay
-from assay.train.checkpoint import MANIFEST, Checkpoints, DamagedCheckpoint, read, weights_sha256
+from assay.train.checkpoint import MANIFEST, Checkpoints, DamagedCheckpoint, read_checkpoint, weights_sha256
 
 GOLDEN = "381baa4387f159a29e6c9671bec38aadba454e60bbb27e75ed5912a0c07c458e"
 DTYPES = [
@@ -100,7 +100,7 @@ def test_tuples_come_back_as_lists_and_live_tensors_are_copied(tmp_path: Path) -
 def test_keys_that_read_alike_stay_apart(tmp_path: Path) -> None:
     kept, _ = checkpoints(tmp_path)
     tree = {"part": {1: torch.ones(1), "1": torch.zeros(1), "a/b": torch.ones(2), "a": {"b": torch.zeros(2)}}}
-    assert same(read(kept.save(1, tree)), tree)
+    assert same(read_checkpoint(kept.save(1, tree)), tree)
 
 
 def test_nothing_is_there_at_first(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_manifest_that_says_nothing_is_damage(tmp_path: Path, manifest: Any) -
     target = kept.save(2, state(2))
     (target / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(DamagedCheckpoint):
-        read(target)
+        read_checkpoint(target)
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/hostname", "a/../outside.safetensors", "..", "."])
@@ -195,14 +195,14 @@ def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, name: str) ->
     manifest[name] = manifest["weights.safetensors"]
     (target / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(DamagedCheckpoint):
-        read(target)
+        read_checkpoint(target)
 
 
 def test_files_that_the_manifest_does_not_name_are_not_read(tmp_path: Path) -> None:
     kept, _ = checkpoints(tmp_path)
     target = kept.save(2, state(2))
     (target / "position.safetensors").write_bytes(b"no tensors")
-    assert same(read(target), state(2))
+    assert same(read_checkpoint(target), state(2))
 
 
 def test_after_damage_the_run_goes_on_and_its_new_checkpoints_count(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_the_hash_of_weights_sees_everything() -> None:
 def test_the_hash_survives_a_checkpoint(weights: dict[str, Tensor]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         kept, _ = checkpoints(Path(folder))
-        assert weights_sha256(read(kept.save(1, {"weights": weights}))["weights"]) == weights_sha256(weights)
+        assert weights_sha256(read_checkpoint(kept.save(1, {"weights": weights}))["weights"]) == weights_sha256(weights)
 
 
 def test_nothing_is_ever_unpickled() -> None:

@@ -21,7 +21,7 @@ from assay.train.context import LocalContext
 from assay.train.folder import PICTURES, SPOOL, STOP
 from assay.train.loop import Outcome, evaluate, train
 from assay.train.randomness import key
-from assay.train.spool import read
+from assay.train.spool import read_spool
 from tests.support.ranks import Group, ThreadContext
 from tests.support.tiny_task import Config, Points, Task, source
 
@@ -88,7 +88,7 @@ def stopping_at(folder: Path, step: int) -> Callable[[int], None]:
 
 def spooled(folder: Path) -> list[tuple[int, str, float]]:
     """Every point but what the machine says of itself, in order."""
-    rows = [(r.step, name, value) for r, _ in read(folder / SPOOL, 0) for name, value in r.metrics.items()]
+    rows = [(r.step, name, value) for r, _ in read_spool(folder / SPOOL, 0) for name, value in r.metrics.items()]
     return [row for row in rows if not row[1].startswith(("time/", "system/"))]
 
 
@@ -121,7 +121,7 @@ def test_a_run_learns_and_records_everything(whole: tuple[Outcome, list[tuple[in
 
 def test_time_is_recorded_each_epoch(tmp_path: Path) -> None:
     attempt(tmp_path, config())
-    times = [r.metrics for r, _ in read(tmp_path / SPOOL, 0) if "time/epoch_seconds" in r.metrics]
+    times = [r.metrics for r, _ in read_spool(tmp_path / SPOOL, 0) if "time/epoch_seconds" in r.metrics]
     assert len(times) == EPOCHS
     assert all(m["time/samples_per_second"] * m["time/epoch_seconds"] == pytest.approx(24) for m in times)
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.train.spool import Spool, read
+from assay.train.spool import Spool, read_spool
 
 Rows = list[tuple[int, dict[str, float]]]
 
 
 def contents(path: Path, offset: int = 0) -> Rows:
-    return [(record.step, dict(record.metrics)) for record, _ in read(path, offset)]
+    return [(record.step, dict(record.metrics)) for record, _ in read_spool(path, offset)]
 
 
 def fill(path: Path, rows: Rows) -> None:
@@ -34,7 +34,7 @@ def test_what_is_appended_is_read(tmp_path: Path) -> None:
     path = tmp_path / "run" / "spool.jsonl"
     fill(path, ROWS)
     assert contents(path) == ROWS
-    times = [record.time for record, _ in read(path, 0)]
+    times = [record.time for record, _ in read_spool(path, 0)]
     assert times == sorted(times)
     assert times[0] > 1.6e12  # milliseconds
 
@@ -42,7 +42,7 @@ def test_what_is_appended_is_read(tmp_path: Path) -> None:
 def test_offsets_lead_behind_each_line(tmp_path: Path) -> None:
     path = tmp_path / "spool.jsonl"
     fill(path, ROWS)
-    ends = [end for _, end in read(path, 0)]
+    ends = [end for _, end in read_spool(path, 0)]
     assert ends[-1] == path.stat().st_size
     assert [contents(path, end) for end in ends] == [ROWS[1:], ROWS[2:], []]
 

@@ -15,7 +15,7 @@ from assay.train.context import LocalContext
 from assay.train.folder import SPOOL, STOP
 from assay.train.loop import Outcome, Training
 from assay.train.randomness import key
-from assay.train.spool import read
+from assay.train.spool import read_spool
 from assay.tune import trial as trials
 from assay.tune.trial import Here, TrialAssignment
 from assay.workers.arrive import Arrival
@@ -44,7 +44,7 @@ def validated(folder: Path, validate_at: Sequence[float], settings: ExperimentCo
 
 
 def evaluations(folder: Path) -> dict[int, float]:
-    return {r.step: r.metrics["val/loss"] for r, _ in read(folder / SPOOL, 0) if "val/loss" in r.metrics}
+    return {r.step: r.metrics["val/loss"] for r, _ in read_spool(folder / SPOOL, 0) if "val/loss" in r.metrics}
 
 
 def test_validations_are_recorded_and_change_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.errors import InputError, WorkError
-from assay.tune.journal import Journal, read
+from assay.tune.journal import Journal, read_journal
 from assay.tune.search import FAILURES_IN_A_ROW, LIVES, OVER_IN_A_ROW, SAME_AGAIN, Search
 from assay.tune.space import identity
 from tests.support.searching import COUNTED, TABLE, config, drive, score, search
@@ -221,14 +221,14 @@ def test_a_torn_last_line_is_as_if_it_had_not_been_written(cut: int) -> None:
         journal = Journal(path)
         drive(search(config("random", TABLE), journal=journal), 4)
         journal.close()
-        events, _ = read(path)
+        events, _ = read_journal(path)
         path.write_bytes(path.read_bytes()[:-cut])
         journal = Journal(path)
         assert journal.events == events[: len(journal.events)]
         resumed = search(config("random", TABLE), journal=journal)
         drive(resumed, 4)
         journal.close()
-        assert read(path)[0][: len(journal.events)] == journal.events
+        assert read_journal(path)[0][: len(journal.events)] == journal.events
         assert len(resumed.trials) <= 8 + 2
 
 

@@ -2,8 +2,8 @@
 
 A module `assay/data/importers/<kind>.py` has `class Source(SourceConfig)` and
 `def scan(source, root, progress) -> Scan`. Nothing heavy is imported at its top: every command reads the config.
-A source that reads a folder of the user's is a `FolderSource`, and can be named by `assay data add`; its module may
-have `def recognizes(folder) -> bool`, which looks at the layout alone.
+A source that reads a user's folder is a `FolderSource` and available to `assay data add`; its module may have
+`def recognizes(folder) -> bool`, which looks only at the layout.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def detect(folder: Path) -> str:
     """The kind whose layout the folder has; plain class folders, which no kind recognizes, are an `image_folder`.
 
     Raises:
-        InputError: it has the layout of several.
+        InputError: the layout fits several kinds.
     """
     found = [kind for kind in folder_kinds() if getattr(load_importer(kind), "recognizes", lambda _: False)(folder)]
     if len(found) > 1:

@@ -41,14 +41,14 @@ def _looks_right(path: Path) -> bool:
         with path.open("rb") as file:
             return "coco" in path.name or re.search(rb'"(images|annotations)"\s*:', file.read(_HEAD)) is not None
     except OSError:
-        return False  # what may not be read is named when the folder is
+        return False  # reported when the folder is read
 
 
 def scan(source: Source, root: Path, progress: Progress) -> Scan:
     """Check every image and every annotation; crowds become ignored boxes.
 
     Raises:
-        SourceChanged: the folder is not the one that `source.sha256` names (an empty one is not compared).
+        SourceChanged: the folder no longer matches `source.sha256` (not compared if empty).
         InputError: there is no such folder, no COCO file in it, no image, or no good box.
     """
     from assay.data.boxes import scan_of
@@ -85,7 +85,7 @@ class _Document:
 
 
 def _documents(files: list[File], shown: str) -> tuple[list[_Document], list[str]]:
-    """The COCO files of the folder; where some are called `instances_...`, captions and key points are not read."""
+    """The COCO files of the folder; if some are called `instances_...`, captions and key points are not read."""
     paths = [file for file in files if _is_annotation(file.relative)]
     instances = [file for file in paths if Path(file.relative).name.startswith("instances_")]
     left_out = [file.shown for file in paths if instances and file not in instances]
@@ -94,7 +94,7 @@ def _documents(files: list[File], shown: str) -> tuple[list[_Document], list[str
             raise InputError(f"{shown}: {file.shown}: {file.reason}")
     if not paths:
         raise InputError(f"{shown}: no JSON file in it, in annotations/ or in its folders: a COCO file is needed")
-    warnings = [f"not read, for there are instances_*.json: {', '.join(left_out)}"] if left_out else []
+    warnings = [f"not read, because there are instances_*.json: {', '.join(left_out)}"] if left_out else []
     return [_document(file, f"{shown}: {file.shown}") for file in instances or paths], warnings
 
 
@@ -157,7 +157,7 @@ class _Found:
     classes: list[str] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
     taken: dict[str, str] = field(default_factory=dict)
-    """The images that some entry names, and which file that entry is in."""
+    """The images that an entry names, each with the file that contains the entry."""
 
     def add(self, document: _Document, split: str | None) -> None:
         from assay.data.boxes import Annotated
@@ -173,7 +173,7 @@ class _Found:
                 self.rejected.append({"file": file.shown, "reason": f"its width or height: {error}"})
 
     def lines(self) -> list[dict[str, str]]:
-        """All that cannot be used: bad images, those that no entry names, bad entries."""
+        """Everything that cannot be used: bad images, images that no entry names, bad entries."""
         named = [
             {"file": file.shown, "reason": file.reason or "no COCO file names it: it is not annotated"}
             for file in self.files.values()
@@ -206,16 +206,16 @@ class _Found:
                 self._reject(document, part, reason)
                 continue
             self.taken[file.relative] = document.file.shown
-            if file.reason is None:  # a bad image is named by itself
+            if file.reason is None:  # a bad image has a line of its own
                 images[entry["id"]] = file, entry
         return images, known
 
     def _locate(self, document: _Document, name: str) -> tuple[File | None, str]:
-        """The image that a `file_name` means, or why there is none."""
+        """The image that a `file_name` refers to, or why there is none."""
         from assay.data.raw import inner_path, plain
 
         if inner_path(name) is None:
-            return None, f"file_name {plain(name)[:80]!r} is no path below the folder"
+            return None, f"file_name {plain(name)[:80]!r} is not a path below the folder"
         for place in _image_folders(document.file.relative):
             file = self.files.get(inner_path(place, name) or "")
             if file is not None and (file.facts or file.reason):
@@ -230,21 +230,21 @@ class _Found:
         for count, entry in enumerate(document.annotations, 1):
             key = entry.get("image_id") if isinstance(entry, dict) else None
             if not isinstance(entry, dict) or not _is_id(key) or key not in known:
-                self._reject(document, f"annotations[{count}]", f"image_id {repr(key)[:40]} is the id of no image")
+                self._reject(document, f"annotations[{count}]", f"no image has the id {repr(key)[:40]}")
             else:
                 drawn[key].append(_box(entry, document.categories))
         return drawn
 
 
 def _image_folders(relative: str) -> list[str]:
-    """Where the images of a COCO file may be: next to it, in the folder, in images/, in a folder of the split."""
+    """Where the images of a COCO file may be: next to it, in the folder, in images/, in a folder for the split."""
     folder, _, name = relative.rpartition("/")
     split = name.removesuffix(".json").rpartition("_")[2]  # instances_train2017.json: train2017/
     return [folder, "", "images", *([split, f"images/{split}", f"{folder}/images"] if split else [])]
 
 
 def _size(entry: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Width and height that an entry names, None where it names none; some tools write zeros for that."""
+    """The width and height that an entry gives, None if it gives none; some tools write zeros instead."""
     from assay.data.boxes import number
 
     width, height = (number(entry.get(side) or 0) for side in ("width", "height"))
@@ -260,7 +260,7 @@ def _box(entry: Mapping[str, Any], categories: Mapping[Any, str]) -> Drawn:
     ignored = entry.get("iscrowd") in (1, True)
     try:
         if not name:
-            raise Rejected(f"category_id {repr(key)[:40]} is the id of no category")
+            raise Rejected(f"no category has the id {repr(key)[:40]}")
         if not isinstance(box, list) or len(box) != 4:
             raise Rejected(f"bbox must be [x, y, width, height], not {repr(box)[:40]}")
         x, y, width, height = (number(value) for value in box)

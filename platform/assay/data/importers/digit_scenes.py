@@ -1,7 +1,7 @@
-"""Real handwritten digits on crops of real photographs, with exact boxes: detection to be learnt in minutes.
+"""Real handwritten digits on crops of real photographs, with exact boxes: detection that is learnt in minutes.
 
-The digits (scikit-learn, 8x8) and the photographs (scikit-image, scikit-learn) are divided before a scene is made: none
-of the digits and no part of a photograph is in two splits. Each scene is a pure function of the seed and its number.
+The digits (scikit-learn, 8x8) and the photographs (scikit-image, scikit-learn) are divided before a scene is made: no
+digit and no part of a photograph is in two splits. Each scene is a pure function of the seed and its number.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 BACKGROUNDS = ("astronaut", "chelsea", "china", "coffee", "flower", "motorcycle", "rocket")
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 STRIPES = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}
-"""The part of each photograph's width that a split sees: the narrower ones still hold crops of the same sizes."""
+"""The part of each photograph's width that a split sees; even the narrow ones have room for every size of crop."""
 CROP = (48, 90)
-"""The side of a crop of a photograph, in its pixels: all splits draw it alike."""
+"""The side of a crop, in pixels of the photograph; it is drawn from the same range for all splits."""
 HEIGHT = (24 / 128, 56 / 128)
 """The height of a digit's ink, as a fraction of the scene's side."""
 MOST = 4
 OVERLAP = 0.05
-"""Digits of a scene, and the intersection over union that their boxes stay below."""
+"""The most digits in a scene, and the intersection over union that their boxes stay below."""
 CONTRAST = 130.0
 """The distance in RGB that nine tenths of the background behind a digit should have from its colour."""
 KEPT = 2**27
@@ -41,7 +41,7 @@ _DIVISION = 2**63
 
 
 class Source(SourceConfig):
-    """`scenes` pictures of `size` pixels a side. They come divided: 70 % train, 10 % val, 20 % test."""
+    """`scenes` pictures of `size` pixels a side, already divided: 70 % train, 10 % val, 20 % test."""
 
     kind: Literal["digit_scenes"] = "digit_scenes"
     scenes: int = Field(1500, ge=10, le=100_000)
@@ -50,7 +50,7 @@ class Source(SourceConfig):
 
 
 def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG001 (the contract of importers)
-    """Make each scene to know what it is; those whose bytes are not kept are made again when they are packed."""
+    """Make each scene to learn its content; those not kept in memory are made again when they are packed."""
     import hashlib
 
     material = _material(source.seed)
@@ -136,7 +136,7 @@ def _scene(source: Source, material: _Material, index: int) -> tuple[bytes, tupl
 
 
 def _background(rng: np.random.Generator, photographs: list[Array], size: int) -> Array:
-    """Floats [size, size, 3] of 0 to 255: a square of a photograph, resized, in half of the cases mirrored."""
+    """Floats [size, size, 3] of 0 to 255: a square of a photograph, resized and, half of the time, mirrored."""
     import numpy as np
     from PIL import Image
 
@@ -150,7 +150,7 @@ def _background(rng: np.random.Generator, photographs: list[Array], size: int) -
 
 
 def _ink(digit: Array, height: float) -> Array:
-    """The opacity of an enlarged digit, floats of 0 to 1, cut to the ink: each border row and column has some."""
+    """The opacity of an enlarged digit, floats of 0 to 1, cropped so that each border row and column has some ink."""
     import numpy as np
     from PIL import Image
 
@@ -160,7 +160,7 @@ def _ink(digit: Array, height: float) -> Array:
     shape = (max(round(padded.shape[1] * cell), 1), max(round(padded.shape[0] * cell), 1))
     smooth = np.asarray(Image.fromarray(padded).resize(shape, Image.Resampling.BICUBIC))
     alpha = np.clip((smooth - 0.28) / 0.4, 0, 1)
-    alpha[alpha < 0.1] = 0  # what nobody can see is no ink
+    alpha[alpha < 0.1] = 0  # too faint to see
     return np.asarray(alpha[_extent(alpha)], dtype=np.float64)
 
 
@@ -173,7 +173,7 @@ def _extent(values: Array) -> tuple[slice, slice]:
 
 
 def _place(rng: np.random.Generator, alpha: Array, label: int, size: int, others: list[Box]) -> Box | None:
-    """A box for the ink that hardly overlaps the others; None where forty tries find no room."""
+    """A box for the ink that hardly overlaps the others; None if forty tries find no room."""
     height, width = alpha.shape
     if height > size or width > size:
         return None

@@ -1,4 +1,4 @@
-"""A folder of images with one sub-folder a class."""
+"""A folder of images with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:
     """Check every file of the folder.
 
     Raises:
-        SourceChanged: the folder is not the one that `source.sha256` names (an empty one is not compared).
+        SourceChanged: the folder no longer matches `source.sha256` (not compared if empty).
         InputError: there is no such folder, fewer than two classes, or a class without a good image.
     """
     from assay.data import raw

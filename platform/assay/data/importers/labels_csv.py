@@ -1,4 +1,4 @@
-"""Images of which each shows any number of things: a folder with the images and `labels.csv`.
+"""Images that each show any number of things: a folder with the images and `labels.csv`.
 
 The table has the columns `file` (relative to the folder) and `labels` (separated by `;`, or empty).
 """
@@ -34,7 +34,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:
     """Check every image and every row of the table.
 
     Raises:
-        SourceChanged: the folder is not the one that `source.sha256` names (an empty one is not compared).
+        SourceChanged: the folder no longer matches `source.sha256` (not compared if empty).
         InputError: there is no such folder, no readable table, no good image, or no label at all.
     """
     from assay.data import raw
@@ -61,7 +61,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:
     rejected = [*raw.rejected_lines(files), *missing, *rejected]
     warnings = raw.copies_warning(good)
     if empty := sum(not sample.labels for sample in samples):
-        warnings.append(f"{empty} images have no label: they are kept as showing none")
+        warnings.append(f"{empty} images have no label: they are kept as negatives")
     return Scan(samples, classes, rejected, raw.converted_lines(good), warnings, identity, "labels")
 
 
@@ -73,7 +73,7 @@ def _text(table: File, shown: str) -> str:
 
 
 def _rows(text: str, files: dict[str, File], shown: str) -> tuple[dict[str, frozenset[str]], list[dict[str, str]]]:
-    """The labels of each file that is there, and a line for each row that cannot be used."""
+    """The labels of each file that exists, and a line for each row that cannot be used."""
     from assay.data.raw import inner_path
 
     labels: dict[str, frozenset[str]] = {}
@@ -81,7 +81,7 @@ def _rows(text: str, files: dict[str, File], shown: str) -> tuple[dict[str, froz
     for line, name, value in _records(text, shown):
         inner = inner_path(name.strip())
         if inner is None:
-            reason = f"file {name.strip()[:80]!r} is no path below the folder"
+            reason = f"file {name.strip()[:80]!r} is not a path below the folder"
         elif inner not in files:
             reason = f"no image {inner[:80]}"
         elif inner in labels:
@@ -94,7 +94,7 @@ def _rows(text: str, files: dict[str, File], shown: str) -> tuple[dict[str, froz
 
 
 def _records(text: str, shown: str) -> Iterator[tuple[int, str, str]]:
-    """The line, the file and the labels of each row. Raises `InputError` for a table that is none."""
+    """The line, the file and the labels of each row. Raises `InputError` if the table is malformed."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = [(name or "").strip() for name in reader.fieldnames or []]
@@ -103,7 +103,7 @@ def _records(text: str, shown: str) -> Iterator[tuple[int, str, str]]:
         reader.fieldnames = columns
         for row in reader:
             if None in row or row["labels"] is None:
-                raise InputError(f"{shown}: line {reader.line_num} has not {len(columns)} columns: quote commas")
+                raise InputError(f"{shown}: line {reader.line_num} does not have {len(columns)} columns: quote commas")
             yield reader.line_num, row["file"], row["labels"]
     except csv.Error as error:
         raise InputError(f"{shown}: line {reader.reader.line_num}: {error}") from None

@@ -15,7 +15,7 @@ Texture = Literal["brick", "grass", "gravel", "hubble", "ihc", "moon", "retina"]
 
 
 class Source(SourceConfig):
-    """`styles` are the textures to take; the photographs of things are the contents."""
+    """`styles` are the textures to use; the photographs of things are the contents."""
 
     kind: Literal["paint"] = "paint"
     styles: tuple[Texture, ...] = Field(("brick", "gravel", "hubble", "ihc"), min_length=1)

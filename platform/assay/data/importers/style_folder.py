@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from assay.data.raw import File
 
 LEAST = 3
-"""Contents: one for each of train, val and test."""
+"""Content images needed: one for each of train, val and test."""
 
 
 class Source(FolderSource):
@@ -32,7 +32,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:
     """Check every file of the folder; all styles are in `train`.
 
     Raises:
-        SourceChanged: the folder is not the one that `source.sha256` names (an empty one is not compared).
+        SourceChanged: the folder no longer matches `source.sha256` (not compared if empty).
         InputError: there is no such folder, no good style, or fewer than three good contents.
     """
     from assay.data import raw

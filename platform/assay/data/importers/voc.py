@@ -1,7 +1,7 @@
-"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, and the lists of `ImageSets/Main/` where there are some.
+"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, and the lists of `ImageSets/Main/`, if there are any.
 
 Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 88, 2010. Its boxes count pixels from 1 and
-hold their last one.
+include their last one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from assay.data.raw import File
 
 MAX_XML = 4 * 2**20
-"""The largest annotation that is read, in bytes: those of VOC have some thousand."""
+"""The largest annotation that is read, in bytes; VOC's own have a few thousand."""
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations/", "JPEGImages/", "ImageSets/Main/"
 
@@ -39,7 +39,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:
     """Check every image and every annotation; `difficult` objects become ignored boxes.
 
     Raises:
-        SourceChanged: the folder is not the one that `source.sha256` names (an empty one is not compared).
+        SourceChanged: the folder no longer matches `source.sha256` (not compared if empty).
         InputError: there is no such folder, no annotation in it, or no good box.
     """
     from assay.data.boxes import scan_of
@@ -68,7 +68,7 @@ def _read(
     annotated: list[Annotated],
     rejected: list[dict[str, str]],
 ) -> None:
-    """Add one annotation to `annotated`, or the reason why it cannot be used to `rejected`."""
+    """Add one annotation to `annotated` or, if it cannot be used, the reason to `rejected`."""
     from assay.data.boxes import Annotated
     from assay.data.images import Rejected
 
@@ -85,7 +85,7 @@ def _read(
 
 
 def _is_in(file: File, folder: str, suffix: str) -> bool:
-    """Whether the file lies right in the folder, is not hidden, and has the suffix."""
+    """Whether the file is directly in the folder, is not hidden, and has the suffix."""
     name = file.relative.removeprefix(folder)
     return file.relative == folder + name and "/" not in name and name[0] != "." and name.lower().endswith(suffix)
 
@@ -104,7 +104,7 @@ class _Images:
         self.taken: dict[str, str] = {}
 
     def take(self, stem: str, tree: Element) -> File:
-        """The image that is called like the annotation, or like its `filename`. Raises `Rejected`."""
+        """The image named like the annotation, or else by its `filename`. Raises `Rejected`."""
         from assay.data.images import Rejected
         from assay.data.raw import inner_path
 
@@ -130,7 +130,7 @@ class _Images:
 
 
 def _parse(content: bytes) -> Element:
-    """The tree of an annotation. Raises `Rejected`; a DTD, by which a few bytes can become gigabytes, is not read."""
+    """The tree of an annotation. Raises `Rejected`; a DTD, which can turn a few bytes into gigabytes, is not read."""
     from xml.etree import ElementTree as ET
     from xml.parsers import expat
 
@@ -150,12 +150,12 @@ def _parse(content: bytes) -> Element:
     except (expat.ExpatError, ET.ParseError, ValueError, LookupError) as error:  # the last two: unknown encodings
         raise Rejected(f"not readable as XML: {' '.join(str(error).split())}") from None
     if tree.tag != "annotation":
-        raise Rejected("no VOC annotation: its root is not <annotation>")
+        raise Rejected("not a VOC annotation: its root is not <annotation>")
     return tree
 
 
 def _size(tree: Element) -> tuple[float, float] | None:
-    """Width and height that the annotation names; some tools write zeros where they do not know them."""
+    """The width and height that the annotation gives; some tools write zeros if they do not know them."""
     width, height = (_number(tree.findtext(f"size/{side}") or "0") for side in ("width", "height"))
     return (width, height) if width and height else None
 
@@ -198,7 +198,7 @@ def _number(text: str) -> float:
 
 
 def _splits(files: list[File], known: set[str]) -> tuple[dict[str, str | None] | None, list[dict[str, str]], list[str]]:
-    """The split of each listed annotation (None: the lists divide nothing), lines of lists that fit none, warnings."""
+    """The split of each listed annotation (None: the lists divide nothing), lines that name no annotation, warnings."""
     from assay.data.raw import settled_splits
 
     lists = {_stem(file): file for file in files if _is_in(file, _LISTS, ".txt") and file.reason is None}

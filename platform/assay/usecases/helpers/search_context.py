@@ -21,7 +21,7 @@ from assay.tracking.provenance import PREFIX, Provenance, collect
 from assay.tracking.tracker import Tracker, flatten
 from assay.tracking.trials import Entry
 from assay.tune import objectives
-from assay.tune.journal import read
+from assay.tune.journal import read_journal
 from assay.tune.plan import TrialPlan, trial_plan
 from assay.tune.search import Trial
 from assay.tune.space import Space, bound
@@ -158,7 +158,7 @@ class SearchContext:
 
     def require_same(self, search_id: str, journal: Path) -> None:
         """Refuse to continue a search that has changed. Raises `InputError`, which names what has changed."""
-        events, _ = read(journal)
+        events, _ = read_journal(journal)
         if not events:
             return
         header = events[0]

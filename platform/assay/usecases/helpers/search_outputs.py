@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.config.schema import resolved
-from assay.report.search import SearchStory, TrialRow, front, table_csv
+from assay.report.search import SearchSnapshot, TrialRow, front, table_csv
 from assay.report.search_page import page, pictures
 from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
@@ -59,24 +59,24 @@ def seconds_left(search: Search, parallel: int, spent: float, clock: float | Non
 
 
 def search_record(
-    story: SearchStory, context: SearchContext, search: Search, status: str, reason: str, seconds: float
+    snapshot: SearchSnapshot, context: SearchContext, search: Search, status: str, reason: str, seconds: float
 ) -> dict[str, Any]:
     """What `assay tune` prints. `best` is the first of `front`, by the first objective."""
-    best = front(story.trials, story.objectives)
+    best = front(snapshot.trials, snapshot.objectives)
     return {
-        "search_id": story.search_id,
+        "search_id": snapshot.search_id,
         "search": context.name,
         "experiment": context.config.experiment,
         "status": status,
         "reason": reason,
-        "objectives": dict(story.objectives),
+        "objectives": dict(snapshot.objectives),
         "trials": len(search.counted),
-        "completed": story.count("finished", "stopped"),
+        "completed": snapshot.count("finished", "stopped"),
         "repeated": search.repeated,
-        "finished": story.count("finished"),
-        "stopped": story.count("stopped"),
-        "failed": story.count("failed"),
-        "over": story.count("over"),
+        "finished": snapshot.count("finished"),
+        "stopped": snapshot.count("stopped"),
+        "failed": snapshot.count("failed"),
+        "over": snapshot.count("over"),
         "epochs": round(search.epochs_trained, 4),
         "seconds": round(seconds, 2),
         "best": _summary(best[0]),
@@ -91,7 +91,7 @@ def _summary(row: TrialRow) -> dict[str, Any]:
 
 
 def log_search(
-    story: SearchStory,
+    snapshot: SearchSnapshot,
     record: Mapping[str, Any],
     context: SearchContext,
     folder: Path,
@@ -99,14 +99,14 @@ def log_search(
     tracker: Tracker,
 ) -> None:
     """Record the pictures, the tables, the page, the trials of the front and, last, the record."""
-    run_id = story.search_id
-    drawn = pictures(story)
+    run_id = snapshot.search_id
+    drawn = pictures(snapshot)
     for name, png in drawn.items():
         tracker.log_bytes(run_id, artifacts.search_picture(name), png)
-    tracker.log_bytes(run_id, artifacts.TRIALS, table_csv(story))
-    tracker.log_text(run_id, artifacts.PAGE, page(story, drawn))
-    _log_progress(story, run_id, tracker)
-    for row in front(story.trials, story.objectives):
+    tracker.log_bytes(run_id, artifacts.TRIALS, table_csv(snapshot))
+    tracker.log_text(run_id, artifacts.PAGE, page(snapshot, drawn))
+    _log_progress(snapshot, run_id, tracker)
+    for row in front(snapshot.trials, snapshot.objectives):
         _log_trial(row, record, context, folder, search, tracker)
     tracker.set_tags(run_id, {f"{PREFIX}best": record["best"]["run_id"]})
     tracker.log_text(run_id, artifacts.RECORD, json.dumps(record, indent=2))
@@ -115,13 +115,13 @@ def log_search(
             shutil.rmtree(at / CHECKPOINTS, ignore_errors=True)
 
 
-def _log_progress(story: SearchStory, run_id: str, tracker: Tracker) -> None:
+def _log_progress(snapshot: SearchSnapshot, run_id: str, tracker: Tracker) -> None:
     """Record the best value so far by number of trials, under the objective's name, as in any run."""
     best: list[TrialRow] = []
     points: list[tuple[int, float]] = []
-    metric = story.objective
-    for number, row in enumerate(story.trials, 1):
-        first = {metric: story.objectives[metric]}
+    metric = snapshot.objective
+    for number, row in enumerate(snapshot.trials, 1):
+        first = {metric: snapshot.objectives[metric]}
         best = front([*best, row], first)
         if best:
             points.append((number, best[0].metrics[metric]))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from assay.log import Log
 from assay.progress import PLAIN_SECONDS, Display
-from assay.report.search import SearchStory, line, live
+from assay.report.search import SearchSnapshot, line, live
 
 REFRESH_SECONDS = 1.0
 
@@ -18,32 +18,32 @@ class SearchProgress(Display):
 
     def __init__(self, log: Log) -> None:
         super().__init__(log)
-        self._story: Callable[[], SearchStory] | None = None
+        self._take: Callable[[], SearchSnapshot] | None = None
         self._shown = 0.0
         self._line = ""
 
     @contextmanager
-    def following(self, story: Callable[[], SearchStory]) -> Iterator[None]:
-        """Follow the search whenever `tick` is called in this block."""
+    def following(self, take: Callable[[], SearchSnapshot]) -> Iterator[None]:
+        """Show what `take` returns whenever `tick` is called in this block."""
         from rich.live import Live
 
-        self._story = story
+        self._take = take
         with self._drawing(lambda console: Live(console=console, auto_refresh=False)):
             try:
                 yield
             finally:
                 if self._rich is not None:
-                    self._rich.update(live(story()))
+                    self._rich.update(live(take()))
 
     def tick(self) -> None:
         """Show what is new."""
         now = time.monotonic()
-        if self._story is None or now - self._shown < (REFRESH_SECONDS if self._rich is not None else PLAIN_SECONDS):
+        if self._take is None or now - self._shown < (REFRESH_SECONDS if self._rich is not None else PLAIN_SECONDS):
             return
         self._shown = now
-        story = self._story()
+        snapshot = self._take()
         if self._rich is not None:
-            self._rich.update(live(story), refresh=True)
-        elif (text := line(story)).partition(", best")[0] != self._line:
+            self._rich.update(live(snapshot), refresh=True)
+        elif (text := line(snapshot)).partition(", best")[0] != self._line:
             self._line = text.partition(", best")[0]
             self._log(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from assay.log import Log
 from assay.progress import Bar
 from assay.train.folder import LOG, SPOOL, STEPS
-from assay.train.spool import read
+from assay.train.spool import read_spool
 
 
 class TrainingProgress(Bar):
@@ -36,7 +36,7 @@ class TrainingProgress(Bar):
         if not spool.exists():
             return
         before = self.step
-        for record, end in read(spool, self.spool_offset):
+        for record, end in read_spool(spool, self.spool_offset):
             self.spool_offset = end
             self.latest.update(record.metrics)
             self.step = max(self.step, record.step)

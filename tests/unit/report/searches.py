@@ -1,4 +1,4 @@
-"""Searches that Optuna really did, over a cheap function with mixed and conditional parameters."""
+"""Searches that Optuna really ran, over a cheap function with mixed and conditional parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.report.search import SearchStory, TrialRow
+from assay.report.search import SearchSnapshot, TrialRow
 
 EPOCHS = 16
 BLOCKS = [[1, 1], [1, 2], [2, 2, 2], [1, 1, 2, 2, 4, 4]]
@@ -56,7 +56,7 @@ def accuracy(values: dict[str, Any], epoch: int) -> float:
     return 0.1 + 0.89 / (1 + math.exp(-2 * score)) * (1 - 0.7 * math.exp(-epoch / 3))
 
 
-def story(
+def optuna_search(
     trials: int = 40,
     objectives: int = 1,
     sampler: str = "tpe",
@@ -64,7 +64,7 @@ def story(
     more: int = 0,
     failing: float = 0.08,
     seed: int = 0,
-) -> SearchStory:
+) -> SearchSnapshot:
     import optuna
 
     logging.getLogger("optuna").setLevel(logging.ERROR)
@@ -95,7 +95,7 @@ def story(
         study.tell(trial, curve[-1][1])
         metrics = {"val/accuracy": curve[-1][1], **costs}
         rows.append(TrialRow(number, status, values, metrics, curve, 2.0 * len(curve), len(curve), run_id=f"r{number}"))
-    return SearchStory(
+    return SearchSnapshot(
         "digits-hpo",
         "s-20261121",
         "digits",
@@ -109,10 +109,10 @@ def story(
     )
 
 
-def population(members: int = 6, generations: int = 8, seed: int = 0) -> SearchStory:
-    """Population-based training: the worst two go on from the best two, with their values changed."""
+def population(members: int = 6, generations: int = 8, seed: int = 0) -> SearchSnapshot:
+    """Population-based training: the worst two continue from the best two, with changed values."""
     random = np.random.default_rng(seed)
-    start = story(members, sampler="random", failing=0, seed=seed)
+    start = optuna_search(members, sampler="random", failing=0, seed=seed)
     alive = [replace(row, curve=row.curve[:2], epochs=2) for row in start.trials]
     rows = list(alive)
     for generation in range(1, generations):

@@ -1,4 +1,4 @@
-"""A search as reports show it: its state as plain rows."""
+"""Takes snapshots of a search for reports: its state as plain rows."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.report.search import SearchStory, TrialRow
+from assay.report.search import SearchSnapshot, TrialRow
 from assay.train.folder import SPOOL, STEPS
-from assay.train.spool import read
+from assay.train.spool import read_spool
 from assay.tune.search import ENDED, Search, Trial
 from assay.tune.space import Parameter
 from assay.tune.trial import epochs_at, trial_folder
@@ -16,7 +16,7 @@ from assay.tune.trial import epochs_at, trial_folder
 Curve = Sequence[tuple[float, float]]
 
 
-def search_story(
+def take_snapshot(
     name: str,
     search_id: str,
     search: Search,
@@ -24,10 +24,10 @@ def search_story(
     run_ids: Mapping[int, str],
     curves: TrialCurves,
     baseline: Mapping[str, float],
-) -> SearchStory:
+) -> SearchSnapshot:
     """The search so far."""
     metric = next(iter(search.objectives))
-    return SearchStory(
+    return SearchSnapshot(
         name=name,
         search_id=search_id,
         experiment=search.config.experiment,
@@ -74,7 +74,7 @@ class TrialCurves:
         folder, epochs = trial_folder(self.folder, trial.number), search.whole(trial.values)
         if not (folder / SPOOL).exists():
             return []
-        records = [record for record, _ in read(folder / SPOOL, 0) if metric in record.metrics]
+        records = [record for record, _ in read_spool(folder / SPOOL, 0) if metric in record.metrics]
         steps = int((folder / STEPS).read_text())  # written before the first metric
         curve = [(epochs_at(record.step, steps, epochs), record.metrics[metric]) for record in records]
         if trial.status in ENDED:
