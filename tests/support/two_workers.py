@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 import torch.distributed as distributed
 
+from assay.program import start_program
 from assay.train.distributed_context import DistributedContext
+from assay.train.prepare import be_deterministic
 from tests.support.families import EXPERIMENTS, losses, opened, small
 
 BATCH = 4
@@ -20,8 +22,8 @@ BATCH = 4
 
 
 def main(rank: int, folder: Path, steps: int) -> None:
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    start_program()
+    be_deterministic(threads=1)
     store = distributed.FileStore(str(folder / f"store-{steps}"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     context = DistributedContext(folder, torch.device("cpu"), 1, rank, 2)

@@ -231,7 +231,7 @@ def _find_packages_by_name() -> None:
     from mlflow.utils import requirements_utils
 
     if requirements_utils._MODULES_TO_PACKAGES is None:
-        requirements_utils._MODULES_TO_PACKAGES = {}
+        requirements_utils._MODULES_TO_PACKAGES = {}  # type: ignore[assignment]
 
 
 def _pinned(names: tuple[str, ...]) -> list[str]:

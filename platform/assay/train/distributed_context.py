@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from assay.train.batch_norm import synchronize
 from assay.train.context import LocalContext
+from assay.train.uncompiled import uncompiled_parallel
 
 
 class DistributedContext(LocalContext):
@@ -22,9 +22,7 @@ class DistributedContext(LocalContext):
         devices = [self.device] if self.device.type == "cuda" else None
         # Buffers are synchronized from rank 0 before each evaluation, not before each forward pass: no step reads them,
         # and rank 0's alone are saved, so a resumed run has the very same ones.
-        return DistributedDataParallel(
-            module, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
+        return uncompiled_parallel(module, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         if self.world_size == 1:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from assay.config.experiment import OptimizerConfig, TrainConfig
 from assay.errors import WorkError
+from assay.train.uncompiled import uncompiled_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -27,9 +26,11 @@ def make_optimizer(
     """
     rate = config.lr if lr is None else lr
     if config.name == "lbfgs":
-        return _uncompiled(torch.optim.LBFGS)(parameters, lr=rate, history_size=20, line_search_fn="strong_wolfe")
+        return uncompiled_optimizer(torch.optim.LBFGS)(
+            parameters, lr=rate, history_size=20, line_search_fn="strong_wolfe"
+        )
     if config.name == "sgd":
-        return _uncompiled(torch.optim.SGD)(
+        return uncompiled_optimizer(torch.optim.SGD)(
             parameters,
             lr=rate,
             momentum=config.momentum,
@@ -37,18 +38,7 @@ def make_optimizer(
             nesterov=config.momentum > 0,
         )
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return _uncompiled(kind)(parameters, lr=rate, betas=config.betas, weight_decay=config.weight_decay)
-
-
-@cache
-def _uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """The optimizer without what keeps torch's compiler from tracing it: that imports all of the compiler, two seconds
-    of each training's start. Nothing here traces an optimizer; `train.compile` compiles networks.
-    """
-    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-        function = inspect.unwrap(getattr(torch.optim.Optimizer, name))
-        function.__dict__.setdefault("__dynamo_disable", function)
-    return type(kind.__name__, (kind,), {"step": torch.no_grad()(inspect.unwrap(kind.step))})
+    return uncompiled_optimizer(kind)(parameters, lr=rate, betas=config.betas, weight_decay=config.weight_decay)
 
 
 def schedule(config: OptimizerConfig, step: int, total: int) -> float:

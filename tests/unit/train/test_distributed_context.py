@@ -61,6 +61,7 @@ def main(rank: int, folder: Path) -> None:
     found["sum"] = context.all_reduce(torch.tensor(rank + 1.0)).item()
     module.eval()
     found["eval"] = module(samples()).tolist()
+    found["compiler"] = "torch._dynamo" in sys.modules
     (folder / f"{rank}.json").write_text(json.dumps(found))
 
 
@@ -89,6 +90,10 @@ def test_rows_are_joined_and_sums_are_everywhere(both: list[dict[str, Any]]) -> 
     for worker in both:
         assert worker["gathered"] == [[1.0, 1.0]], "rank 0 has no rows, rank 1 has one"
         assert worker["sum"] == 3.0
+
+
+def test_no_worker_imports_the_compiler(both: list[dict[str, Any]]) -> None:
+    assert [worker["compiler"] for worker in both] == [False, False]
 
 
 if __name__ == "__main__":

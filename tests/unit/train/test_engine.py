@@ -152,7 +152,7 @@ def test_the_rate_is_a_function_of_the_step_and_of_each_group() -> None:
 def test_the_optimizer_is_the_configured_one(name: Any, kind: type) -> None:
     config = OptimizerConfig(name=name, lr=0.3, weight_decay=0.2, momentum=0.7, betas=(0.5, 0.6))
     made = make_optimizer(network().parameters(), config)
-    assert type(made).__bases__ == (kind,)  # its step is not torch's wrapped one; see `engine._uncompiled`
+    assert type(made).__bases__ == (kind,)  # its step is not torch's wrapped one; see `train/uncompiled.py`
     (group,) = made.param_groups
     assert (group["lr"], group["weight_decay"]) == (0.3, 0.2)
     assert group["momentum"] == 0.7 if name == "sgd" else group["betas"] == (0.5, 0.6)
