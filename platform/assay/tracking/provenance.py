@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -229,4 +230,15 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def installed() -> dict[str, str]:
     """Every installed package and its version."""
-    return dict(sorted((d.metadata["Name"].lower(), d.version) for d in importlib.metadata.distributions()))
+    found = map(_name_and_version, importlib.metadata.distributions())
+    return dict(sorted(package for package in found if package is not None))
+
+
+def _name_and_version(package: importlib.metadata.Distribution) -> tuple[str, str] | None:
+    """From its metadata, which are searched, not parsed: that takes a third of a second of each training's start.
+
+    None for what an interrupted installation left behind.
+    """
+    text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
+    name, version = (re.search(rf"^{field}: *(\S+)", text, re.MULTILINE) for field in ("Name", "Version"))
+    return (name[1].lower(), version[1]) if name and version else None

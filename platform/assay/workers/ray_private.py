@@ -10,6 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class Bystander:
+    """Stands in for the actor by which Ray Train's workers agree on checkpoints: ours agree by torch's process group.
+
+    Its process need not import Ray Train.
+    """
+
+    def __init__(self, **_: Any) -> None: ...
+
+
 def read_authentication_again() -> None:
     """Let Ray read how to authenticate again: it does so when it is first imported, before we set it."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
