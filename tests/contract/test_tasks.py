@@ -23,7 +23,8 @@ from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import STOP
 from assay.train.loop import Outcome, evaluate, train
-from tests.support.families import EXPERIMENTS, REPOSITORY, build, opened, small, sources
+from assay.train.prepare import be_deterministic
+from tests.support.families import EACH_EXPERIMENT, EXPERIMENTS, REPOSITORY, build, opened, small, sources
 
 OF_SOME_DATA = ("top5", "map_small", "map_medium", "map_large")
 """Metrics that a split reports or not, by its classes and boxes: no search may count on them."""
@@ -75,13 +76,13 @@ def test_no_task_is_known_by_name_elsewhere() -> None:
             assert not any(f'== "{name}"' in text for name in task_names()), path
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", EACH_EXPERIMENT)
 def test_evaluates_and_exports(name: str, datasets: Path, tmp_path: Path) -> None:
     config, context = small(name), here(tmp_path)
     dataset = opened(config, datasets)
     load_task(config.task.name)[0].check(EXPERIMENTS[name], dataset)
     task = build(config, dataset, context)
-    metrics, pictures = evaluate(task, sources(config, dataset)["val"], "val", 8, context)
+    metrics, pictures = evaluate(task, sources(config, dataset, 16)["val"], "val", 8, context)
     assert f"val/{config.task.headline.metric}" in metrics
     declared = [f"val/{metric}" for metric in config.task.metrics]
     assert len(set(declared)) == len(declared)
@@ -105,7 +106,7 @@ def test_evaluates_and_exports(name: str, datasets: Path, tmp_path: Path) -> Non
     json.dumps([answer.values for answer in answers])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", EACH_EXPERIMENT)
 def test_state_comes_back(name: str, datasets: Path, tmp_path: Path) -> None:
     config = small(name)
     dataset = opened(config, datasets)
@@ -138,15 +139,15 @@ def attempt(
 
     task.train_step = stepped  # type: ignore[method-assign]
     try:
-        return train(task, sources(config, dataset, 24), config, context)
+        return train(task, sources(config, dataset, 3 * config.train.batch_size), config, context)
     finally:
         context.close()
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", EACH_EXPERIMENT)
 def test_killed_and_resumed_ends_with_the_same_bits(name: str, datasets: Path, tmp_path: Path) -> None:
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    config = small(name)
+    be_deterministic(threads=1)
+    config = small(name, 4)
     whole = attempt(config, datasets, tmp_path / "whole")
     half = whole.steps // 2 + 1
 
@@ -163,9 +164,9 @@ def test_killed_and_resumed_ends_with_the_same_bits(name: str, datasets: Path, t
     assert (second.weights_sha256, second.metrics) == (whole.weights_sha256, whole.metrics)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", EACH_EXPERIMENT)
 def test_a_nan_stops_the_run_and_spoils_no_checkpoint(name: str, datasets: Path, tmp_path: Path) -> None:
-    config = small(name)
+    config = small(name, 4)
 
     def spoil(task: Task, done: int) -> None:
         if done == 4:

@@ -15,7 +15,7 @@ from assay.usecases.evaluate import evaluate
 from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import register
 from tests.conftest import REPOSITORY, Project
-from tests.support.families import PARAMS
+from tests.support.families import PARAMS, one_of_each_task
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def asked(name: str, project: Project, folder: Path) -> PredictRequest:
     return PredictRequest(address, [], count=3, out=folder / "out")
 
 
-@pytest.mark.parametrize("name", PARAMS.experiments)
+@pytest.mark.parametrize("name", one_of_each_task(PARAMS.experiments))
 def test_from_data_to_an_answer(name: str, project: Project, shared_ray: None, tmp_path: Path) -> None:
     record = project.train(name, "train.epochs=1", "train.workers=2")
     assert record["status"] == "FINISHED"

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from assay.tracking.tracker import Tracker
 from tests.conftest import Project
+
+FLOW = (sys.executable, "-m", "pipelines", "train-and-promote", "digits")
+GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
 
 
 def quicken(project: Project) -> None:
@@ -25,15 +31,26 @@ def counts(project: Project) -> tuple[int, int]:
     return len(client.search_runs([experiment.experiment_id])), len(client.search_model_versions("name = 'digits'"))
 
 
-def test_the_flow_makes_a_champion_and_then_nothing(flow_project: Project) -> None:
-    project = flow_project
+@pytest.fixture(scope="module")
+def done(
+    template: Project, prefect_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Project, subprocess.CompletedProcess[str]]:
+    """A project whose flow has run once, and what it printed; all of it is committed."""
+    project = template.copy(tmp_path_factory.mktemp("pipeline") / "p")
+    shutil.copytree(prefect_home, project.prefect_home)
     quicken(project)
-    flow = (sys.executable, "-m", "pipelines", "train-and-promote", "digits")
-    first = project.run(*flow)
+    flow = project.run(*FLOW)
+    project.run("git", "add", "params.yaml", "dvc.lock")
+    project.run(*GIT, "commit", "-qm", "run")
+    return project, flow
+
+
+def test_the_flow_makes_a_champion_and_then_nothing(done: tuple[Project, subprocess.CompletedProcess[str]]) -> None:
+    project, first = done
     assert "alias champion" in first.stdout
     assert counts(project) == (1, 1)
     assert "Data and pipelines are up to date" in project.run("dvc", "status").stdout
-    again = project.run(*flow)
+    again = project.run(*FLOW)
     assert "0 training steps, 0 new runs, 0 new versions" in " ".join(again.stdout.replace("│", " ").split())
     assert counts(project) == (1, 1)
     by_hand = project.run("dvc", "repro", "register@digits")
@@ -53,13 +70,10 @@ def test_a_failed_stage_fails_the_flow_with_its_line(flow_project: Project) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_dvc_commands_work_as_its_users_expect(project: Project) -> None:
-    quicken(project)
-    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
-    project.run(*git, "commit", "-qam", "quick")
-    project.run("dvc", "repro", "register@digits")
-    project.run("git", "add", "dvc.lock")
-    project.run(*git, "commit", "-qm", "run")
+def test_dvc_commands_work_as_its_users_expect(
+    done: tuple[Project, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    project = done[0].copy(tmp_path / "p")
     record = json.loads((project.root / "results/digits/train.json").read_text())
     assert (project.root / "results/digits/train.json").stat().st_size < 4096
 

@@ -133,6 +133,7 @@ def ports_of(setup: Setup, part: str) -> list[int]:
     return [port for (_, port), line in listening(setup).items() if port not in own.values() and not FLOWS.search(line)]
 
 
+@pytest.mark.thorough
 def test_every_route_is_closed(setup: Setup) -> None:
     source = subprocess.run(
         [sys.executable, str(REPOSITORY / "tests/support/routes.py")], capture_output=True, text=True, check=True

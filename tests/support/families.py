@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -29,6 +30,20 @@ PARAMS = load_params(REPOSITORY / "params.yaml")
 MIXTURE = ExperimentConfig.model_validate({"task": {"name": "tests.support.mixture_gan"}, "data": "digits"})
 EXPERIMENTS = {**PARAMS.experiments, "mixture (test only)": MIXTURE}
 SAMPLES = 48
+
+
+def one_of_each_task(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test for each experiment: one of each task, and the others in the thorough tests."""
+    seen: set[str] = set()
+    found = []
+    for name in names:
+        task = EXPERIMENTS[name].task.name
+        found.append(pytest.param(name, marks=[pytest.mark.thorough] if task in seen else []))
+        seen.add(task)
+    return found
+
+
+EACH_EXPERIMENT = one_of_each_task(EXPERIMENTS)
 
 
 class Few:

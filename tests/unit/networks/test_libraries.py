@@ -19,7 +19,8 @@ assert not any(name.startswith("torch._dynamo") for name in sys.modules), "the c
 """
 LATER = """
 import torch
-from assay.networks.libraries import _disable_later
+from assay.networks.libraries import _disable_later, import_torchvision
+import_torchvision()
 called = _disable_later(lambda x, y: x - y, recursive=False)
 assert called(5, y=3) == 2
 from torchvision.ops import roi_align
@@ -50,12 +51,11 @@ import timm, torchvision
 @pytest.mark.parametrize(
     "code",
     [
-        WITHOUT,
-        "from assay.networks.libraries import import_torchvision\nimport_torchvision()\n" + LATER,
-        REAL_IN_BETWEEN,
-        COMPILED,
+        pytest.param(WITHOUT, id="without"),
+        pytest.param(LATER, id="later", marks=pytest.mark.thorough),
+        pytest.param(REAL_IN_BETWEEN, id="in between", marks=pytest.mark.thorough),
+        pytest.param(COMPILED, id="compiled", marks=pytest.mark.thorough),
     ],
-    ids=["without", "later", "in between", "compiled"],
 )
 def test_importing_the_libraries(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
