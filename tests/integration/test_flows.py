@@ -269,6 +269,7 @@ def test_a_person_is_asked_and_nothing_is_held_meanwhile(here: Site) -> None:
         assert done["state"]["message"].startswith(said), here.flow_log(run)
 
 
+@pytest.mark.thorough
 def test_applying_is_idempotent_keeps_a_pause_and_removes_what_is_gone(here: Site) -> None:
     params = here.root / "params.yaml"
     text = params.read_text()

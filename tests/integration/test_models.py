@@ -100,6 +100,7 @@ def test_an_unmeasured_run_does_not_pass(project: Project) -> None:
     assert any("assay evaluate" in reason for reason in result["reasons"])
 
 
+@pytest.mark.thorough
 def test_the_champion_is_measured_anew_on_new_data(project: Project) -> None:
     loosen(project)
     register(proved(project), project.settings)

@@ -102,6 +102,7 @@ def test_what_befalls_a_trial_is_told_and_the_search_goes_on(searched: Searched)
     assert record["best"]["config"]["task.fate"] == "none"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shared_ray")
 def test_failures_in_a_row_stop_a_search_and_say_why(searched: Searched) -> None:
     searched.write(set={"task.fate": "raise"}, budget={"trials": 50})
@@ -279,6 +280,7 @@ def test_wrong_blocks_are_one_line_before_anything_starts(
     assert not (searched.project.root / ".assay/runs").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shared_ray")
 def test_who_may_resume_and_what(searched: Searched) -> None:
     searched.write(budget={"trials": 2})
@@ -318,6 +320,7 @@ def test_a_session_has_its_minutes_and_the_next_one_the_rest(searched: Searched)
     assert second["repeated"] == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("shared_ray")
 def test_the_winner_becomes_an_experiment_for_review(searched: Searched) -> None:
     searched.write(budget={"trials": 3})

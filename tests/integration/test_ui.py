@@ -210,6 +210,7 @@ def test_ctrl_c_ends_all_of_it_and_no_secret_was_written(running: Running) -> No
         probe.bind(("127.0.0.1", running.port))
 
 
+@pytest.mark.thorough
 def test_lost_credentials_are_explained(running: Running) -> None:
     """MLflow keeps the first password: a new file does not open the old database."""
     (running.folder / ".assay/credentials.json").unlink()

@@ -86,7 +86,7 @@ def _start_tracking() -> None:
     from assay.tracking.remote import start
 
     with suppress(InputError):  # the verb itself says so
-        start(find_project())
+        start(find_project(), draws=verb == "train")
 
 
 def main() -> None:

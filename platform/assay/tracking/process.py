@@ -1,4 +1,6 @@
-"""`python -m assay.tracking.process PROJECT`: makes the calls of MLflow for the process that started it.
+"""`python -m assay.tracking.process PROJECT [draws]`: makes the calls of MLflow for the process that started it.
+
+With `draws`, it gets ready to draw curves.
 
 It reads one call a line from its standard input, writes one answer a line to its standard output, and ends with the
 pipe, so also when the other process is killed.
@@ -39,7 +41,7 @@ def main() -> None:
     settings = Settings(project=settings.root)  # of the services that are up
     _import_mlflow(settings)
     with suppress(BrokenPipeError):
-        serve(Tracker(settings), sys.stdin.buffer, answers, (_draw_once,))
+        serve(Tracker(settings), sys.stdin.buffer, answers, [_draw_once] if "draws" in sys.argv[2:] else [])
 
 
 def serve(tracker: Tracker, calls: IO[bytes], answers: IO[bytes], meanwhile: Iterable[Callable[[], None]] = ()) -> None:

@@ -38,10 +38,14 @@ class TrackingError(Exception):
     """What went wrong in the other process without being meant for the user, with its traceback."""
 
 
-def start(root: Path) -> None:
-    """Start the other process for a project. It is ready by the time that torch is imported here."""
+def start(root: Path, draws: bool = False) -> None:
+    """Start the other process for a project. It is ready by the time that torch is imported here.
+
+    Args:
+        draws: whether it will draw curves, which it then gets ready for.
+    """
     global _other
-    _other = OtherProcess(root)
+    _other = OtherProcess(root, draws)
 
 
 def open_tracker(settings: Settings) -> Tracker:
@@ -57,11 +61,11 @@ def open_tracker(settings: Settings) -> Tracker:
 class OtherProcess:
     """This end of the other process. One call at a time, by any thread."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, draws: bool) -> None:
         self.root = root
         self._turn = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "assay.tracking.process", str(root)],
+            [sys.executable, "-m", "assay.tracking.process", str(root), *(["draws"] if draws else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # a signal is meant for this process, which needs the other one to end well
