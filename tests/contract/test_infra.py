@@ -76,7 +76,6 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 OURS = [(where, words) for where, words in commands() if words[0] in ("assay", "mlflow", "prefect", "ray")]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(("where", "words"), OURS, ids=[f"{where}-{words[0]}" for where, words in OURS])
 def test_every_command_takes_what_it_is_given(where: str, words: list[str]) -> None:
     verbs = []

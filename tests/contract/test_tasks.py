@@ -24,7 +24,7 @@ from assay.train.context import LocalContext
 from assay.train.folder import STOP
 from assay.train.loop import Outcome, evaluate, train
 from assay.train.prepare import be_deterministic
-from tests.support.families import EACH_EXPERIMENT, EXPERIMENTS, REPOSITORY, build, opened, small, sources
+from tests.support.families import EXPERIMENTS, REPOSITORY, build, opened, small, sources
 
 OF_SOME_DATA = ("top5", "map_small", "map_medium", "map_large")
 """Metrics that a split reports or not, by its classes and boxes: no search may count on them."""
@@ -76,7 +76,7 @@ def test_no_task_is_known_by_name_elsewhere() -> None:
             assert not any(f'== "{name}"' in text for name in task_names()), path
 
 
-@pytest.mark.parametrize("name", EACH_EXPERIMENT)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_evaluates_and_exports(name: str, datasets: Path, tmp_path: Path) -> None:
     config, context = small(name), here(tmp_path)
     dataset = opened(config, datasets)
@@ -106,7 +106,7 @@ def test_evaluates_and_exports(name: str, datasets: Path, tmp_path: Path) -> Non
     json.dumps([answer.values for answer in answers])
 
 
-@pytest.mark.parametrize("name", EACH_EXPERIMENT)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_state_comes_back(name: str, datasets: Path, tmp_path: Path) -> None:
     config = small(name)
     dataset = opened(config, datasets)
@@ -144,7 +144,7 @@ def attempt(
         context.close()
 
 
-@pytest.mark.parametrize("name", EACH_EXPERIMENT)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_killed_and_resumed_ends_with_the_same_bits(name: str, datasets: Path, tmp_path: Path) -> None:
     be_deterministic(threads=1)
     config = small(name, 4)
@@ -164,7 +164,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(name: str, datasets: Path, t
     assert (second.weights_sha256, second.metrics) == (whole.weights_sha256, whole.metrics)
 
 
-@pytest.mark.parametrize("name", EACH_EXPERIMENT)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_nan_stops_the_run_and_spoils_no_checkpoint(name: str, datasets: Path, tmp_path: Path) -> None:
     config = small(name, 4)
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from assay.errors import InputError, Interrupted, WorkError
+from assay.errors import InputError, WorkError
 from assay.tracking.tracker import Tracker
-from assay.train.folder import STOP
 from tests.conftest import BIN, QUICK, Project
 
 TWO = ("train.epochs=4", "train.workers=2", "train.checkpoint_seconds=0")
@@ -56,24 +55,6 @@ def killed_while_training(project: Project, *arguments: str, metric: str, sign: 
     (os.killpg if group else os.kill)(child.pid, sign)
     child.communicate(timeout=90)
     return run
-
-
-def stopped_while_training(project: Project, *words: str) -> Path:
-    """Train in this process, and ask for a stop after the first metric; the run's folder."""
-    runs = project.root / ".assay/runs"
-
-    def ask() -> None:
-        while not (found := list(runs.glob("*/spool.jsonl"))):
-            time.sleep(0.01)
-        (found[0].parent / STOP).touch()
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    with pytest.raises(Interrupted, match="stopped and saved at step"):
-        project.train(*words)
-    thread.join()
-    (run,) = runs.glob("*/spool.jsonl")
-    return run.parent
 
 
 def wait_for_status(project: Project, run_id: str, status: str, seconds: float = 30) -> None:
@@ -204,7 +185,7 @@ def test_two_networks_and_two_optimizers(project: Project, shared_ray: None) -> 
 
 
 def test_a_run_is_not_resumed_as_something_else(project: Project) -> None:
-    run = stopped_while_training(project, "digits", "train.epochs=50", "train.workers=0")
+    run = killed_while_training(project, "digits", *_set(QUICK), metric="train/loss", sign=signal.SIGKILL)
     source = project.root / "params.yaml"
     source.write_text(source.read_text().replace("test: 0.2}\n    seed: 0", "test: 0.2}\n    seed: 3"))
     project.run("dvc", "repro", "-q", "data@digits")

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from typing import Any
 
+import psutil
 import pytest
 
 from assay.config.experiment import parse_experiment
@@ -24,6 +25,7 @@ from assay.usecases.apply import apply_trial
 from assay.usecases.evaluate import evaluate
 from tests.conftest import BIN, Project
 from tests.support.searched import Searched
+from tests.support.servers import wait_for
 
 
 @pytest.fixture
@@ -343,8 +345,6 @@ def test_the_winner_becomes_an_experiment_for_review(searched: Searched) -> None
 
 @pytest.mark.thorough
 def test_ray_that_dies_is_started_again(searched: Searched) -> None:
-    import psutil
-
     searched.write(set={"task.nap": 0.2}, budget={"trials": 8})
     child = start(searched.project)
     search_id = wait_for_ends(searched.project, child, 2)
@@ -355,6 +355,27 @@ def test_ray_that_dies_is_started_again(searched: Searched) -> None:
     assert Counter(run.info.status for run in searched.trials(search_id)) == {"FINISHED": 8}
     with contextlib.suppress(psutil.NoSuchProcess):
         assert not psutil.Process(child.pid).children()
+
+
+@pytest.mark.thorough
+def test_a_trial_of_two_workers_goes_on_when_the_process_of_its_slot_dies(searched: Searched) -> None:
+    """What it had reserved for its workers is freed; else the next attempt waits for its cores forever."""
+    two = {"train.workers": 2, "train.batch_size": 4, "task.nap": 0.2}
+    searched.write(set=two, budget={"trials": 2}, parallel=1)
+    child = start(searched.project)
+    folder = searched.project.root / ".assay/runs"
+    wait_for("the first metric", lambda: list(folder.glob("*/spool.jsonl")), 120)
+    (slot,) = [p for p in psutil.Process(child.pid).children(recursive=True) if "ResourceTrainable" in _title(p)]
+    slot.kill()
+    assert child.wait(200) == 0, (searched.project.root / "log.txt").read_text()[-3000:]
+    (search,) = [journal.parent.name for journal in folder.glob("*/journal.jsonl")]
+    assert Counter(run.info.status for run in searched.trials(search)) == {"FINISHED": 2}
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def test_the_nightly_flow_and_the_stage_are_one_search(scheduled: Searched) -> None:

@@ -43,9 +43,6 @@ def one_of_each_task(names: Iterable[str]) -> list[Any]:
     return found
 
 
-EACH_EXPERIMENT = one_of_each_task(EXPERIMENTS)
-
-
 class Few:
     """The first samples of a split."""
 

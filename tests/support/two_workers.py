@@ -1,4 +1,4 @@
-"""`python -m tests.support.two_workers RANK FOLDER STEPS EXPERIMENT...`: one of two real processes that train them.
+"""`python -m tests.support.two_workers RANK FOLDER STEPS`: one of two real processes that train every experiment.
 
 FOLDER holds the datasets; rank 0 leaves `losses-STEPS.json` there, what each step of each experiment reported.
 """
@@ -15,20 +15,20 @@ import torch.distributed as distributed
 from assay.program import start_program
 from assay.train.distributed_context import DistributedContext
 from assay.train.prepare import be_deterministic
-from tests.support.families import losses, opened, small
+from tests.support.families import EXPERIMENTS, losses, opened, small
 
 BATCH = 4
 """Samples a step of both workers together."""
 
 
-def main(rank: int, folder: Path, steps: int, names: list[str]) -> None:
+def main(rank: int, folder: Path, steps: int) -> None:
     start_program()
     be_deterministic(threads=1)
     store = distributed.FileStore(str(folder / f"store-{steps}"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     context = DistributedContext(folder, torch.device("cpu"), 1, rank, 2)
     found = {}
-    for name in names:
+    for name in EXPERIMENTS:
         config = small(name, BATCH)
         found[name] = losses(config, opened(config, folder), context, steps)
     distributed.barrier()
@@ -38,4 +38,4 @@ def main(rank: int, folder: Path, steps: int, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

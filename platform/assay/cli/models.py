@@ -59,7 +59,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="models:/digits@champion, models:/digits/3 or digits.")],
     paths: Annotated[list[Path] | None, typer.Argument(help="Files, or folders of files.")] = None,
     count: Annotated[int, typer.Option(min=0, help="Number of samples to generate, for a generative model.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the generated samples.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the pictures that the model produces.")] = Path("predictions"),
     as_json: AsJson = False,
 ) -> None:

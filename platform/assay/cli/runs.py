@@ -13,7 +13,7 @@ from assay.cli.output import AsJson, present
 def runs(
     kind: Annotated[str, typer.Option(help="run, search or trial.")] = "run",
     experiment: Annotated[str | None, typer.Option(help="Only runs of this experiment.")] = None,
-    limit: Annotated[int, typer.Option(help="The most to list.")] = 20,
+    limit: Annotated[int, typer.Option(help="List at most this many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List runs, searches or the trials of searches, newest first.

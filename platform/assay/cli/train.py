@@ -18,7 +18,7 @@ def train(
     new: Annotated[bool, typer.Option("--new", help="Start a new run, even if nothing has changed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train an experiment. If nothing has changed, shows the finished run; continues an unfinished run.
+    """Train an experiment. Shows the finished run if nothing has changed, and continues an unfinished one.
 
     Example: assay train digits --set optimizer.lr=0.01
     """

@@ -229,16 +229,19 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def installed() -> dict[str, str]:
-    """Every installed package and its version."""
-    found = map(_name_and_version, importlib.metadata.distributions())
-    return dict(sorted(package for package in found if package is not None))
+    """Every installed package and its version; of two copies the one that is imported."""
+    found: dict[str, str] = {}
+    for package in importlib.metadata.distributions():
+        name, version = _name_and_version(package)
+        if name and version:  # not what an interrupted installation left behind
+            found.setdefault(name.lower(), version)
+    return dict(sorted(found.items()))
 
 
-def _name_and_version(package: importlib.metadata.Distribution) -> tuple[str, str] | None:
-    """From its metadata, which are searched, not parsed: that takes a third of a second of each training's start.
-
-    None for what an interrupted installation left behind.
-    """
-    text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
-    name, version = (re.search(rf"^{field}: *(\S+)", text, re.MULTILINE) for field in ("Name", "Version"))
-    return (name[1].lower(), version[1]) if name and version else None
+def _name_and_version(package: importlib.metadata.Distribution) -> tuple[str | None, str | None]:
+    """From the headers of its metadata. Parsing them all takes a third of a second of each training's start."""
+    headers = (package.read_text("METADATA") or "").partition("\n\n")[0]
+    name, version = (re.search(rf"^{field}: *(\S+) *$", headers, re.MULTILINE) for field in ("Name", "Version"))
+    if name and version:
+        return name[1], version[1]
+    return package.metadata["Name"], package.metadata["Version"]

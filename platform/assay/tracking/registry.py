@@ -7,7 +7,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,8 @@ class Registry:
         """
         import mlflow.pyfunc
 
-        _find_packages_by_name()
-        loaded = mlflow.pyfunc.load_model(str(self.tracker.fetch(run_of(version), "model", folder)))
+        with _packages_found_by_name():
+            loaded = mlflow.pyfunc.load_model(str(self.tracker.fetch(run_of(version), "model", folder)))
         facts = (loaded.metadata.metadata or {}).get("assay")
         if facts is None:
             raise InputError(f"models:/{version.name}/{version.version}: this model was not registered by Assay")
@@ -105,7 +106,8 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         with tempfile.TemporaryDirectory() as folder:
-            save_model(Path(folder) / "model", run_id, config, dataset, task)
+            with _packages_found_by_name():
+                save_model(Path(folder) / "model", run_id, config, dataset, task)
             self._client.log_artifacts(run_id, str(Path(folder) / "model"), artifacts.MODEL)
         try:
             self._client.create_registered_model(model)
@@ -168,7 +170,6 @@ def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Datas
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    _find_packages_by_name()
     export = load_serving(config.task.name).export(task)
     module, example = export.module.eval(), export.example
     with torch.no_grad():
@@ -222,7 +223,8 @@ def _save_as_code(
         )
 
 
-def _find_packages_by_name() -> None:
+@contextmanager
+def _packages_found_by_name() -> Iterator[None]:
     """Let MLflow compare a model's requirements with the packages here without first listing all of their files.
 
     It does so to know which package has which module, takes more than a second for it, and needs it only if a
@@ -230,8 +232,12 @@ def _find_packages_by_name() -> None:
     """
     from mlflow.utils import requirements_utils
 
-    if requirements_utils._MODULES_TO_PACKAGES is None:
-        requirements_utils._MODULES_TO_PACKAGES = {}  # type: ignore[assignment]
+    kept = requirements_utils._MODULES_TO_PACKAGES
+    requirements_utils._MODULES_TO_PACKAGES = kept or {}  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        requirements_utils._MODULES_TO_PACKAGES = kept
 
 
 def _pinned(names: tuple[str, ...]) -> list[str]:

@@ -51,5 +51,5 @@ def _default_options() -> Iterator[None]:
     try:
         yield
     finally:
-        if vars(torch)["_dynamo"] is stand_in:
-            del vars(torch)["_dynamo"]
+        if vars(torch).get("_dynamo") is stand_in:
+            vars(torch).pop("_dynamo", None)

@@ -50,13 +50,15 @@ class Trainer(TorchTrainer):
     """`TorchTrainer`, started in half the time."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        unused = (DatasetsCallback, PlacementGroupCleanerCallback)  # Ray Data's, and the one that watches the actor
+        unused: tuple[type, ...] = (DatasetsCallback,)  # of Ray Data
+        if ray.get_runtime_context().get_actor_id() is None:  # a driver's slots are freed by Ray itself when it dies
+            unused += (PlacementGroupCleanerCallback,)
         callbacks = super()._create_default_callbacks()  # type: ignore[misc] # hidden by Ray's decorator
         return [callback for callback in callbacks if not isinstance(callback, unused)]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
         vars(worker_group)["SynchronizationActor"] = ray.remote(num_cpus=0)(Bystander)
-        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what fails is raised, and told once
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what fails is raised, and reported once
         _context.current_actor = property(_current_actor_or_none)
         parts["scaling_policy"] = AvailableSlots(parts["scaling_policy"].scaling_config)
         controller: Any = TrainController(**parts)

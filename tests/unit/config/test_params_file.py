@@ -130,9 +130,6 @@ names = st.text("abcdefgh", min_size=1, max_size=4)
 values = st.sampled_from(["1", "x", "{p: 1, q: [1, 2]}", "[]", "'q: #'", '"d"', "3.0e-3"])
 
 
-SECTIONS = st.sampled_from(["datasets", "experiments"])
-
-
 @st.composite
 def files(draw: st.DrawFn) -> str:
     """A params.yaml as people write them: comments, blank lines and indentations everywhere."""
@@ -163,12 +160,9 @@ def files(draw: st.DrawFn) -> str:
     return newline.join(lines) + draw(st.sampled_from(["", newline]))
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(300, marks=pytest.mark.thorough)])
-def test_comments_and_all_other_bytes_survive(examples: int) -> None:
-    settings(max_examples=examples, deadline=None)(given(files(), SECTIONS)(all_other_bytes_survive))()
-
-
-def all_other_bytes_survive(text: str, section: str) -> None:
+@settings(max_examples=300, deadline=None)
+@given(files(), st.sampled_from(["datasets", "experiments"]))
+def test_comments_and_all_other_bytes_survive(text: str, section: str) -> None:
     new = add_block(text, section, "new-block", BLOCK)
     assert is_inserted(text, new)
     old = load(text) or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from assay.tracking.provenance import (
     fingerprint,
     git_state,
     inputs_sha256,
+    installed,
     missing,
     redact,
 )
@@ -219,3 +221,21 @@ def test_what_a_run_lacks_is_named() -> None:
     del tags[PREFIX + "seed"], tags[PREFIX + "device"]
     assert missing(tags) == ["seed", "device"]
     assert missing({}) == list(provenance.REQUIRED)
+
+
+def test_packages_are_listed_whatever_their_metadata_look_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    files = {
+        "first/plain-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: Plain\nVersion: 1\n\nName: other\n",
+        "second/plain-9.dist-info/METADATA": "Name: plain\nVersion: 9\n",
+        "first/lower-1.dist-info/METADATA": "name: lower\nversion: 2\n\nVersion: 9\n",
+        "first/old-3.egg-info": "Name: old\nVersion: 3\n",
+        "first/folder-4.egg-info/PKG-INFO": "Name: folder\nVersion: 4\n",
+        "first/nameless-5.dist-info/METADATA": "Version: 5\n\nName: not-mine\n",
+        "first/~broken-6.dist-info/RECORD": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(sys, "path", [str(first), str(second)])
+    assert installed() == {"folder": "4", "lower": "2", "old": "3", "plain": "1"}

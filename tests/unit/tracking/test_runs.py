@@ -166,7 +166,6 @@ with claim(settings, Tracker(settings), "runs", Provenance(tags, {}, ""), None, 
 """
 
 
-@pytest.mark.thorough
 def test_a_process_that_is_killed_leaves_no_run_running(settings: Settings, tracker: Tracker) -> None:
     inputs = provenance()
     assert tracker._client.search_experiments()  # the schema is there before a second process asks for it
