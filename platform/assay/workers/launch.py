@@ -27,6 +27,8 @@ from assay.workers.worker import work_here, work_in_ray
 
 ATTEMPTS = 3  # of a training whose workers die; one that fails is not tried again
 TICK_SECONDS = 0.2
+RESERVATION = "reservation"
+"""A file of a run's folder while its workers are on Ray: the cores that are reserved for them."""
 
 
 def launch(
@@ -92,6 +94,7 @@ def _fit(assignment: Assignment, plan: Plan, storage: Path) -> None:
 
     resources: dict[str, float] = {"CPU": plan.threads, **({"GPU": 1} if plan.gpu else {})}
     trainer = Trainer(
+        Path(assignment.folder) / RESERVATION,
         work_in_ray,
         train_loop_config=assignment.plain(),
         torch_config=TorchConfig(backend="nccl" if plan.gpu else "gloo"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,9 +17,11 @@ from ray.runtime_context import RuntimeContext
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import worker_group
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from assay.workers.ray_private import Bystander
 
@@ -46,15 +49,44 @@ class AvailableSlots(FixedScalingPolicy):
         """Nothing: no request is renewed."""
 
 
+class NoteReservation(WorkerGroupCallback):
+    """Notes which cores Ray has reserved for the workers.
+
+    If the actor that leads a training is killed, as the slot of a trial may be, Ray keeps them reserved until the whole
+    job ends; the next attempt frees them.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        handle = worker_group.get_worker_group_state().placement_group_handle
+        self.file.write_text(handle.placement_group.id.hex())
+
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:  # noqa: ARG002
+        self.file.unlink(missing_ok=True)
+
+
+def free(file: Path) -> None:
+    """Free the cores that a killed attempt had reserved, if it left a note of them."""
+    if file.exists():
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(file.read_text())))
+        file.unlink()
+
+
 class Trainer(TorchTrainer):
-    """`TorchTrainer`, started in half the time."""
+    """`TorchTrainer`, started in half the time. `reservation` is the file that notes the cores reserved for it."""
+
+    def __init__(self, reservation: Path, *values: Any, **named: Any) -> None:
+        super().__init__(*values, **named)
+        self.reservation = reservation
+        free(reservation)
 
     def _create_default_callbacks(self) -> list[Any]:
-        unused: tuple[type, ...] = (DatasetsCallback,)  # of Ray Data
-        if ray.get_runtime_context().get_actor_id() is None:  # a driver's slots are freed by Ray itself when it dies
-            unused += (PlacementGroupCleanerCallback,)
+        unused = (DatasetsCallback, PlacementGroupCleanerCallback)  # Ray Data's, and one that needs Ray's dashboard
         callbacks = super()._create_default_callbacks()  # type: ignore[misc] # hidden by Ray's decorator
-        return [callback for callback in callbacks if not isinstance(callback, unused)]
+        kept = [callback for callback in callbacks if not isinstance(callback, unused)]
+        return [*kept, NoteReservation(self.reservation)]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
         vars(worker_group)["SynchronizationActor"] = ray.remote(num_cpus=0)(Bystander)
