@@ -224,6 +224,8 @@ def test_what_a_run_lacks_is_named() -> None:
 
 
 def test_packages_are_listed_whatever_their_metadata_look_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib_metadata  # noqa: F401 - MLflow imports it, and then it finds the packages, and is stricter
+
     first, second = tmp_path / "first", tmp_path / "second"
     files = {
         "first/plain-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: Plain\nVersion: 1\n\nName: other\n",
