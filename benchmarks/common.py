@@ -60,9 +60,9 @@ def environment(clone: Path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": code}
 
 
-def run(clone: Path, *command: str) -> str:
-    """Run a program to its end; its standard output."""
-    done = subprocess.run(command, cwd=clone, env=environment(clone), capture_output=True, text=True)
+def run(clone: Path, *command: str, code: Path | None = None) -> str:
+    """Run a program to its end, on the clone's code or that of another checkout; its standard output."""
+    done = subprocess.run(command, cwd=clone, env=environment(code or clone), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return done.stdout

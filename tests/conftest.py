@@ -34,6 +34,8 @@ hypothesis.settings.load_profile("assay")
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COPIED = ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "constraints.txt")
+GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
+"""Commits on a machine whose git knows nobody."""
 QUICK = ("train.epochs=3", "train.workers=0", "train.checkpoint_seconds=0")
 """A short training in this process, with a checkpoint whenever there can be one."""
 
@@ -185,13 +187,12 @@ def make_template(folder: Path) -> None:
         shutil.copytree(
             REPOSITORY / name, project.root / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
         )
-    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
     project.run("git", "init", "-q")
     project.run("git", "add", "-A")
-    project.run(*git, "commit", "-qm", "start")
+    project.run(*GIT, "commit", "-qm", "start")
     project.run("dvc", "repro", "-q", "data@digits")
     project.run("git", "add", "-A")
-    project.run(*git, "commit", "-qm", "data")
+    project.run(*GIT, "commit", "-qm", "data")
     Tracker(project.settings)._client.search_experiments()  # MLflow takes seconds to make its schema: once for all
 
 

@@ -19,6 +19,7 @@ from assay.config.plugin import task_names
 from assay.tracking import code_hash
 from assay.tracking.code_hash import LIBRARIES, SHARED, code_files, code_sha256
 from tests.conftest import Project
+from tests.support.files import write_files
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "platform/assay"
@@ -158,9 +159,7 @@ def test_a_task_of_an_own_package_counts_what_it_imports_of_that_package(
         "acme_walk/numbers.py": "pi = 3\n",
         "acme_walk/website.py": "title = 'Acme'\n",
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, files)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     task = "acme_walk.vision.counting"

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from assay.tracking.tracker import Tracker
-from tests.conftest import Project
+from tests.conftest import GIT, Project
 
 FLOW = (sys.executable, "-m", "pipelines", "train-and-promote", "digits")
-GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
 
 
 def quicken(project: Project) -> None:

@@ -28,7 +28,7 @@ from assay.submit.ray_jobs import Cluster, NewJob
 from assay.submit.submit import Command, submit
 from assay.tracking.provenance import collect
 from assay.tracking.tracker import Tracker
-from tests.conftest import BIN, Project
+from tests.conftest import BIN, GIT, Project
 from tests.support.ray_head import HOST, Head, ray_head
 from tests.support.servers import free_port, wait_for
 from tests.support.wire import Wire
@@ -58,8 +58,7 @@ def team(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
     project = template.copy(folder / "p")
     project.run("dvc", "remote", "add", "-q", "-d", "store", str(folder / "store"))
     project.run("dvc", "push", "-q", "data@digits")
-    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
-    project.run(*git, "commit", "-qam", "a remote")
+    project.run(*GIT, "commit", "-qam", "a remote")
     return project
 
 

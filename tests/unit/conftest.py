@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from assay.program import start_program
 from assay.settings import Settings
 from assay.tracking.tracker import Tracker
 
@@ -38,7 +37,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ASSAY_TRACKING_URI", "MLFLOW_TRACKING_URI", "ASSAY_STORAGE", "ASSAY_ARTIFACT_URI"):
             patch.delenv(name, raising=False)
-        start_program()
         root = tmp_path_factory.mktemp("project")
         (root / "params.yaml").touch()
         yield Settings(project=root)

@@ -23,6 +23,7 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from assay.files import write_atomic
 from assay.workers.ray_private import Bystander
 
 _context: Any = RuntimeContext
@@ -61,7 +62,7 @@ class NoteReservation(WorkerGroupCallback):
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         handle = worker_group.get_worker_group_state().placement_group_handle
-        self.file.write_text(handle.placement_group.id.hex())
+        write_atomic(self.file, handle.placement_group.id.hex().encode())
 
     def before_worker_group_shutdown(self, worker_group: Any) -> None:  # noqa: ARG002
         self.file.unlink(missing_ok=True)

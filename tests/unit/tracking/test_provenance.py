@@ -25,6 +25,7 @@ from assay.tracking.provenance import (
     missing,
     redact,
 )
+from tests.support.files import write_files
 from tests.support.tiny_task import Config
 
 
@@ -236,8 +237,6 @@ def test_packages_are_listed_whatever_their_metadata_look_like(tmp_path: Path, m
         "first/nameless-5.dist-info/METADATA": "Version: 5\n\nName: not-mine\n",
         "first/~broken-6.dist-info/RECORD": "",
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, files)
     monkeypatch.setattr(sys, "path", [str(first), str(second)])
     assert installed() == {"folder": "4", "lower": "2", "old": "3", "plain": "1"}
