@@ -14,6 +14,9 @@ HASHES = "hashes.json"
 ADD_LOCK = "add.lock"
 """Held while raw data are added."""
 
+SCRATCH = "tmp"
+"""Files of commands that are at work, which `scratch.py` clears; one folder each."""
+
 TRACKING_DATABASE = "mlflow.db"
 """Runs and models, unless a tracking store is named."""
 TRACKING_LOCK = "mlflow.lock"
