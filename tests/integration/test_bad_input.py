@@ -77,7 +77,7 @@ def test_data_that_are_not_the_recorded_version(project: Project, what: str) -> 
     if what == "missing":
         shutil.rmtree(folder)
     elif what == "changed":
-        shard = folder / "train-00000.arrow"
+        shard = folder / "train-all.arrow"
         content = shard.read_bytes()
         shard.unlink()
         shard.write_bytes(content[:-1] + b"?")
@@ -85,7 +85,7 @@ def test_data_that_are_not_the_recorded_version(project: Project, what: str) -> 
         (project.root / "dvc.lock").unlink()
     told = refused(project, "train", "digits")
     assert "data@digits" in told
-    assert {"missing": "not here", "changed": "train-00000.arrow", "not recorded": "no recorded version"}[what] in told
+    assert {"missing": "not here", "changed": "train-all.arrow", "not recorded": "no recorded version"}[what] in told
 
 
 @pytest.mark.parametrize(("gone", "says"), [(".git", "git init"), (".dvc", "dvc init")])

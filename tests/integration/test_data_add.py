@@ -89,6 +89,9 @@ def test_a_folder_becomes_a_version_and_an_experiment(project: Path) -> None:
 
     listed = json.loads(run(project, "assay", "data", "list", "--json").stdout)["datasets"]
     assert {"digits": "missing", "fruit": "ready"}.items() <= {row["name"]: row["state"] for row in listed}.items()
+    assert [row["rejected"] for row in listed if row["name"] == "fruit"] == [result["rejected"]]
+    table = run(project, "assay", "data", "list").stdout
+    assert [line.split()[-3] for line in table.splitlines() if line.startswith("fruit")] == ["10"]
     assert json.loads(run(project, "assay", "data", "check", "fruit", "--json").stdout)["ok"] is True
 
     # New content: the block is updated in place, comments and the experiment stay.

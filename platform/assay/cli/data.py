@@ -14,7 +14,7 @@ app = typer.Typer(help="Datasets: import, version, inspect.", no_args_is_help=Tr
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name under `datasets:` in params.yaml.")]
 _SHOWN = 20
-"""How many rejected or converted files are listed without --json."""
+"""How many rejected or converted files, problems or classes are listed without --json."""
 
 
 @app.command(epilog="Example: assay data prepare digits")
@@ -22,6 +22,7 @@ def prepare(name: Name, as_json: AsJson = False) -> None:
     """Pack a dataset's raw data into data/NAME. `dvc repro data@NAME` runs this and records the version."""
     from assay.config.params import load_params
     from assay.data.dataset import prepare as prepare_dataset
+    from assay.data.report import summary
     from assay.data.version import folder_hash
     from assay.settings import Settings
     from assay.state import HASHES
@@ -32,7 +33,7 @@ def prepare(name: Name, as_json: AsJson = False) -> None:
     with progress_bar(name) as progress:
         card = prepare_dataset(settings.root, name, config, folder, progress)
     found, _ = folder_hash(folder, settings.state / HASHES)
-    _report(card.summary(found), as_json)
+    _report(summary(folder, card, found), as_json)
 
 
 @app.command(epilog="Example: assay data add pets raw/pets --kind coco")
@@ -72,7 +73,7 @@ def list_(as_json: AsJson = False) -> None:
 
     settings = Settings()
     params = load_params(settings.params_file)
-    rows = [_row(settings.root, name, params.datasets[name].source.kind) for name in sorted(params.datasets)]
+    rows = [_row(settings.root, name, params.datasets[name].source.kind, as_json) for name in sorted(params.datasets)]
     present({"datasets": rows}, as_json, _render_list)
 
 
@@ -92,9 +93,13 @@ def check(name: Name, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _row(root: Path, name: str, kind: str) -> dict[str, Any]:
-    """One line of the list. `state` is ready, missing, unrecorded or changed (`detail` gives the fix)."""
+def _row(root: Path, name: str, kind: str, full: bool) -> dict[str, Any]:
+    """One line of the list. `state` is ready, missing, unrecorded or changed (`detail` gives the fix).
+
+    `rejected` lists all rejected files if the row is to be `full`; else it is their number, which the card holds.
+    """
     from assay.data.dataset import open_dataset, read_card
+    from assay.data.report import read_report
     from assay.data.version import recorded_hash
     from assay.errors import InputError
 
@@ -113,7 +118,13 @@ def _row(root: Path, name: str, kind: str) -> dict[str, Any]:
         except InputError:
             return row
     row |= {"annotation": card.annotation, "samples": sum(card.samples.values()), "boxes": card.boxes}
-    return {**row, "classes": card.classes, "rejected": card.rejected}
+    row |= {"classes": card.classes, "rejected": card.rejected.count}
+    if full:
+        try:
+            row["rejected"] = read_report(folder, card).rejected
+        except InputError:  # the detail names the damage
+            row["rejected"] = card.rejected.first
+    return row
 
 
 def _report(result: Mapping[str, Any], as_json: bool) -> None:
@@ -168,10 +179,10 @@ def _render_list(result: Mapping[str, Any]) -> Any:
     for title in ("dataset", "kind", "samples", "annotation", "classes", "rejected", "hash", "state"):
         grid.add_column(title, justify="left", overflow="fold")
     for row in result["datasets"]:
-        counts = ["" if row[key] is None else str(len(row[key])) for key in ("classes", "rejected")]
-        samples = "" if row["samples"] is None else str(row["samples"])
+        classes = "" if row["classes"] is None else str(len(row["classes"]))
+        samples, rejected = ("" if row[key] is None else str(row[key]) for key in ("samples", "rejected"))
         version = (row["hash"] or "")[:8]
-        grid.add_row(row["name"], row["kind"], samples, _annotation(row), *counts, version, row["state"])
+        grid.add_row(row["name"], row["kind"], samples, _annotation(row), classes, rejected, version, row["state"])
     return grid
 
 

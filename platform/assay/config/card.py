@@ -12,7 +12,7 @@ Annotation = Literal["class", "labels", "boxes", "style"]
 
 
 class SplitConfig(Frozen):
-    """The fractions of a stratified split; they add up to 1."""
+    """The fractions of a stratified split; they add up to 1 and are met on average."""
 
     train: float = Field(0.7, gt=0, lt=1)
     val: float = Field(0.1, gt=0, lt=1)
@@ -24,6 +24,13 @@ class SplitConfig(Frozen):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train + val + test add up to {total:g}; they must add up to 1")
         return self
+
+
+class Listed(Frozen):
+    """What is said of files: how many lines there are, and the first of them. All are in the version's report."""
+
+    count: int
+    first: list[dict[str, str]]
 
 
 class Card(Frozen):
@@ -38,7 +45,8 @@ class Card(Frozen):
         short_side: the median of the shorter sides, in pixels.
         mean, std: of all pixels of the train split, in 0..1; `std` is that of the population.
         source: the digest of the raw data.
-        files: md5 of each packed file, so that damage can be named without DVC's cache.
+        rejected, converted: lines of {file, reason} and {file, change}.
+        files: md5 of each other file of the version, so that damage can be named without DVC's cache.
     """
 
     name: str
@@ -57,8 +65,8 @@ class Card(Frozen):
     source: str
     split: SplitConfig
     seed: int
-    rejected: list[dict[str, str]]
-    converted: list[dict[str, str]]
+    rejected: Listed
+    converted: Listed
     warnings: list[str]
     files: dict[str, str]
 
@@ -70,7 +78,7 @@ class Card(Frozen):
         return sum(count for counts in self.counts.values() for count in counts.values())
 
     def summary(self, version: str | None) -> dict[str, Any]:
-        """What the `data` commands show; `version` is its hash."""
+        """What the `data` commands show without the version's report; `version` is its hash."""
         return {
             "name": self.name,
             "hash": version,
@@ -79,7 +87,5 @@ class Card(Frozen):
             "samples": sum(self.samples.values()),
             "splits": self.samples,
             "classes": self.classes,
-            "rejected": self.rejected,
-            "converted": self.converted,
             "warnings": self.warnings,
         }

@@ -12,7 +12,7 @@ from assay.config.schema import Frozen, typed
 
 
 class DatasetConfig(Frozen):
-    """One block of `datasets:`."""
+    """One block of `datasets:`. The `seed` divides train from val; the test split does not depend on it."""
 
     source: SerializeAsAny[SourceConfig]
     split: SplitConfig = SplitConfig()

@@ -1,14 +1,15 @@
 """Dataset versions: packed from raw data by `prepare`, opened by everything that trains or evaluates.
 
-A version is a folder `data/<name>` with `dataset.json` (the card) and the packed splits; it is identified by the
-hash that DVC gives the folder. Equal raw data, config and environment give equal bytes.
+A version is a folder `data/<name>` with `dataset.json` (the card), the packed splits and, if there is something to
+say of single files, their report; it is identified by the hash that DVC gives the folder. Equal raw data, config and
+environment give equal bytes.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +24,12 @@ from assay.config.dataset import DatasetConfig
 from assay.config.plugin import load_importer
 from assay.data.annotations import KINDS, class_counts
 from assay.data.images import Rejected, canonical, decode
-from assay.data.pack import Packed, Packer
+from assay.data.pack import IDENTITY_BYTES, Packed, Packer
+from assay.data.report import Report, listed
 from assay.data.samples import Sample, Scan, SourceChanged
+from assay.data.shards import SHARD_BYTES, shards
 from assay.data.split import SPLITS, Division, split_samples
-from assay.data.version import folder_hash, recorded_hash
+from assay.data.version import fix, folder_hash, recorded_hash, tree_hash
 from assay.errors import InputError, known
 from assay.files import new_folder, swapped, write_atomic
 from assay.progress import Progress
@@ -50,6 +53,15 @@ class Dataset:
         if name not in self.card.samples:
             raise InputError(f"dataset {self.card.name!r}: {known('split', name, list(self.card.samples))}")
         return Packed(self.folder, name)
+
+
+def seen_identities(dataset: Dataset) -> set[bytes]:
+    """The identities, 16 bytes each, of all images of train and val: what a model made from this version has seen."""
+    seen: set[bytes] = set()
+    for name in ("train", "val"):
+        with dataset.split(name) as packed:
+            seen.update(packed.column("identity").to_pylist())
+    return seen
 
 
 def prepare(root: Path, name: str, config: DatasetConfig, folder: Path, progress: Progress) -> Card:
@@ -112,16 +124,17 @@ def build(name: str, config: DatasetConfig, scan: Scan, division: Division, fold
     channels = max(fact.channels for fact in facts)
     histogram = np.zeros((channels, 256), dtype=np.int64)
     done = 0
-    for split in SPLITS:
+    for split, bits, samples in _shards(parts):
         counted = channels if split == "train" else 0
-        with Packer(folder, split, kind.schema) as packer:
-            for sample, content, counts in _contents(parts[split], counted):
-                size = {"width": sample.facts.width, "height": sample.facts.height}
-                packer.add({"name": sample.name, "image": content, **size, **kind.columns(sample)})
+        with Packer(folder, split, bits, kind.schema) as packer:
+            for sample, content, counts in _contents(samples, counted):
+                packer.add(_row(sample, content) | kind.columns(sample))
                 if counts is not None:
                     histogram += counts
                 done += 1
                 progress(done, len(facts), "packed")
+    report = Report([*scan.rejected, *division.rejected], scan.converted)
+    report.write(folder)
     mean, std = _moments(histogram)
     sides = ([fact.height for fact in facts], [fact.width for fact in facts])
     card = Card(
@@ -141,14 +154,27 @@ def build(name: str, config: DatasetConfig, scan: Scan, division: Division, fold
         source=scan.digest,
         split=config.split,
         seed=config.seed,
-        rejected=[*scan.rejected, *division.rejected],
-        converted=scan.converted,
+        rejected=listed(report.rejected),
+        converted=listed(report.converted),
         warnings=[*scan.warnings, *division.warnings],
         files=folder_hash(folder, None)[1],
     )
     text = json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False)
     write_atomic(folder / CARD, f"{text}\n".encode())
     return card
+
+
+def _shards(parts: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[str, str, Sequence[Sample]]]:
+    """The split, the bits and the samples of each file to pack."""
+    for split in SPLITS:
+        for bits, samples in shards(parts[split], SHARD_BYTES):
+            yield split, bits, samples
+
+
+def _row(sample: Sample, content: bytes) -> dict[str, Any]:
+    """The columns that every annotation has."""
+    size = {"width": sample.facts.width, "height": sample.facts.height}
+    return {"name": sample.name, "identity": sample.identity[:IDENTITY_BYTES], "image": content, **size}
 
 
 _Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -196,9 +222,15 @@ def read_card(folder: Path, name: str) -> Card:
         return Card.model_validate_json((folder / CARD).read_bytes())
     except FileNotFoundError:
         raise InputError(_not_here(name)) from None
-    except (OSError, ValidationError) as error:
-        detail = f"{error.error_count()} faults" if isinstance(error, ValidationError) else error.strerror
-        raise InputError(f"dataset {name!r}: {CARD} is damaged ({detail}): {_fix(name)}") from None
+    except OSError as error:
+        raise InputError(f"dataset {name!r}: {CARD} cannot be read ({error.strerror}): {fix(name)}") from None
+    except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise InputError(f"dataset {name!r}: {CARD} is damaged: {fix(name)}") from None
+        raise InputError(
+            f"dataset {name!r}: {CARD} is damaged or of another version of Assay ({error.error_count()} faults): "
+            f"run `dvc checkout data@{name}` to go back or `dvc repro --force data@{name}` to prepare it again"
+        ) from None
 
 
 def open_dataset(root: Path, name: str, folder: Path) -> Dataset:
@@ -215,24 +247,40 @@ def open_dataset(root: Path, name: str, folder: Path) -> Dataset:
     found, md5s = folder_hash(folder, state_folder(root) / HASHES)
     card = read_card(folder, name)
     if found != recorded:
-        raise InputError(difference(name, card, md5s))
+        raise InputError(differences(name, card, md5s, recorded)[0])
     return Dataset(folder, card, recorded)
 
 
-def difference(name: str, card: Card, md5s: dict[str, str]) -> str:
-    """One line for a folder that is not the recorded version: the first file that differs, and the fix."""
+def differences(name: str, card: Card, md5s: Mapping[str, str], recorded: str | None) -> list[str]:
+    """A line for each file of a folder that is not the one of the recorded version, with the fix.
+
+    Args:
+        card, md5s: those of the folder. Without a recorded version, the card is believed; else, if the card itself is
+            not the recorded one, it is the only one to be named.
+    """
+    if not _is_recorded(card, md5s, recorded):
+        return [f"dataset {name!r}: {CARD} is not the recorded one: {fix(name)}"]
+    lines = []
     for file in sorted(card.files.keys() | (md5s.keys() - {CARD})):
         if file not in md5s:
-            return f"dataset {name!r}: {file} is missing: {_fix(name)}"
-        if file not in card.files:
-            return f"dataset {name!r}: {file} does not belong to the version in dvc.lock: {_fix(name)}"
-        if md5s[file] != card.files[file]:
-            return f"dataset {name!r}: {file} is not the recorded one: {_fix(name)}"
-    return f"dataset {name!r}: {CARD} is not the recorded one: {_fix(name)}"
+            lines.append(f"dataset {name!r}: {file} is missing: {fix(name)}")
+        elif file not in card.files:
+            lines.append(f"dataset {name!r}: {file} does not belong to the version in dvc.lock: {fix(name)}")
+        elif md5s[file] != card.files[file]:
+            lines.append(f"dataset {name!r}: {file} is not the recorded one: {fix(name)}")
+    return lines
 
 
-def _fix(name: str) -> str:
-    return f"run `dvc checkout data@{name}` to go back or `dvc repro data@{name}` to prepare it again"
+def sound_files(card: Card, md5s: Mapping[str, str], recorded: str | None) -> set[str]:
+    """The files of a folder, besides the card, that are as they were packed; the arguments are as in `differences`."""
+    if not _is_recorded(card, md5s, recorded):
+        return set()
+    return {file for file, md5 in card.files.items() if md5s.get(file) == md5}
+
+
+def _is_recorded(card: Card, md5s: Mapping[str, str], recorded: str | None) -> bool:
+    """Whether this card and the files that it names make the recorded hash. Always true if nothing is recorded."""
+    return recorded in (None, tree_hash({**card.files, CARD: md5s[CARD]}))
 
 
 def _not_here(name: str) -> str:

@@ -6,6 +6,7 @@ Both produce the same pixels: upright, 8 bits, grey or RGB, without transparency
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 from collections.abc import Iterator
@@ -54,7 +55,10 @@ class Rejected(Exception):  # noqa: N818
 class ImageFacts:
     """What `inspect` found. `width` and `height` are those of the upright picture, `mode` is that of the file.
 
-    `orientation` is the EXIF orientation by which the picture was turned upright, 1 if it was not turned.
+    Attributes:
+        identity: 32 bytes that follow from the upright 8-bit pixels alone: equal pixels, equal images.
+        file_bytes: the size of the content.
+        orientation: the EXIF orientation by which the picture was turned upright, 1 if it was not turned.
     """
 
     format: str
@@ -63,6 +67,8 @@ class ImageFacts:
     height: int
     channels: int
     conversions: tuple[str, ...]
+    identity: bytes
+    file_bytes: int
     orientation: int = 1
 
 
@@ -88,10 +94,28 @@ def inspect(content: bytes) -> ImageFacts:
             raise Rejected("empty file")
         picture = _read(content)
         _require_end(content, picture.format)
+        identity = _identity(picture.image)
     image = picture.image
-    channels = 1 if image.mode == "L" else 3
-    changes = tuple(picture.conversions)
-    return ImageFacts(picture.format, picture.mode, image.width, image.height, channels, changes, picture.orientation)
+    return ImageFacts(
+        picture.format,
+        picture.mode,
+        image.width,
+        image.height,
+        1 if image.mode == "L" else 3,
+        tuple(picture.conversions),
+        identity,
+        len(content),
+        picture.orientation,
+    )
+
+
+def _identity(image: Image.Image) -> bytes:
+    """sha256 over the shape and the pixels. Colour whose channels are all equal counts as grey: it is saved as both."""
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and all((pixels[..., 0] == pixels[..., other]).all() for other in (1, 2)):
+        pixels = pixels[..., 0]
+    shape = (*pixels.shape, 1)[:3]
+    return hashlib.sha256(struct.pack(">3I", *shape) + pixels.tobytes()).digest()
 
 
 def decode(content: bytes, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -1,14 +1,16 @@
 """Packed splits: a few Arrow IPC files instead of many small images, read by memory map.
 
-A split is `<split>-00000.arrow`, `<split>-00001.arrow`, ... with the columns `name`, `image` (an encoded image),
-`width`, `height` (pixels) and those of the annotation (`assay.data.annotations`). The bytes depend only on the rows.
+A split is one file `<split>-all.arrow` or, if it is large, several `<split>-<bits>.arrow`, each with the images whose
+identities begin with these bits (`assay.data.shards`). Columns are `name`, `identity` (the first 16 bytes), `image` (an
+encoded image), `width`, `height` (pixels) and those of the annotation (`assay.data.annotations`). Rows are sorted by
+identity, then name. The bytes depend only on the rows.
 """
 
 from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,10 +23,14 @@ from assay.errors import InputError
 
 BATCH_ROWS = 256
 BATCH_BYTES = 64 * 2**20
-SHARD_BYTES = 256 * 2**20
+UNDIVIDED = "all"
+"""In the name of a split's only file, in place of bits."""
+IDENTITY_BYTES = 16
+"""Of an image's identity, as many leading bytes are kept: enough to tell any two images apart."""
 
 _BASE = [
     pa.field("name", pa.string()),
+    pa.field("identity", pa.binary(IDENTITY_BYTES)),
     pa.field("image", pa.binary()),
     pa.field("width", pa.int32()),
     pa.field("height", pa.int32()),
@@ -32,19 +38,15 @@ _BASE = [
 
 
 class Packer:
-    """Writes one split row by row, with at most one record batch in memory. Use it in a `with` block."""
+    """Writes one shard row by row, with at most one record batch in memory. Use it in a `with` block."""
 
-    def __init__(self, folder: Path, split: str, extra: pa.Schema, shard_bytes: int = SHARD_BYTES):
-        self._folder = folder
-        self._split = split
+    def __init__(self, folder: Path, split: str, bits: str, extra: pa.Schema):
+        """Begin `<split>-<bits>.arrow`; without rows, it is a file without rows. `extra`: the annotation's columns."""
         self._schema = pa.schema([*_BASE, *extra])
-        self._shard_bytes = shard_bytes
         self._rows: list[Mapping[str, Any]] = []
         self._row_bytes = 0
-        self._shards = 0
-        self._written = 0
-        self._file: pa.NativeFile | None = None
-        self._writer: pa.RecordBatchFileWriter | None = None
+        self._file = pa.OSFile(str(folder / f"{split}-{bits or UNDIVIDED}.arrow"), "wb")
+        self._writer = pa.ipc.new_file(self._file, self._schema)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row with a value for every column; `image` is bytes."""
@@ -55,36 +57,15 @@ class Packer:
 
     def close(self) -> None:
         self._flush()
-        if self._shards == 0:
-            self._open()  # an empty split is a file without rows, not a missing file
-        self._finish()
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        if self._writer is None or self._written >= self._shard_bytes:
-            self._finish()
-            self._open()
-        assert self._writer is not None
-        self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
-        self._written += self._row_bytes
-        self._rows, self._row_bytes = [], 0
-
-    def _open(self) -> None:
-        path = self._folder / f"{self._split}-{self._shards:05d}.arrow"
-        self._file = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._file, self._schema)
-        self._shards += 1
-        self._written = 0
-
-    def _finish(self) -> None:
-        if self._writer is None or self._file is None:
-            return
         self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self._writer = self._file = None
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
+            self._rows, self._row_bytes = [], 0
 
     def __enter__(self) -> Packer:
         return self
@@ -94,24 +75,31 @@ class Packer:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._file is not None:
+        else:
             self._file.close()
 
 
 class Packed:
     """Random access to a packed split. Safe to use from several threads; pickles as its path, not its content."""
 
-    def __init__(self, folder: Path, split: str):
-        """Map the files of a split. Raises `InputError` if there are none, or one is not an Arrow file."""
+    def __init__(self, folder: Path, split: str, files: Sequence[str] | None = None):
+        """Map the files of a split, or only these of them.
+
+        Arrow trusts what it reads, so that a damaged file can end the process: compare it with its hash before.
+
+        Raises:
+            InputError: there are none, or one is not an Arrow file.
+        """
         self.folder = folder
         self.split = split
+        self._files = files
         self._maps: list[pa.MemoryMappedFile] = []
         self._batches: list[pa.RecordBatch] = []
-        paths = sorted(folder.glob(f"{split}-*.arrow"))
-        if not paths:
+        names = sorted(files) if files else sorted(path.name for path in folder.glob(f"{split}-*.arrow"))
+        if not names:
             raise InputError(f"{folder}: has no split {split!r}")
-        for path in paths:
-            self._map(path)
+        for name in names:
+            self._map(folder / name)
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + batch.num_rows)
@@ -177,8 +165,8 @@ class Packed:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type[Packed], tuple[Path, str]]:
-        return Packed, (self.folder, self.split)
+    def __reduce__(self) -> tuple[type[Packed], tuple[Path, str, Sequence[str] | None]]:
+        return Packed, (self.folder, self.split, self._files)
 
 
 def numbers(values: pa.Array) -> NDArray[Any]:

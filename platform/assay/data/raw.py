@@ -52,6 +52,12 @@ class File:
     def shown(self) -> str:
         return display(self.relative)
 
+    @property
+    def identity(self) -> bytes:
+        """That of a good image: its pixels, not its bytes."""
+        assert self.facts is not None
+        return self.facts.identity
+
     def content(self) -> bytes:
         """The bytes that were checked. Raises `InputError` if they have changed or are gone."""
         assert self.sha256 is not None
@@ -125,7 +131,7 @@ def sample(file: File, labels: tuple[int, ...], boxes: tuple[Box, ...] = (), spl
     assert file.sha256 is not None
     assert file.facts is not None
     read = partial(_read_again, file.path, file.sha256)
-    return Sample(file.shown, labels, file.sha256, file.facts, read, boxes, split)
+    return Sample(file.shown, labels, file.facts, read, boxes, split)
 
 
 def good_images(files: Sequence[File]) -> list[File]:
@@ -141,10 +147,10 @@ def converted_lines(good: Sequence[File]) -> list[dict[str, str]]:
 
 
 def copies_warning(good: Sequence[File]) -> list[str]:
-    copies = len(good) - len({file.sha256 for file in good})
+    copies = len(good) - len({file.identity for file in good})
     if not copies:
         return []
-    return [f"{copies} images are exact copies of others; copies stay together in one split"]
+    return [f"{copies} images have the same pixels as others; such copies stay together in one split"]
 
 
 def first_reason(bad: Sequence[File]) -> str:
@@ -154,15 +160,17 @@ def first_reason(bad: Sequence[File]) -> str:
 
 def reject_contradictions(files: Sequence[File], annotated: Callable[[File], Hashable], what: str) -> list[File]:
     """Reject all copies of an image whose annotations (`annotated`) differ: at least one of them is wrong."""
-    copies: dict[str, list[File]] = defaultdict(list)
+    copies: dict[bytes, list[File]] = defaultdict(list)
     for file in good_images(files):
-        copies[str(file.sha256)].append(file)
+        copies[file.identity].append(file)
     verdicts: dict[str, str] = {}
-    for group in copies.values():
-        for file in group:
-            other = next((other for other in group if annotated(other) != annotated(file)), None)
-            if other is not None:
-                verdicts[file.relative] = f"the same image as {other.shown}, which {what}"
+    for first, *others in copies.values():
+        other = next((file for file in others if annotated(file) != annotated(first)), None)
+        if other is None:
+            continue
+        for file in (first, *others):
+            against = other if annotated(file) == annotated(first) else first
+            verdicts[file.relative] = f"the same image as {against.shown}, which {what}"
     return [
         replace(file, facts=None, reason=verdicts[file.relative]) if file.relative in verdicts else file
         for file in files

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from assay.errors import InputError
@@ -42,7 +41,6 @@ class Sample:
 
     Attributes:
         labels: what the image shows, as indices into the scan's classes; exactly one for the annotation `class`.
-        sha256: of the raw content; samples with the same content always go into the same split.
         facts: what `images.inspect` found in the content.
         read: returns the raw content again; raises `InputError` if it has changed since it was checked.
         boxes: for the annotation `boxes`.
@@ -51,11 +49,15 @@ class Sample:
 
     name: str
     labels: tuple[int, ...]
-    sha256: str
     facts: ImageFacts
     read: Callable[[], bytes]
     boxes: tuple[Box, ...] = ()
     split: str | None = None
+
+    @property
+    def identity(self) -> bytes:
+        """What makes an image the same as another: its pixels, not its file. Copies always go into the same split."""
+        return self.facts.identity
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def held(
     """A sample whose content is small enough to stay in memory. Raises `images.Rejected` if it is unfit."""
     from assay.data.images import inspect  # imports numpy, which reading a config does not need
 
-    return Sample(name, labels, sha256(content).hexdigest(), inspect(content), _Held(content), boxes, split)
+    return Sample(name, labels, inspect(content), _Held(content), boxes, split)
 
 
 class _Held:

@@ -34,9 +34,19 @@ def folder_hash(folder: Path, cache_file: Path | None) -> tuple[str, dict[str, s
     if cache_file is not None:
         others = {key: entry for key, entry in cache.items() if not key.startswith(prefix)}
         _write_cache(cache_file, cache, {**others, **fresh})
+    return tree_hash(md5s), md5s
+
+
+def tree_hash(md5s: Mapping[str, str]) -> str:
+    """DVC 3's hash of a folder that holds files with these md5, by relative path."""
     listing = [{"md5": md5s[relative], "relpath": relative} for relative in sorted(md5s)]
     text = json.dumps(listing, sort_keys=True)
-    return f"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}.dir", md5s
+    return f"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}.dir"
+
+
+def fix(name: str) -> str:
+    """What to do about a version that is damaged, for the end of a line."""
+    return f"run `dvc checkout data@{name}` to go back or `dvc repro data@{name}` to prepare it again"
 
 
 def remember(folder: Path, cache_file: Path, md5s: Mapping[str, str]) -> None:

@@ -8,13 +8,14 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email import message_from_string
 from pathlib import Path
 from typing import Any
 
 from assay.config.experiment import ExperimentConfig
+from assay.config.params import read_yaml
 from assay.config.schema import digest, resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError
@@ -48,8 +49,12 @@ REQUIRED = (
 PACKAGE = "assay-package.json"
 """The file in a job's package that identifies its code, in place of git."""
 
+SOURCE = {".py", ".yaml", ".yml", ".toml"}
+"""Suffixes of new files that are carried as text."""
 HASHED_BYTES = 2**20
 """The largest untracked file whose content is hashed."""
+HASHED_FILES = 100
+"""Of untracked files that are no source code, the most that are named and hashed; more are taken for data."""
 
 
 @dataclass(frozen=True)
@@ -184,15 +189,35 @@ def _packaged(root: Path) -> CodeState | None:
 def git_state(root: Path) -> tuple[str, str]:
     """The commit, and the difference of the working tree from it: tracked files, and new ones that are not ignored.
 
-    `dvc.lock` is left out: it records the data, which have tags of their own.
+    `dvc.lock` and the raw data that `params.yaml` names are left out: the dataset has a hash of its own.
     """
     commit = git_commit(root)
-    others = ":(exclude)dvc.lock"
-    diff = _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", ".", others) or ""
-    new = (_git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", ".", others) or "").split("\0")
-    for name in sorted(filter(None, new)):
-        diff += _new_file(root, name)
-    return commit, diff
+    part = (".", *(f":(exclude,literal){name}" for name in ("dvc.lock", *_raw_data(root))))
+    diff = _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", *part) or ""
+    listed = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *part) or ""
+    return commit, diff + _new_files(root, sorted(filter(None, listed.split("\0"))))
+
+
+def _raw_data(root: Path) -> list[str]:
+    """The folders inside the project that datasets are made from. Faults of `params.yaml` are found when it is used."""
+    try:
+        datasets = read_yaml(root / "params.yaml")["datasets"]
+        paths = [block["source"]["path"] for block in datasets.values() if "path" in block["source"]]
+        folders = [(root / path).resolve() for path in paths]
+    except (InputError, LookupError, TypeError, AttributeError, ValueError, RuntimeError):
+        return []
+    inside = [folder.relative_to(root.resolve()) for folder in folders if folder.is_relative_to(root.resolve())]
+    return sorted({folder.as_posix() for folder in inside} - {"."})
+
+
+def _new_files(root: Path, names: Sequence[str]) -> str:
+    """Untracked files: source code as text, a few others each with its hash or size, many others as their number."""
+    others = [name for name in names if Path(name).suffix not in SOURCE]
+    if len(others) <= HASHED_FILES:
+        return "".join(_new_file(root, name) for name in names)
+    source = [name for name in names if Path(name).suffix in SOURCE]
+    rest = f"+++ {len(others)} other new files, such as {others[0]}\n"
+    return "".join(_new_file(root, name) for name in source) + rest
 
 
 def git_commit(root: Path) -> str:
@@ -213,7 +238,7 @@ def _new_file(root: Path, name: str) -> str:
     path = root / name
     if not path.is_file():
         return f"+++ {name}: no regular file\n"
-    if path.suffix in {".py", ".yaml", ".yml", ".toml"} and path.stat().st_size < 200_000:
+    if path.suffix in SOURCE and path.stat().st_size < 200_000:
         return f"+++ {name}\n{path.read_text(errors='replace')}\n"
     if path.stat().st_size > HASHED_BYTES:
         return f"+++ {name}: {path.stat().st_size} bytes\n"

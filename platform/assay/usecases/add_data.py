@@ -21,6 +21,7 @@ from assay.config.schema import resolved
 from assay.data.dataset import build, divide, read_card, refuse_overlap, scan_source
 from assay.data.importers import detect, folder_kinds
 from assay.data.raw import folder_digest, has_empty_folder
+from assay.data.report import summary
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, WorkError, known
 from assay.files import new_folder, swapped, write_atomic
@@ -237,7 +238,7 @@ def _result(
     root: Path, name: str, card: Card, changed: bool, new: bool, experiment: dict[str, Any] | None
 ) -> dict[str, Any]:
     return {
-        **card.summary(recorded_hash(root, name)),
+        **summary(root / "data" / name, card, recorded_hash(root, name)),
         "kind": card.kind,
         "changed": changed,
         "new": new,

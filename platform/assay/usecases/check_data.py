@@ -8,9 +8,10 @@ from typing import Any
 from assay.config.card import Card
 from assay.config.dataset import DatasetConfig
 from assay.data.annotations import KINDS
-from assay.data.dataset import difference, open_dataset, read_card
+from assay.data.dataset import differences, open_dataset, read_card, sound_files
 from assay.data.images import Rejected, decode
 from assay.data.pack import Packed
+from assay.data.report import REPORT, read_report
 from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError
 from assay.progress import Progress
@@ -18,6 +19,8 @@ from assay.progress import Progress
 
 def check_dataset(root: Path, name: str, config: DatasetConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     """Compare all files with `dvc.lock`, decode all images, and check whether the raw data has changed.
+
+    Only files that are the recorded ones are opened: a damaged one can end the process that reads it.
 
     Returns `ok`, `problems` (the version is damaged), `warnings` (it is sound, but cannot be rebuilt from the raw data)
     and the contents of the card. Raises `InputError` if there is no readable version at all.
@@ -27,12 +30,12 @@ def check_dataset(root: Path, name: str, config: DatasetConfig, folder: Path, pr
     card = read_card(folder, name)
     recorded = recorded_hash(root, name)
     found, md5s = folder_hash(folder, None)
-    problems = []
+    problems = differences(name, card, md5s, recorded)
     if recorded is None:
-        problems.append(f"dataset {name!r} has no recorded version: run `dvc repro data@{name}`")
-    elif found != recorded:
-        problems.append(difference(name, card, md5s))
-    problems += _check_rows(folder, card, progress)
+        problems.insert(0, f"dataset {name!r} has no recorded version: run `dvc repro data@{name}`")
+    sound = sound_files(card, md5s, recorded)
+    problems += _check_files(folder, card, sound, progress)
+    rejected = read_report(folder, card).rejected if REPORT in sound else card.rejected.first
     return {
         "name": name,
         "hash": found,
@@ -41,25 +44,30 @@ def check_dataset(root: Path, name: str, config: DatasetConfig, folder: Path, pr
         "annotation": card.annotation,
         "boxes": card.boxes,
         "classes": card.classes,
-        "rejected": card.rejected,
+        "rejected": rejected,
         "ok": not problems,
         "problems": problems,
         "warnings": [*card.warnings, *_check_raw(root, name, config)],
     }
 
 
-def _check_rows(folder: Path, card: Card, progress: Progress) -> list[str]:
+def _check_files(folder: Path, card: Card, sound: set[str], progress: Progress) -> list[str]:
+    """What is wrong with the samples in the packed files among `sound`."""
     problems = []
-    total = sum(card.samples.values())
-    done = 0
+    done, total = 0, sum(card.samples.values())
     for split, count in card.samples.items():
+        files = {file for file in card.files if file.startswith(f"{split}-")}
+        if not files:
+            problems.append(f"{split}: no file for its {count} samples")
+        if not files & sound:
+            continue
         try:
-            packed = Packed(folder, split)
+            packed = Packed(folder, split, list(files & sound))
         except InputError as error:
             problems.append(str(error))
             continue
         with packed:
-            if len(packed) != count:
+            if len(packed) != count and files <= sound:
                 problems.append(f"{split}: {len(packed)} samples instead of {count}")
             if not packed.fits(KINDS[card.annotation].schema):
                 problems.append(f"{split}: the columns do not match the annotation {card.annotation!r}")

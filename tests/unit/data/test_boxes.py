@@ -18,7 +18,7 @@ from assay.data.importers.coco import _box
 from assay.data.importers.voc import _object, _parse
 from tests.support.bad_images import encoded
 
-FACTS = ImageFacts("PNG", "RGB", 32, 24, 3, ())
+FACTS = ImageFacts("PNG", "RGB", 32, 24, 3, (), b"", 1)
 REAL = st.floats(width=64)
 
 

@@ -56,6 +56,38 @@ def test_grey_is_repeated_for_three_channels() -> None:
     decode(content, 3)[0, 0, 0] = 7  # writable
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_is_its_pixels_however_it_was_saved(channels: int) -> None:
+    pixels = noise(RNG, channels=channels)
+    image = Image.fromarray(pixels)
+    deep = encoded(Image.fromarray(pixels.astype(np.uint16) * 257), "PNG") if channels == 1 else encoded(image, "PNG")
+    sideways = encoded(image.transpose(Image.Transpose.ROTATE_90), "TIFF", tiffinfo={274: 6})
+    same = [
+        encoded(image, "PNG"),
+        encoded(image, "PNG", compress_level=0, pnginfo=_text("a comment")),
+        encoded(image.convert("RGB"), "PNG"),
+        encoded(image.convert("RGBA"), "PNG"),
+        encoded(image, "BMP"),
+        encoded(image, "WEBP", lossless=True),
+        deep,
+        sideways,
+    ]
+    facts = [inspect(content) for content in same]
+    assert len({fact.identity for fact in facts}) == 1
+    assert [fact.file_bytes for fact in facts] == [len(content) for content in same]
+    assert inspect(canonical(sideways, facts[-1])).identity == facts[0].identity
+    changed = pixels.copy()
+    changed.flat[7] ^= 1
+    others = [changed, np.flip(pixels, 0), pixels.reshape(32, 24, *pixels.shape[2:])]
+    assert len({inspect(encoded(Image.fromarray(other), "PNG")).identity for other in [pixels, *others]}) == 4
+
+
+def _text(comment: str) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", comment)
+    return info
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
     # One bright corner shows how the picture is turned; JPEG blurs, so the corner is a block.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from assay.config.dataset import DatasetConfig
@@ -23,7 +26,7 @@ from assay.data.raw import folder_digest
 from assay.errors import InputError
 from assay.tasks.classification import data as data_module
 from assay.tasks.classification.config import Config
-from assay.tasks.classification.data import Images
+from assay.tasks.classification.data import Images, rows_of_classes
 from assay.tasks.classification.model import Classifier, Served, make_network, resize
 from assay.tasks.classification.serving import Serving
 from assay.tasks.classification.task import Task, _summarize_class, source
@@ -66,6 +69,55 @@ def draw(indices: list[int] | range, seed: int = 1, epoch: int = 0) -> Draw:
 def picture(size: int = 8, channels: int = 1) -> Tensor:
     """[1, C, S, S], every pixel different."""
     return torch.arange(channels * size * size).reshape(1, channels, size, size).to(torch.uint8)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("balance", ["none", "sampling"])
+def test_what_is_held_of_many_images_of_many_classes_is_little(monkeypatch: pytest.MonkeyPatch, balance: str) -> None:
+    """A table of which image is of which class has 10 GB at the size of ImageNet."""
+    labels = np.arange(20_000, dtype=np.int32) % 1000
+    monkeypatch.setattr(data_module, "MEMORY", 0)
+    large: Any = SimpleNamespace(
+        card=SimpleNamespace(classes=[str(i) for i in range(1000)], channels=3), split=lambda name: Column(labels)
+    )
+    with Largest() as seen:
+        images = Images(Config(balance=balance), large, "train")  # type: ignore[arg-type]
+    assert seen.numbers <= len(labels)
+    if balance == "sampling":
+        assert [rows.tolist() for rows in images.of_class] == [list(range(i, 20_000, 1000)) for i in range(1000)]
+
+
+@dataclass
+class Column:
+    """A packed split of which only the labels are there."""
+
+    labels: np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def column(self, name: str) -> np.ndarray[Any, Any]:
+        return self.labels
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that is made meanwhile."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **kwargs or {})
+        self.numbers = max(self.numbers, made.numel() if isinstance(made, Tensor) else 0)
+        return made
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_rows_of_each_class_that_is_shown(columns: int) -> None:
+    targets = torch.tensor([4, 0, 4, 2, 0, 4])
+    shown = targets if columns == 1 else torch.nn.functional.one_hot(targets, 6).float()
+    assert [rows.tolist() for rows in rows_of_classes(shown)] == [[1, 4], [3], [0, 2, 5]]
 
 
 # Resizing

@@ -41,7 +41,8 @@ ADAM = {"name": "adam", "lr": 0.02}
 @pytest.fixture(scope="module")
 def paint(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     root = tmp_path_factory.mktemp("paint")
-    config = DatasetConfig.model_validate({"source": {"kind": "paint", "styles": ["ihc", "retina"]}})
+    source, split = {"kind": "paint", "styles": ["ihc", "retina"]}, {"train": 0.55, "val": 0.15, "test": 0.3}
+    config = DatasetConfig.model_validate({"source": source, "split": split})
     return Dataset(root / "paint", prepare(root, "paint", config, root / "paint", lambda *_: None), "0" * 32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +104,34 @@ def test_new_files_of_other_kinds_are_carried_as_hashes(project: Path, name: str
     (project / name).unlink()
     (project / name).symlink_to("nowhere")
     assert git_state(project)[1] == f"+++ {name}: no regular file\n"
+
+
+@pytest.mark.parametrize("path", ["raw/pets", "{root}/raw/pets"])
+def test_raw_data_in_the_project_are_left_out(git: Any, project: Path, path: str) -> None:
+    """They have the hash of their dataset; 16,000 images would be hashed for each run and carried as as many lines."""
+    source = {"kind": "image_folder", "path": path.format(root=project), "sha256": ""}
+    datasets = {"pets": {"source": source}, "digits": {"source": {"kind": "digits"}}, "far": {"source": {"path": "/x"}}}
+    (project / "params.yaml").write_text(json.dumps({"datasets": datasets}))
+    (project / ".gitignore").write_text("params.yaml\n")
+    git("commit", "--quiet", "-am", "two")
+    files = {"raw/pets/cat/1.png": "1", "raw/pets/labels.yaml": "2", "raw/notes.yaml": "3\n", "raw/pets2.bin": "4"}
+    write_files(project, files)
+    known = hashlib.sha256(b"4").hexdigest()
+    assert git_state(project)[1] == f"+++ raw/notes.yaml\n3\n\n+++ raw/pets2.bin: sha256 {known}\n"
+    git("add", "raw")
+    assert "pets/" not in git_state(project)[1]
+    for broken in ("datasets: 3\n", "datasets: {pets: 1}\n", "{", "datasets: {pets: {source: {path: 3}}}\n"):
+        (project / "params.yaml").write_text(broken)
+        assert "raw/pets/labels.yaml" in git_state(project)[1]
+
+
+def test_many_new_files_that_are_no_code_are_counted_and_not_read(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(project, {f"images/{index:03d}.png": "x" for index in range(101)} | {"images/make.py": "x = 1\n"})
+    monkeypatch.delattr(hashlib, "file_digest")
+    expected = "+++ images/make.py\nx = 1\n\n+++ 101 other new files, such as images/000.png\n"
+    assert git_state(project)[1] == expected
 
 
 def test_large_source_is_carried_as_a_hash(project: Path) -> None:

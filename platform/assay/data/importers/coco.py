@@ -88,7 +88,8 @@ def _documents(files: list[File], shown: str) -> tuple[list[_Document], list[str
     """The COCO files of the folder; if some are called `instances_...`, captions and key points are not read."""
     paths = [file for file in files if _is_annotation(file.relative)]
     instances = [file for file in paths if Path(file.relative).name.startswith("instances_")]
-    left_out = [file.shown for file in paths if instances and file not in instances]
+    read = {file.relative for file in instances or paths}
+    left_out = [file.shown for file in paths if file.relative not in read]
     for file in instances or paths:
         if file.reason is not None:
             raise InputError(f"{shown}: {file.shown}: {file.reason}")

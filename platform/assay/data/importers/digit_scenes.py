@@ -60,7 +60,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG00
         content, boxes = _scene(source, material[split], index)
         labels = tuple(sorted({box.label for box in boxes}))
         sample = held(f"scene-{index:05d}", labels, content, boxes, split)
-        total.update(f"{sample.sha256} {boxes}\n".encode())
+        total.update(f"{sample.identity.hex()} {boxes}\n".encode())
         kept += len(content)
         if kept > KEPT:
             sample = replace(sample, read=partial(_content, source, material[split], index))

@@ -44,5 +44,5 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:  # noqa: ARG00
         split = "train" if label else None
         samples.append(held(f"{STYLE_CLASSES[label]}/{name}", (label,), content, split=split))
         progress(len(samples), len(wanted), "checked")
-    lines = "".join(f"{sample.name} {sample.sha256}\n" for sample in samples)
+    lines = "".join(f"{sample.name} {sample.identity.hex()}\n" for sample in samples)
     return Scan(samples, STYLE_CLASSES, [], [], [], hashlib.sha256(lines.encode()).hexdigest(), "style")

@@ -45,7 +45,7 @@ def scan(source: Source, root: Path, progress: Progress) -> Scan:
     files = raw.reject_contradictions(files, _class_of, "is content here and style there")
     good = raw.good_images(files)
     for name, least in zip(STYLE_CLASSES, (LEAST, 1), strict=True):
-        count = len({file.sha256 for file in good if _class_of(file) == name})
+        count = len({file.identity for file in good if _class_of(file) == name})
         if count < least:
             bad = [file for file in files if file.reason and _class_of(file) == name]
             raise InputError(

@@ -38,8 +38,7 @@ class Images:
             self.targets = torch.from_numpy(np.array(self.packed.column("label"), dtype=np.int64))
         self.in_memory = len(self) * self.channels * config.image_size**2 <= MEMORY
         self.pixels = self._decode_all() if self.in_memory else None
-        shown = self.targets if config.multi_label else F.one_hot(self.targets, self.classes)
-        self.of_class = [rows for column in shown.T if len(rows := column.nonzero()[:, 0].numpy())]
+        self.of_class = rows_of_classes(self.targets) if config.balance == "sampling" else []
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -84,6 +83,15 @@ class Images:
     def _decode_all(self) -> Tensor:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             return torch.stack(list(pool.map(self._decode, range(len(self)))))
+
+
+def rows_of_classes(targets: Tensor) -> list[NDArray[np.int64]]:
+    """The rows that show each class, in order; a class that none shows is left out. `targets`: [N] or [N, K]."""
+    if targets.ndim == 2:
+        return [rows for column in targets.T if len(rows := column.nonzero()[:, 0].numpy())]
+    order = np.argsort(targets.numpy(), kind="stable")
+    starts = np.unique(targets.numpy()[order], return_index=True)[1]
+    return np.split(order, starts[1:])
 
 
 def several_labels(packed: Packed, classes: int) -> Tensor:
