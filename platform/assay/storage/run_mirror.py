@@ -1,34 +1,46 @@
 """A run's folder in object storage, through which rank 0 on one node and the driver on another exchange files.
 
-Needed only if the nodes share no folder. Then each worker has a folder on its own node. Rank 0's is copied to the
-store while it trains: the metrics in pieces, each named by its offset; a checkpoint file by file, its manifest last,
-so that it is read only when it is whole. The driver pulls the same files into its own folder.
+Needed only if the nodes share no folder. Then each worker has a folder on its own node. Rank 0's is copied to the place
+of its attempt (`attempts.py`) while it trains: the metrics in pieces, each named by its offset; a checkpoint file by
+file, its manifest last, so that it is read only when it is whole. The driver pulls the same files into its own folder.
+Nothing is removed here before the store has said that it has it.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from assay.errors import AssayError, Unavailable
+from assay.errors import AssayError, Unavailable, last_line
 from assay.log import Log
+from assay.storage import attempts
+from assay.storage.lease import ATTEMPTS, TakenOver
 from assay.storage.object_store import Entry, ObjectStore
 from assay.train.checkpoint import KEPT, MANIFEST
-from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, PICTURES, SPOOL, STEPS, STOP
+from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, PICTURES, SENT, SPOOL, STEPS, STOP, STORED
 
 SECONDS = 2.0
 """Between two synchronizations."""
+LONGEST_SECONDS = 60.0
+"""Between two tries while the store does not answer."""
+PATIENCE_SECONDS = 6 * 3600.0
+"""How long a training waits for the store at its beginning and at its end."""
+UNSAVED_SECONDS = 1800.0
+"""How long a training continues while its newest checkpoint is on its own node only."""
+JOIN_SECONDS = 0.2
+"""Between two looks whether rank 0 has begun."""
 SMALL = (STEPS, LOG, OUTCOME)
-PIECES = "spool"
 
 
 class Mirror(ABC):
-    """One end: a folder here, and the run's place in the store. A thread keeps them in step until `close`.
+    """One end: a folder here, and a place in the store. A thread keeps them in step until `close`.
 
-    A store that does not answer is logged once and retried; if files are still missing at the end, it is an error.
+    A store that does not answer, or whatever else fails, is logged once and tried again, less and less often.
     """
 
     def __init__(self, store: ObjectStore, folder: Path, log: Log) -> None:
@@ -43,40 +55,86 @@ class Mirror(ABC):
         self._thread.start()
 
     def sync(self) -> None:
-        """Copy what is new, now. Raises `AssayError` if the store does not answer."""
+        """Copy what is new, now. Raises what the store raises."""
         with self._busy:
             self._sync()
 
+    def catch_up(self) -> None:
+        """Copy what is new, for as long as it takes."""
+        self._patiently(self.sync)
+
     def close(self) -> None:
-        """Copy the rest, and end. Raises `AssayError` if the store does not answer."""
+        """Copy the rest, for as long as it takes, and end.
+
+        Raises:
+            Unavailable: the store did not answer for hours, or a stop was requested meanwhile; nothing is lost.
+        """
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.sync()
+        self._patiently(self._last)
 
     def _run(self) -> None:
-        logged = False
-        while not self._stop.wait(SECONDS):
+        pause, logged = SECONDS, False
+        while not self._stop.wait(pause):
             try:
                 self.sync()
-                logged = False
-            except AssayError as error:
+                pause, logged = SECONDS, False
+            except TakenOver as error:
+                self.log(str(error))
+                return
+            except Exception as error:  # whatever it is: the thread is the run's way out of this machine
                 if not logged:
-                    self.log(f"{error}; trying again")
+                    self.log(f"{_line(error)}; trying again")
+                pause, logged = min(2 * pause, LONGEST_SECONDS), True
+            self._watch()
+
+    def _patiently(self, work: Callable[[], None]) -> None:
+        """Do it, again and again while it fails."""
+        began, pause, logged = time.monotonic(), SECONDS, False
+        while True:
+            try:
+                return work()
+            except TakenOver:
+                raise
+            except Exception as error:
+                if (self.folder / STOP).exists() or time.monotonic() - began > PATIENCE_SECONDS:
+                    raise Unavailable(
+                        f"{_line(error)}: the run is safe in {self.folder} on {socket.gethostname()}, "
+                        "where the same command continues it"
+                    ) from error
+                if not logged:
+                    self.log(f"{_line(error)}; waiting for it, with everything safe in {self.folder}")
                 logged = True
+            self._sleep(pause)
+            pause = min(2 * pause, LONGEST_SECONDS)
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait, but not on after a request to stop."""
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit and not (self.folder / STOP).exists():
+            time.sleep(0.1)
 
     @abstractmethod
     def _sync(self) -> None:
         """Copy what is new; called by one thread at a time."""
 
+    def _last(self) -> None:
+        """Copy the rest."""
+        self.sync()
+
+    def _watch(self) -> None:  # noqa: B027 - only one end has something to watch
+        """Called by the thread after each try."""
+
 
 @contextmanager
-def sending(address: str, folder: Path, log: Log, writer: bool = True) -> Iterator[None]:
+def sending(address: str, attempt: str, folder: Path, log: Log, writer: bool = True) -> Iterator[None]:
     """Let a worker begin with the files in the store, and copy its own there. Without an address: do nothing."""
     if not address:
+        (folder / STORED).unlink(missing_ok=True)
         yield
         return
-    sender = Sender(ObjectStore(address), folder, log, writer)
+    sender = Sender(ObjectStore(address), attempt, folder, log, writer)
     sender.begin()
     sender.start()
     try:
@@ -95,27 +153,52 @@ def receiving(address: str, folder: Path, log: Log) -> Iterator[Receiver | None]
     receiver.start()
     try:
         yield receiver
-    finally:
-        receiver.close()
+    except BaseException:
+        receiver.give_up()
+        raise
+    receiver.close()
 
 
 class Sender(Mirror):
-    """The end of rank 0, the `writer`. Those of other ranks send only their failure."""
+    """The end of rank 0, the `writer`, in one attempt at the run in `store`. Other ranks send only their failure."""
 
-    def __init__(self, store: ObjectStore, folder: Path, log: Log, writer: bool) -> None:
+    def __init__(self, store: ObjectStore, attempt: str, folder: Path, log: Log, writer: bool = True) -> None:
         super().__init__(store, folder, log)
-        self.writer = writer
-        self.sent = 0  # bytes of the spool
+        self.attempt, self.writer = attempt, writer
+        self.place = attempts.of(store, attempt)
+        self.pieces: list[tuple[int, int]] = []  # offset and size of those in the store
+        self.old: set[str] = set()  # pieces that are contained in another
+        self.unsaved_since: float | None = None
+
+    @property
+    def sent(self) -> int:
+        """How much of the spool is in the store, in bytes."""
+        return sum(self.pieces[-1]) if self.pieces else 0
 
     def begin(self) -> None:
-        """Take over the newest checkpoints and the metrics of earlier attempts."""
-        pull_checkpoints(self.store, self.folder)
-        pull_metrics(self.store, self.folder)
-        (self.folder / LOG).write_bytes(self.store.get(LOG) or b"")
-        spool = self.folder / SPOOL
-        self.sent = spool.stat().st_size if spool.exists() else 0
+        """Take over the newest checkpoints and metrics of earlier attempts. Other ranks wait for those of rank 0."""
+        self._patiently(self._take_over if self.writer else self._join)
+
+    def _take_over(self) -> None:
+        if attempts.inherit(self.store, self.attempt, self.folder):
+            self._send_metrics()
+            for path in sorted((self.folder / CHECKPOINTS).glob("step-*")):
+                self._upload(path)
+        self.place.put(attempts.BEGUN, b"")  # from here on the run is in the store until it has finished
+
+    def _join(self) -> None:
+        while self.place.get(attempts.BEGUN) is None:
+            time.sleep(JOIN_SECONDS)
+        earlier = attempts.attempts(self.store, self.attempt)
+        attempts.pull_checkpoints([self.place, *earlier], self.folder)
 
     def _sync(self) -> None:
+        own = self.place.files()
+        if attempts.BEGUN not in own or self.store.folders(ATTEMPTS, after=self.attempt):
+            (self.folder / STOP).touch()
+            raise TakenOver("a later attempt at this run has begun, or finished it; this one ends")
+        if STOP in own:
+            (self.folder / STOP).touch()
         self._send(FAILURE)
         if not self.writer:
             return
@@ -126,7 +209,22 @@ class Sender(Mirror):
             self._send(name)
         for path in sorted((self.folder / PICTURES).glob("*.png")):
             self._send(f"{PICTURES}/{path.name}")
-        if self.store.get(STOP) is not None:
+
+    def _last(self) -> None:
+        with suppress(TakenOver):  # everything there was saved by another
+            self.sync()
+        (self.folder / SENT).touch()
+
+    def _watch(self) -> None:
+        """Stop the training if its newest checkpoint has not been in the store for long."""
+        saved = self._newest() in (None, self.marks.get(CHECKPOINTS))
+        if saved or self.unsaved_since is None:
+            self.unsaved_since = None if saved else time.monotonic()
+        elif time.monotonic() - self.unsaved_since > UNSAVED_SECONDS and not (self.folder / STOP).exists():
+            self.log(
+                f"no checkpoint has reached {self.place.address} for {UNSAVED_SECONDS / 60:.0f} minutes: stopping; "
+                f"the run is safe in {self.folder} on {socket.gethostname()}"
+            )
             (self.folder / STOP).touch()
 
     def _send(self, name: str) -> None:
@@ -135,98 +233,119 @@ class Sender(Mirror):
             status = path.stat()
             mark = (status.st_size, status.st_mtime_ns)
             if self.marks.get(name) != mark:
-                self.store.put(name, path.read_bytes())
+                self.place.put(name, path.read_bytes())
                 self.marks[name] = mark
 
     def _send_metrics(self) -> None:
+        """Send what is new as one piece with the earlier ones that are not larger: few pieces, whatever their sum."""
         path = self.folder / SPOOL
         if not path.exists():
             return
-        with path.open("rb") as file:
-            file.seek(self.sent)
-            content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole:
-            self.store.put(f"{PIECES}/{self.sent:015d}", whole)
-            self.sent += len(whole)
+        start, kept = self.sent, list(self.pieces)
+        end = _end_of_lines(path, start)
+        if end > start:
+            while kept and kept[-1][1] <= end - start:
+                start = kept.pop()[0]
+            with path.open("rb") as file:
+                file.seek(start)
+                self.old.add(attempts.piece(start))  # should the answer be lost
+                self.place.put(attempts.piece(start), file.read(end - start))
+            self.old.update(attempts.piece(offset) for offset, _ in self.pieces[len(kept) :])
+            self.pieces = [*kept, (start, end - start)]
+            self.old -= {attempts.piece(offset) for offset, _ in self.pieces}
+            (self.folder / STORED).write_text(str(end))
+        for name in sorted(self.old):
+            self.place.remove(name)
+            self.old.discard(name)
+
+    def _newest(self) -> str | None:
+        return max((path.name for path in (self.folder / CHECKPOINTS).glob("step-*")), default=None)
 
     def _send_checkpoints(self) -> None:
         """Send the newest one, unless the store has it. If it is removed here meanwhile, a newer one follows."""
-        here = sorted((self.folder / CHECKPOINTS).glob("step-*"))
-        if not here or here[-1].name == self.marks.get(CHECKPOINTS):
+        newest = self._newest()
+        if newest is None or newest == self.marks.get(CHECKPOINTS):
             return
-        newest = here[-1]
         with suppress(FileNotFoundError):
-            files = [path for path in sorted(newest.iterdir()) if path.name != MANIFEST]
-            for path in [*files, newest / MANIFEST]:
-                self.store.upload(f"{CHECKPOINTS}/{newest.name}/{path.name}", path)
-            self.marks[CHECKPOINTS] = newest.name
-            self._drop_old()
+            self._upload(self.folder / CHECKPOINTS / newest)
+            self._drop_old(newest)
 
-    def _drop_old(self) -> None:
-        """Keep the newest ones in the store; later ones are of an attempt that had to start further back."""
-        names = list(self.store.list(CHECKPOINTS))
-        newest = str(self.marks[CHECKPOINTS])
-        kept = [step for step in _whole(names) if step <= newest][-KEPT:]
-        self.store.remove(*(name for name in names if name.split("/")[1] not in kept))
+    def _upload(self, checkpoint: Path) -> None:
+        files = [path for path in sorted(checkpoint.iterdir()) if path.name != MANIFEST]
+        for path in [*files, checkpoint / MANIFEST]:
+            self.place.upload(f"{CHECKPOINTS}/{checkpoint.name}/{path.name}", path)
+        self.marks[CHECKPOINTS] = checkpoint.name
+
+    def _drop_old(self, newest: str) -> None:
+        """Keep the newest ones in the store; later ones are of a state that was found damaged.
+
+        Once there are as many as are kept, nobody needs the earlier attempts any more.
+        """
+        kept = [step for step in attempts.whole(self.place) if step <= newest][-KEPT:]
+        self.place.remove(*(n for n in self.place.list(CHECKPOINTS) if n.split("/")[1] not in kept))
+        if len(kept) == KEPT and ATTEMPTS not in self.marks:
+            for earlier in attempts.attempts(self.store, self.attempt):
+                earlier.clear()
+            self.marks[ATTEMPTS] = True
 
 
 class Receiver(Mirror):
-    """The end of the driver, which follows the run and may request a stop."""
+    """The end of the driver, which follows one attempt after the other, and may request a stop."""
+
+    def __init__(self, store: ObjectStore, folder: Path, log: Log) -> None:
+        super().__init__(store, folder, log)
+        self.attempt = ""
+
+    def follow(self, attempt: str) -> None:
+        """Turn to the next attempt."""
+        with self._busy:
+            self.attempt, self.place, self.marks = attempt, attempts.of(self.store, attempt), {}
+
+    def give_up(self) -> None:
+        """Copy what can be copied at once, and end."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with suppress(AssayError):
+            self.sync()
 
     def _sync(self) -> None:
+        if not self.attempt:
+            return
         if (self.folder / STOP).exists() and STOP not in self.marks:
-            self.store.put(STOP, b"")
+            self.place.put(STOP, b"")
             self.marks[STOP] = True
-        names = self.store.list()
-        for name, entry in names.items():
-            wanted = name in (*SMALL, FAILURE) or name.startswith(f"{PICTURES}/")
-            if wanted and self.marks.get(name) != entry:
-                self.store.download(name, self.folder / name)
-                self.marks[name] = entry
-        pull_metrics(self.store, self.folder, names)
+        for name, entry in self.place.files().items():
+            if name in (*SMALL, FAILURE):
+                self._fetch(name, entry)
+        for name, entry in self.place.list(PICTURES, after=str(self.marks.get(PICTURES, ""))).items():
+            self._fetch(name, entry)
+            self.marks[PICTURES] = name.rpartition("-")[0]  # more of the same step may follow
+        if found := attempts.pieces(self.place):
+            if SPOOL not in self.marks:
+                attempts.drop_other_metrics(self.place, self.folder, found)
+                self.marks[SPOOL] = True
+            attempts.append_metrics(self.place, self.folder, found)
 
-    def close(self) -> None:
+    def _fetch(self, name: str, entry: Entry) -> None:
+        if self.marks.get(name) != entry:
+            self.place.download(name, self.folder / name)
+            self.marks[name] = entry
+
+    def _last(self) -> None:
         """Copy the rest, and the newest checkpoint, whose weights are those of the run."""
-        super().close()
-        pull_checkpoints(self.store, self.folder, 1)
+        self.marks.pop(PICTURES, None)
+        self.sync()
+        if self.attempt:
+            attempts.pull_checkpoints([self.place], self.folder, 1)
 
 
-def pull_checkpoints(store: ObjectStore, folder: Path, count: int = KEPT) -> None:
-    """Fetch the newest whole checkpoints that are missing here."""
-    names = list(store.list(CHECKPOINTS))
-    for step in _whole(names)[-count:]:
-        target = folder / CHECKPOINTS / step
-        if target.exists():
-            continue
-        temporary = target.with_name(f".{step}.pull")
-        for name in (name for name in names if name.split("/")[1] == step):
-            store.download(name, temporary / Path(name).name)
-        temporary.rename(target)
+def _end_of_lines(path: Path, start: int) -> int:
+    """Where the last whole line ends, of those from `start` on."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return start + file.read().rfind(b"\n") + 1
 
 
-def pull_metrics(store: ObjectStore, folder: Path, names: Mapping[str, Entry] | None = None) -> None:
-    """Append what is missing of the spool. A piece that was sent twice may be longer the second time.
-
-    Args:
-        names: the files in the store, if they are known.
-    """
-    path = folder / SPOOL
-    size = path.stat().st_size if path.exists() else 0
-    for name, entry in sorted((store.list(PIECES) if names is None else names).items()):
-        if not name.startswith(f"{PIECES}/"):
-            continue
-        start = int(name.rpartition("/")[2])
-        if not start <= size < start + entry.size:
-            continue
-        content = store.get(name)
-        if content is None:
-            raise Unavailable(f"{store.address}/{name} has disappeared")
-        with path.open("ab") as file:
-            file.write(content[size - start :])
-        size = start + len(content)
-
-
-def _whole(names: list[str]) -> list[str]:
-    """The checkpoints that have their manifest, oldest first."""
-    return sorted(name.split("/")[1] for name in names if name.endswith(f"/{MANIFEST}"))
+def _line(error: Exception) -> str:
+    return str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {last_line(error)}"

@@ -14,10 +14,9 @@ from filelock import FileLock, Timeout
 
 from assay.errors import InputError, Interrupted, Unavailable
 from assay.settings import Settings
-from assay.storage.lease import NAME as LEASE
-from assay.storage.lease import Lease, is_dead
+from assay.storage.attempts import pull_metrics
+from assay.storage.lease import Lease, TakenOver, is_dead, turn
 from assay.storage.object_store import ObjectStore
-from assay.storage.run_mirror import pull_metrics
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.recorder import ship
 from assay.tracking.tracker import Tracker
@@ -28,11 +27,12 @@ CLAIMS = ".claims.lock"
 
 @dataclass(frozen=True)
 class Claim:
-    """A run that this process may work on, or one that is finished."""
+    """A run that this process may work on, or one that is finished. `lease` holds it if it is in object storage."""
 
     run_id: str
     folder: Path
     finished: bool
+    lease: Lease | None = None
 
 
 @contextmanager
@@ -54,8 +54,8 @@ def claim(
         InputError: another process is working on it.
     """
     settings.runs.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.runs / CLAIMS):
-        fingerprint = provenance.tags["fingerprint"]
+    fingerprint = provenance.tags["fingerprint"]
+    with FileLock(settings.runs / CLAIMS), _turn(settings, fingerprint):
         run = tracker.get(resume) if resume else None if new else tracker.find(experiment, fingerprint, provenance.kind)
         if run is not None:
             run_id, finished = run.info.run_id, run.info.status == "FINISHED" and not reopen
@@ -75,25 +75,35 @@ def claim(
         yield Claim(run_id, folder, True)
         return
     try:
-        with _leased(settings, run_id, folder):
+        with _leased(settings, run_id, folder) as lease:
             tracker.set_status(run_id, "RUNNING")
             with watchdog(settings, run_id):
-                yield Claim(run_id, folder, False)
+                yield Claim(run_id, folder, False, lease)
     finally:
         lock.release()
 
 
 @contextmanager
-def _leased(settings: Settings, run_id: str, folder: Path) -> Iterator[None]:
-    """Lock a run against other machines too, if runs are kept in object storage."""
+def _turn(settings: Settings, fingerprint: str) -> Iterator[None]:
+    """Let one machine at a time look for the run of these inputs and create it, if runs are kept in object storage."""
     if settings.remote_runs is None:
         yield
+        return
+    with turn(ObjectStore(settings.remote_runs).below(f"claims/{fingerprint}")):
+        yield
+
+
+@contextmanager
+def _leased(settings: Settings, run_id: str, folder: Path) -> Iterator[Lease | None]:
+    """Lock a run against other machines too, if runs are kept in object storage."""
+    if settings.remote_runs is None:
+        yield None
         return
     lease = Lease(ObjectStore(settings.remote_runs).below(run_id), (folder / STOP).touch)
     if not lease.take():
         raise InputError(f"run {run_id} is being trained by another process; wait for it, or use --new")
     try:
-        yield
+        yield lease
     finally:
         lease.release()
 
@@ -103,6 +113,8 @@ def status_as_earned(run_id: str, tracker: Tracker) -> Iterator[None]:
     """Set a run to FAILED or KILLED, with the reason, if the block fails or is interrupted."""
     try:
         yield
+    except TakenOver:  # its record is another process's now
+        raise
     except BaseException as error:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
         with suppress(Unavailable):  # the next command marks it, and continues it
@@ -141,13 +153,15 @@ def _abandoned(settings: Settings, run_id: str) -> Iterator[Path | None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder)
+    lease = Lease(store) if lock is not None and store is not None else None
     try:
-        if lock is not None and store is not None:
+        free = lock is not None and (lease is None or lease.take())
+        if free and store is not None:
             pull_metrics(store, folder)
-        yield folder if lock is not None else None
-        if lock is not None and store is not None:
-            store.remove(LEASE)
+        yield folder if free else None
     finally:
+        if lease is not None:
+            lease.release()
         if lock is not None:
             lock.release()
 

@@ -199,6 +199,14 @@ class Tracker:
         for start in range(0, len(metrics), BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
+    def history(self, run_id: str) -> list[Point]:
+        """Every point of every metric of a run."""
+        return [
+            (point.key, point.value, point.timestamp, point.step)
+            for name in self._client.get_run(run_id).data.metrics
+            for point in self._client.get_metric_history(run_id, name)
+        ]
+
     def log_series(self, run_id: str, name: str, points: Sequence[tuple[int, float]]) -> None:
         """Log one metric at many steps, all with the present time."""
         now = time.time_ns() // 1_000_000
@@ -221,7 +229,7 @@ class Tracker:
 
     def log_curves(self, run_id: str, folder: Path) -> None:
         """Draw the curves of the run in `folder`, and log them as a picture and as a table."""
-        curves = read_curves(folder)
+        curves = read_curves(folder, lambda: self.history(run_id))
         self.log_bytes(run_id, artifacts.CURVES_PICTURE, draw_curves(curves))
         self.log_bytes(run_id, artifacts.CURVES, curves_table(curves))
 

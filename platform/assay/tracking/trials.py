@@ -85,7 +85,7 @@ class TrialRecorder:
                     self._record(self._waiting[0])
                 self._waiting.popleft()
             for number, entry in self.running.items():  # they wait for the next session
-                ship(self.tracker, self.run_ids[number], entry.folder)
+                ship(self.tracker, self.run_ids[number], entry.folder, self.warn)
                 self.tracker.set_status(
                     self.run_ids[number], "KILLED", "the search was stopped; resume it with --resume"
                 )
@@ -121,7 +121,7 @@ class TrialRecorder:
     def _ship_running(self) -> None:
         for number, entry in self.running.items():
             with self.tracker.turn():
-                ship(self.tracker, self.run_ids[number], entry.folder)
+                ship(self.tracker, self.run_ids[number], entry.folder, self.warn)
 
     def _has_ended(self, number: int) -> bool:
         """True for a trial whose end waits to be recorded too: then its start is not recorded first."""
@@ -144,7 +144,7 @@ class TrialRecorder:
                 self.tracker.set_status(run_id, "RUNNING")
                 self.running[number] = entry
             return
-        ship(self.tracker, run_id, entry.folder)
+        ship(self.tracker, run_id, entry.folder, self.warn)
         if (entry.folder / FAILURE).exists():
             self.tracker.log_file(run_id, ".", entry.folder / FAILURE)
         costs = {name: value for name, value in entry.metrics.items() if name.startswith("cost/")}

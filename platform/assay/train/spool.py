@@ -1,16 +1,24 @@
-"""The durable record of metrics: an append-only file of JSON lines, written by rank 0, read by the tracker.
+"""The durable record of metrics: an append-only file of sealed lines, written by rank 0, read by the tracker.
 
-A metric of a step is written once: a resumed run does not write it again. A line torn by a kill is cut off.
+A metric of a step is written once: a resumed run does not write it again. A line torn by a kill is cut off. A damaged
+line is left out and the others are read: whoever needs all points asks the tracking store for those it has.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
+
+from assay.files import write_atomic
+from assay.sealed import Line, read_lines, sealed, unsealed
+from assay.train.folder import SYNCED
+
+Damaged = Callable[[Line], None]
+"""Is told of each damaged line, and of each that says that lines are missing."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,10 @@ class StepMetrics:
     metrics: Mapping[str, float]
 
 
+class _Whole(Line):
+    data: Mapping[str, Any]
+
+
 class Spool:
     """Appends metrics. `seen` holds the last step of each."""
 
@@ -29,41 +41,56 @@ class Spool:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.seen: dict[str, int] = {}
         end = 0
-        if path.exists():
-            for record, whole in read_spool(path, 0):
-                end = whole
-                self.seen.update(dict.fromkeys(record.metrics, record.step))
+        for line in read_lines(path) if path.exists() else ():
+            end = line.end
+            if _has_metrics(line):
+                self.seen.update(dict.fromkeys(line.data["metrics"], line.data["step"]))
+        self._synced = path.with_name(SYNCED)
         self._file = path.open("ab")
         self._file.truncate(end)
+        if self._is_short(end):
+            self._write({"lost": True})
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         fresh = {name: float(value) for name, value in metrics.items() if self.seen.get(name, -1) < step}
         if not fresh:
             return
         self.seen.update(dict.fromkeys(fresh, step))
-        line = {"step": step, "time": time.time_ns() // 1_000_000, "metrics": fresh}
-        self._file.write(json.dumps(line).encode() + b"\n")
+        self._write({"step": step, "time": time.time_ns() // 1_000_000, "metrics": fresh})
+
+    def _write(self, data: Mapping[str, Any]) -> None:
+        self._file.write(sealed(data))
         self._file.flush()
 
     def sync(self) -> None:
-        """Make everything so far survive a power cut."""
+        """Make everything so far survive a power cut: a checkpoint follows, and what is before it is not repeated."""
         os.fsync(self._file.fileno())
+        write_atomic(self._synced, sealed({"size": self._file.tell()}))
+
+    def _is_short(self, end: int) -> bool:
+        """Whether the file ends before the last checkpoint; also if the note of that is damaged."""
+        if not self._synced.exists():
+            return False
+        note = unsealed(self._synced.read_bytes())
+        return note is None or end < note["size"]
 
     def close(self) -> None:
         self._file.close()
 
 
-def read_spool(path: Path, offset: int) -> Iterator[tuple[StepMetrics, int]]:
-    """The complete lines from `offset` on, each with the offset behind it. A torn last line is left out."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                data = json.loads(line)
-                record = StepMetrics(data["step"], data["time"], data["metrics"])
-            except (ValueError, KeyError, TypeError):
-                return
-            offset += len(line)
-            yield record, offset
+def read_spool(path: Path, offset: int, damaged: Damaged = lambda _: None) -> Iterator[tuple[StepMetrics, int]]:
+    """The whole lines from `offset` on, each with the offset behind it. A torn last line is left out."""
+    for line in read_lines(path, offset):
+        if _has_metrics(line):
+            yield StepMetrics(line.data["step"], line.data["time"], line.data["metrics"]), line.end
+        else:
+            damaged(line)
+
+
+def damaged_lines(path: Path) -> int:
+    """How many lines of a spool are damaged, or say that lines are missing. No file: none."""
+    return sum(not _has_metrics(line) for line in read_lines(path)) if path.exists() else 0
+
+
+def _has_metrics(line: Line) -> TypeGuard[_Whole]:
+    return line.data is not None and "metrics" in line.data

@@ -1,11 +1,11 @@
-"""The events of a search, one a line, only ever appended: all that it takes to resume the search.
+"""The events of a search, one a sealed line, only ever appended: all that it takes to resume the search.
 
-The first line describes the search. A torn last line, left by a kill or a full disk, is cut off.
+The first line describes the search. A torn last line, left by a kill or a full disk, is cut off; a damaged one is
+refused, because what followed from it cannot be told.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from assay.errors import InputError, WorkError
+from assay.sealed import read_lines, sealed
 
 Event = Mapping[str, Any]
 
@@ -23,7 +24,7 @@ class Journal:
     """The journal of one search, held by one process at a time.
 
     Raises:
-        InputError: another process holds it, or a line before the last is damaged.
+        InputError: another process holds it, or a line is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,8 +47,7 @@ class Journal:
         Raises:
             WorkError: it could not be written, such as to a full disk; the search has not continued.
         """
-        plain = {"event": event, **fields, "time": round(time.time(), 3)}
-        line = json.dumps(plain, separators=(",", ":")).encode() + b"\n"
+        line = sealed({"event": event, **fields, "time": round(time.time(), 3)})
         try:
             whole = self._file.write(line) == len(line)
             why = "the disk is full"
@@ -66,18 +66,15 @@ class Journal:
 
 def read_journal(path: Path) -> tuple[list[Event], int]:
     """The events of a journal, and the byte at which the last whole one ends. No file: no events."""
-    if not path.exists():
-        return [], 0
-    events, end = [], 0
-    content = path.read_bytes()
-    for number, line in enumerate(content.splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            raise InputError(f"{path}: line {number} is damaged: restore the file, or start again with --new") from None
-        end += len(line)
+    events: list[Event] = []
+    end = 0
+    for line in read_lines(path) if path.exists() else ():
+        if line.data is None:
+            raise InputError(
+                f"{path}: line {line.number} is damaged: restore the file, or start a new search with --new"
+            )
+        events.append(line.data)
+        end = line.end
     return events, end
 
 

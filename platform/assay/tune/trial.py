@@ -18,7 +18,9 @@ from typing import Any, Protocol
 
 import torch
 
+from assay.errors import WorkError
 from assay.files import write_json
+from assay.sealed import Line
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, SPOOL, STEPS, STOP
@@ -229,7 +231,7 @@ class OnRayTrain:
             return False
         rule = self.config.task.headline
         name, steps = f"val/{rule.metric}", int((self.folder / STEPS).read_text())  # written before the first metric
-        for record, end in read_spool(self.folder / SPOOL, self.offset):
+        for record, end in read_spool(self.folder / SPOOL, self.offset, self._damaged):
             self.offset = end
             if name in record.metrics:
                 self.epoch = epochs_at(record.step, steps, self.config.train.epochs)
@@ -239,6 +241,10 @@ class OnRayTrain:
             if self.epoch >= target:
                 return True
         return False
+
+    def _damaged(self, line: Line) -> None:
+        """What it is judged by may have been in that line."""
+        raise WorkError(f"{self.folder / SPOOL} is damaged before byte {line.end}: search again with --new")
 
     def _end(self) -> dict[str, Any]:
         if self.failure:

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ from assay.config.params import load_params
 from assay.config.plugin import load_task
 from assay.config.schema import resolved
 from assay.data.dataset import Dataset
-from assay.errors import InputError, Interrupted
+from assay.errors import AssayError, InputError, Interrupted
 from assay.log import Log
 from assay.settings import Settings
+from assay.storage.attempts import lease_name
+from assay.storage.lease import ATTEMPTS
 from assay.storage.object_store import ObjectStore
 from assay.tracking import artifacts
 from assay.tracking.code_hash import code_sha256, libraries
@@ -117,6 +120,7 @@ def _assignment(
         chosen.compiled,
         project=project_for_nodes(settings),
         store=f"{settings.remote_runs}/{held.run_id}" if settings.remote_runs else "",
+        attempt=lease_name(held.lease.number) if held.lease else "",
     )
 
 
@@ -202,8 +206,9 @@ def _execute(
 ) -> dict[str, Any]:
     """Train, record the results, and give the run its final status; returns its record."""
     started = time.monotonic()
-    recorder = Recorder(tracker, held.run_id, held.folder, progress.log)
-    with status_as_earned(held.run_id, tracker):
+    lease = held.lease
+    recorder = Recorder(tracker, held.run_id, held.folder, progress.log, lease.owns if lease else lambda: True)
+    with status_as_earned(held.run_id, tracker), lease.kept() if lease else nullcontext():
         with progress.following(held.folder):
             try:
                 outcome = launch(assignment, chosen, settings, progress.tick, progress.log)
@@ -219,8 +224,16 @@ def _execute(
     tracker.set_status(held.run_id, "FINISHED")
     shutil.rmtree(held.folder / CHECKPOINTS)
     if assignment.store:
-        ObjectStore(assignment.store).clear()  # all of it is in the tracking store now
+        _clear_store(ObjectStore(assignment.store), progress.log)
     return record
+
+
+def _clear_store(store: ObjectStore, log: Log) -> None:
+    """Remove what attempts have left of a finished run: all of it is in the tracking store."""
+    try:
+        store.clear(ATTEMPTS)
+    except AssayError as error:
+        log(f"warning: {store.address}/{ATTEMPTS} is not needed any more and could not be removed ({error})")
 
 
 def _record(assignment: Assignment, outcome: Mapping[str, Any], seconds: float) -> dict[str, Any]:

@@ -18,7 +18,8 @@ class Assignment:
         compiled: whether networks go through `torch.compile`.
         project: the project's folder on the machine that starts the training, if workers may be on other nodes.
         store: the run's address in object storage, if nodes do not share its folder.
-        attempt: keeps the folders of this attempt apart from those of earlier ones on the same node.
+        attempt: the name of this attempt, which keeps what it writes apart from what others write; before it has one,
+            how the names begin that the owner of the run's lease gives.
         validate_at: parts of the first epoch after which the training validates.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from assay.errors import AssayError, WorkError, last_line
 from assay.log import Log
 from assay.settings import Settings
 from assay.signals import handled_by
-from assay.storage.object_store import ObjectStore
+from assay.storage.attempts import attempt_name
 from assay.storage.run_mirror import Receiver, receiving
 from assay.train.folder import FAILURE, OUTCOME, STOP
 from assay.workers import nodes
@@ -43,9 +42,10 @@ def launch(
         WorkError: the training failed, or its workers died too often.
     """
     folder = Path(assignment.folder)
-    forget_end(folder, assignment.store)
+    forget_end(folder)
     if plan.workers == 0:
-        run_watched(lambda: work_here(assignment), folder, tick, log)
+        own = replace(assignment, attempt=attempt_name(assignment.attempt, 1))
+        run_watched(lambda: work_here(own), folder, tick, log)
     else:
         with ray_running(settings, log), receiving(assignment.store, folder, log) as receiver:
             if settings.ray_address:
@@ -55,12 +55,10 @@ def launch(
     return _read(folder / OUTCOME)
 
 
-def forget_end(folder: Path, store: str = "") -> None:
+def forget_end(folder: Path) -> None:
     """Remove what an earlier end left, and the request to stop."""
     for name in (STOP, OUTCOME, FAILURE):
         (folder / name).unlink(missing_ok=True)
-    if store:
-        ObjectStore(store).remove(STOP, OUTCOME, FAILURE)
 
 
 def train_on_ray(assignment: Assignment, plan: Plan, storage: Path, log: Log, receiver: Receiver | None = None) -> None:
@@ -71,11 +69,14 @@ def train_on_ray(assignment: Assignment, plan: Plan, storage: Path, log: Log, re
     """
     folder = Path(assignment.folder)
     for attempt in range(1, ATTEMPTS + 1):
+        own = replace(assignment, attempt=attempt_name(assignment.attempt, attempt))
+        if receiver is not None:
+            receiver.follow(own.attempt)
         try:
-            return _fit(replace(assignment, attempt=secrets.token_hex(4)), plan, storage)
+            return _fit(own, plan, storage)
         except Exception as error:
             if receiver is not None:
-                receiver.sync()
+                receiver.catch_up()
             if (folder / FAILURE).exists():
                 raise
             if attempt == ATTEMPTS:

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import AssayError, WorkError
-from assay.files import private_folder, write_json
+from assay.files import write_json
 from assay.program import start_program
 from assay.redaction import redact
-from assay.train.folder import FAILURE, LOG, OUTCOME, SPOOL
+from assay.train.folder import FAILURE, LOG, OUTCOME
 from assay.workers.assignment import Assignment
 
 if TYPE_CHECKING:
     from assay.train.context import LocalContext
 
 
-FORGET_SECONDS = 24 * 3600
-"""Age of its last metric at which a folder that a killed worker left on its node is removed."""
-
-
 def work_in_ray(plain: dict[str, Any]) -> None:
     """The train function of a Ray Train worker."""
     start_program()
+    from assay.workers.home import at_home
     from assay.workers.ray_context import RayContext, rank
 
     try:
-        with _at_home(Assignment(**plain), rank()) as here, _sending(here, rank()):
+        with at_home(Assignment(**plain), rank()) as here, _sending(here, rank()):
             _run_guarded(here, lambda: RayContext(Path(here.folder), here.threads, here.compiled))
     except Exception as error:  # Ray logs it as it is raised here; the details are in the run's folder
         raise WorkError(redact(f"{type(error).__name__}: {error}")) from None
@@ -58,42 +50,12 @@ def _sending(assignment: Assignment, rank: int) -> Iterator[None]:
     from assay.storage.run_mirror import sending
 
     def warn(line: str) -> None:
+        Path(assignment.folder).mkdir(parents=True, exist_ok=True)
         with (Path(assignment.folder) / LOG).open("a") as file:
             file.write(f"warning: {line}\n")
 
-    with sending(assignment.store, Path(assignment.folder), warn, writer=rank == 0):
+    with sending(assignment.store, assignment.attempt, Path(assignment.folder), warn, writer=rank == 0):
         yield
-
-
-@contextmanager
-def _at_home(assignment: Assignment, rank: int) -> Iterator[Assignment]:
-    """The assignment with a folder on this worker's node, if nodes share none; the folder is removed at the end."""
-    if not assignment.store:
-        yield assignment
-        return
-    runs = Path(tempfile.gettempdir()) / f"assay-runs-{os.getuid()}"
-    private_folder(runs)
-    for other in runs.glob("*/*"):
-        earlier = other.parent.name == assignment.run_id and other.name != assignment.attempt
-        if earlier or _abandoned(other):
-            shutil.rmtree(other, ignore_errors=True)
-    folder = runs / assignment.run_id / assignment.attempt / f"rank-{rank}"
-    try:
-        yield replace(assignment, folder=str(folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another worker still has one
-            folder.parent.rmdir()
-            folder.parent.parent.rmdir()
-
-
-def _abandoned(attempt: Path) -> bool:
-    """Whether killed workers left this folder long ago."""
-    try:
-        last = max(path.stat().st_mtime for path in (attempt, *attempt.rglob(SPOOL)))
-    except FileNotFoundError:  # it is being removed
-        return False
-    return time.time() - last > FORGET_SECONDS
 
 
 def _run_guarded(assignment: Assignment, make_context: Callable[[], LocalContext]) -> None:

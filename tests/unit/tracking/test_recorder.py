@@ -11,10 +11,11 @@ import pytest
 
 from assay.errors import WorkError
 from assay.settings import Settings
-from assay.tracking import recorder
+from assay.tracking import artifacts, recorder, shipped
+from assay.tracking.curves import read_curves
 from assay.tracking.recorder import Recorder, ship
 from assay.tracking.tracker import BATCH, Tracker
-from assay.train.folder import SHIPPED, SPOOL
+from assay.train.folder import SHIPPED, SPOOL, STORED
 from assay.train.spool import Spool
 
 Points = list[tuple[int, float]]
@@ -32,6 +33,7 @@ def spool(folder: Path, first: int, end: int, names: int = 1) -> None:
     writer = Spool(folder / SPOOL)
     for step in range(first, end):
         writer.append(step, {f"train/m{i}": step + i / 8 for i in range(names)})
+    writer.sync()
     writer.close()
 
 
@@ -102,7 +104,7 @@ def test_killed_between_sending_and_remembering(
     ship(tracker, run_id, tmp_path)
     spool(tmp_path, 2, 5)
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "write_atomic", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(shipped, "write_atomic", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ship(tracker, run_id, tmp_path)
     assert stored(tracker, run_id) == expected(5)
@@ -175,9 +177,9 @@ def test_what_is_sent_is_safe_on_the_disk_first(
     """Else a power cut leaves a spool shorter than the offset, and what follows is never sent."""
     events: list[str] = []
     standing, store = broken
+    spool(tmp_path, 0, 1)
     monkeypatch.setattr(recorder.os, "fsync", lambda number: events.append("synced"))
     store.log_batch = lambda *arguments, **named: events.append("sent")
-    spool(tmp_path, 0, 1)
     ship(standing, run_id, tmp_path)
     assert events[:2] == ["synced", "sent"]
 
@@ -210,6 +212,67 @@ def test_a_run_that_ends_in_an_outage_keeps_its_metrics(
         running.close()
     assert not running._thread.is_alive()
     assert ship(tracker, run_id, tmp_path) == 3
+    assert stored(tracker, run_id) == expected(3)
+
+
+@pytest.mark.parametrize("note", [b"", b"\0" * 30, b"17", b'{"offset":99999,"damaged":false,"crc32":"00000000"}\n'])
+def test_an_unreadable_offset_counts_as_zero_and_is_said(
+    tracker: Tracker, run_id: str, tmp_path: Path, note: bytes
+) -> None:
+    spool(tmp_path, 0, 3)
+    ship(tracker, run_id, tmp_path)
+    (tmp_path / SHIPPED).write_bytes(note)
+    spool(tmp_path, 3, 5)
+    said: list[str] = []
+    assert ship(tracker, run_id, tmp_path, said.append) == 2
+    assert said == [f"{tmp_path / SHIPPED}: does not fit the spool.jsonl beside it; all that is there is sent again"]
+    assert stored(tracker, run_id) == expected(5)
+    assert ship(tracker, run_id, tmp_path, said.append) == 0
+    assert len(said) == 1
+
+
+def test_damage_is_said_once_and_the_curves_are_those_of_the_store(
+    tracker: Tracker, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool(tmp_path, 0, 96)
+    ship(tracker, run_id, tmp_path)
+    lines = (tmp_path / SPOOL).read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b"3.0", b"7.0")
+    (tmp_path / SPOOL).write_bytes(b"".join(lines[:80]))  # and its end is missing
+    said: list[str] = []
+    spool(tmp_path, 70, 100)  # it continues from a checkpoint at step 70
+    running = Recorder(tracker, run_id, tmp_path, said.append)
+    running.close()
+    assert stored(tracker, run_id) == expected(100)
+    assert said[-1] == (
+        f"{tmp_path / SPOOL}: damaged in 2 places; of the metrics there, those are kept that were sent before"
+    )
+    once = len(said)
+    curves = read_curves(tmp_path, lambda: tracker.history(run_id))
+    assert curves == {"train/m0": expected(100)}
+    spool(tmp_path, 100, 101)
+    assert ship(tracker, run_id, tmp_path, said.append) == 1
+    assert len(said) == once
+    drawn: dict[str, bytes] = {}
+    monkeypatch.setattr(tracker, "log_bytes", lambda _, name, content: drawn.update({name: content}))
+    tracker.log_curves(run_id, tmp_path)
+    assert drawn[artifacts.CURVES].count(b"train/m0") == 101
+
+
+def test_of_a_run_in_object_storage_nothing_is_shipped_that_another_may_compute_again(
+    tracker: Tracker, run_id: str, tmp_path: Path
+) -> None:
+    spool(tmp_path, 0, 3)
+    second = (tmp_path / SPOOL).read_bytes().index(b"\n", 90) + 1
+    (tmp_path / STORED).write_text(str(second))
+    owned = False
+    running = Recorder(tracker, run_id, tmp_path, lambda _: None, lambda: owned)
+    with pytest.raises(WorkError, match="its metrics are safe in"):
+        running.close()
+    assert stored(tracker, run_id) == []
+    assert ship(tracker, run_id, tmp_path) == 2
+    (tmp_path / STORED).write_text(str((tmp_path / SPOOL).stat().st_size))
+    assert ship(tracker, run_id, tmp_path) == 1
     assert stored(tracker, run_id) == expected(3)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.train.spool import Spool, read_spool
+from assay.train.spool import Spool, damaged_lines, read_spool
 
 Rows = list[tuple[int, dict[str, float]]]
 
@@ -63,16 +63,33 @@ def test_a_metric_of_a_step_is_written_once(tmp_path: Path) -> None:
     assert contents(path)[3:] == [(6, {"b": 7.0}), (7, {"a": 8.0})]
 
 
-@pytest.mark.parametrize("damage", [b'{"step": 3', b"\n", b"[1]\n", b"7\n", b"\0\0\0\0", b'{"step": 3}\n', b"\xff\n"])
+@pytest.mark.parametrize("damage", [b'{"step": 3', b"\0\0\0\0", b'{"step":3,"crc32":"00000000"}'])
 def test_a_torn_end_is_not_given_and_is_cut_off(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "spool.jsonl"
     fill(path, ROWS)
     whole = path.read_bytes()
     path.write_bytes(whole + damage)
     assert contents(path) == ROWS
+    assert damaged_lines(path) == 0
     fill(path, [])
     assert path.read_bytes() == whole
     fill(path, [(3, {"train/loss": 7.0})])
+    assert contents(path) == [*ROWS, (3, {"train/loss": 7.0})]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\n", b"[1]\n", b'{"step": 1, "time": 1, "metrics": {"train/loss": 9}}\n', b"\xff\n"]
+)
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_a_damaged_line_costs_itself_alone(tmp_path: Path, damage: bytes, at: int) -> None:
+    """The third is what an earlier Assay wrote."""
+    path = tmp_path / "spool.jsonl"
+    fill(path, ROWS)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:at], damage, *lines[at:]]))
+    assert contents(path) == ROWS
+    assert damaged_lines(path) == 1
+    fill(path, [(1, {"train/loss": 9.0}), (3, {"train/loss": 7.0})])  # what it has is not written again
     assert contents(path) == [*ROWS, (3, {"train/loss": 7.0})]
 
 

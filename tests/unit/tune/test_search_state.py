@@ -232,6 +232,20 @@ def test_a_torn_last_line_is_as_if_it_had_not_been_written(cut: int) -> None:
         assert len(resumed.trials) <= 8 + 2
 
 
+def test_a_changed_digit_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "s" / "journal.jsonl"
+    journal = Journal(path)
+    drive(search(config("random", TABLE), journal=journal), 4)
+    journal.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    number, digit = next((i, line.index(b"0.")) for i, line in enumerate(lines) if b"0." in line)
+    lines[number] = lines[number][: digit + 2] + b"7" + lines[number][digit + 3 :]
+    assert b"".join(lines) != path.read_bytes()
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(InputError, match=f"journal.jsonl: line {number + 1} is damaged: restore the file, or start a"):
+        read_journal(path)
+
+
 SLOW = {"a": {"loguniform": [1e-3, 1.0]}, "b": {"choice": [1, 2, 3]}, "c": {"choice": ["x", "y"]}}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.report.search import SearchSnapshot, TrialRow
+from assay.sealed import Line
 from assay.train.folder import SPOOL, STEPS
 from assay.train.spool import read_spool
 from assay.tune.search import ENDED, Search, Trial
@@ -68,13 +69,19 @@ class TrialCurves:
         self.known: dict[int, Curve] = {}
 
     def of(self, search: Search, trial: Trial, metric: str) -> Curve:
-        """(epoch, value) of every evaluation. A trial that started from its parent's weights continues its count."""
+        """(epoch, value) of every evaluation; none if the spool is damaged, for the journal has those that were judged.
+
+        A trial that started from its parent's weights continues its count.
+        """
         if trial.number in self.known:
             return self.known[trial.number]
         folder, epochs = trial_folder(self.folder, trial.number), search.whole(trial.values)
         if not (folder / SPOOL).exists():
             return []
-        records = [record for record, _ in read_spool(folder / SPOOL, 0) if metric in record.metrics]
+        damaged: list[Line] = []
+        records = [r for r, _ in read_spool(folder / SPOOL, 0, damaged.append) if metric in r.metrics]
+        if damaged:
+            return []
         steps = int((folder / STEPS).read_text())  # written before the first metric
         curve = [(epochs_at(record.step, steps, epochs), record.metrics[metric]) for record in records]
         if trial.status in ENDED:
