@@ -56,6 +56,11 @@ class Settings(BaseSettings):
         return self.storage.rstrip("/") if self.storage is not None and self.storage.startswith("s3://") else None
 
     @property
+    def without_ray(self) -> Settings:
+        """The same for what needs no Ray, and so joins none that could end."""
+        return self.model_copy(update={"ray_address": None})
+
+    @property
     def data_cache_folder(self) -> Path:
         """Where this node keeps the dataset versions that it fetched."""
         return self.data_cache or Path(tempfile.gettempdir()) / f"assay-data-{os.getuid()}"

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from assay.train.context import LocalContext
-from tests.support.families import EXPERIMENTS, REPOSITORY, losses, opened, small
-from tests.support.two_workers import BATCH
+from tests.support.families import EXPERIMENTS, REPOSITORY, evaluated, losses, opened, small
+from tests.support.two_workers import BATCH, COUNTS
 
 Losses = dict[str, list[dict[str, float]]]
 
@@ -36,6 +36,18 @@ def of_two_workers(datasets: Path) -> Callable[[int], Losses]:
         return json.loads((datasets / f"losses-{steps}.json").read_text())
 
     return report
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_two_workers_measure_what_one_measures(
+    name: str, datasets: Path, of_two_workers: Callable[[int], Losses], tmp_path: Path
+) -> None:
+    """Also if there are fewer samples than workers."""
+    of_two_workers(4)
+    config, context = small(name, BATCH), LocalContext(tmp_path, torch.device("cpu"), 1)
+    for count, two in zip(COUNTS, json.loads((datasets / "metrics-4.json").read_text())[name], strict=True):
+        one = evaluated(config, opened(config, datasets), context, count)
+        assert two == pytest.approx(dict(one), rel=1e-5, abs=1e-6), f"{count} samples"
 
 
 @pytest.mark.parametrize("steps", [4, pytest.param(20, marks=pytest.mark.thorough)])

@@ -195,6 +195,12 @@ def test_a_run_is_not_resumed_as_something_else(project: Project) -> None:
         project.train("digits", "seed=1", resume=run.name)
 
 
+def test_a_training_without_workers_joins_no_cluster(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end would end the training, 64 s later and unsaved."""
+    monkeypatch.setenv("ASSAY_RAY_ADDRESS", "127.0.0.1:1")
+    assert project.train("digits", *QUICK)["trained_steps"] > 0
+
+
 def test_one_process_at_a_time(project: Project) -> None:
     slow = ("train.epochs=200", "train.workers=0")
     child = subprocess.Popen(

@@ -21,7 +21,7 @@ from assay.task import Batch, Source, Task
 from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
 from assay.train.loader import Loader
-from assay.train.loop import seed_step, to_device
+from assay.train.loop import evaluate, seed_step, to_device
 from assay.train.metrics import Window
 from assay.train.randomness import Draw, key
 
@@ -116,6 +116,12 @@ def _widened(batch: Any) -> Any:
     if isinstance(batch, (list, tuple)):
         return type(batch)(map(_widened, batch))
     return batch.double() if isinstance(batch, torch.Tensor) and batch.is_floating_point() else batch
+
+
+def evaluated(config: ExperimentConfig, dataset: Dataset, context: LocalContext, count: int) -> Mapping[str, float]:
+    """The metrics of an untrained network over the first `count` samples of the validation split."""
+    source = sources(config, dataset, count)["val"]
+    return evaluate(build(config, dataset, context), source, "val", config.train.batch_size, context, draw=False)[0]
 
 
 def losses(config: ExperimentConfig, dataset: Dataset, context: LocalContext, steps: int) -> list[Mapping[str, float]]:

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 from assay.log import Log
 from assay.services.net import MARK
 from assay.services.ray import ray_folder
+from assay.services.running import read_status
 from assay.services.server import alive
+from assay.settings import Settings
 from assay.state import state_folder
+from assay.workers.joined import joined
 
 if TYPE_CHECKING:
     import psutil
@@ -85,10 +88,16 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 def find_workloads(root: Path) -> list[Workload]:
-    """The flow runs and jobs that run in the setup now."""
+    """The flow runs and jobs that run in the setup now, and the trainings of a terminal that have joined its Ray."""
     import psutil
 
+    address = read_status(state_folder(root)).get("addresses", {}).get("ray")
     found = []
+    for run_id, pid in joined(Settings(project=root).runs, address).items():
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if not {_FLOW_RUN, _RAY_JOB} & _environment(process).keys():  # those pass the request on themselves
+                found.append(Workload(f"run {run_id}", process, ()))
     for process in of_setup(root):
         environment = _environment(process)
         with suppress(psutil.Error):

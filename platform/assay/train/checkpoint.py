@@ -1,7 +1,8 @@
 """Checkpoints: safetensors and JSON under a manifest of hashes. Nothing is ever unpickled.
 
 A checkpoint is a folder `step-<number>`, written under a temporary name, synced and renamed: it is whole or absent.
-The two newest are kept; one that does not match its manifest is reported and the one before it is used.
+The two newest are kept; one that does not match its manifest is reported and the one before it is used. Which one a
+training begins with, all of its workers agree on: each may read a copy of its own.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from assay.errors import WorkError
 from assay.files import sync
+
+if TYPE_CHECKING:
+    from assay.task import Context
 
 MANIFEST = "manifest.json"
 KEPT = 2
+NONE_LEFT = -1
 Weights = dict[str, Tensor]
 
 
@@ -67,23 +73,61 @@ class Checkpoints:
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
     def inherit(self, other: Path) -> None:
-        """Begin from the newest checkpoint in another run's folder, unless this one has one."""
+        """Begin from the newest checkpoint in another run's folder, unless this one has one.
+
+        Raises:
+            WorkError: there is none, or it is damaged: what began without it would be another training.
+        """
         if self.steps():
             return
-        newest = max(other.glob("step-*"))
+        newest = max(other.glob("step-*"), default=None)
+        if newest is None:
+            raise WorkError(f"{other}: there is no checkpoint to begin from")
+        try:
+            read_checkpoint(newest)
+        except DamagedCheckpoint as error:
+            raise WorkError(f"the checkpoint to begin from: {error}") from None
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".{newest.name}.{os.getpid()}"
         shutil.copytree(newest, temporary)
         temporary.rename(self.folder / newest.name)
 
-    def load(self) -> tuple[int, dict[str, Any]] | None:
-        """The newest whole checkpoint, with its step. Damaged ones are reported through `warn` and skipped."""
-        for step in reversed(self.steps()):
-            try:
-                return step, read_checkpoint(self.folder / f"step-{step:010d}")
-            except DamagedCheckpoint as error:
-                self.warn(f"{error}; using the checkpoint before it")
-        return None
+    def load(self, context: Context | None = None) -> tuple[int, dict[str, Any]] | None:
+        """The newest checkpoint that every worker has whole, with its step; None if there is none.
+
+        Rank 0 proposes its own, the newest first, and all step back together from one that a worker lacks. What is
+        missing or damaged is reported through `warn`.
+
+        Args:
+            context: the workers that agree; None: this process alone.
+        """
+        rank, ranks, device = (context.rank, context.world_size, context.device) if context else (0, 1, None)
+        add: Callable[[Tensor], Tensor] = context.all_reduce if context else lambda tensor: tensor
+        proposals = [*reversed(self.steps()), NONE_LEFT] if rank == 0 else []
+        tried = 0
+        while True:
+            proposal = proposals[tried] if rank == 0 else 0
+            step = int(add(torch.tensor(proposal, device=device)).item())
+            if step == NONE_LEFT:
+                if tried:
+                    self.warn("no checkpoint is whole on every worker: the training begins anew")
+                return None
+            tried += 1
+            state = self._read(step)
+            whole = torch.zeros(ranks, dtype=torch.int64, device=device)
+            whole[rank] = state is not None
+            lacking = [other for other, there in enumerate(add(whole).tolist()) if not there]
+            if state is not None and not lacking:
+                return step, state
+            if any(lacking):  # of rank 0 itself, `_read` has told
+                self.warn(f"no whole checkpoint of step {step} on workers {lacking}; using the checkpoint before it")
+
+    def _read(self, step: int) -> dict[str, Any] | None:
+        try:
+            return read_checkpoint(self.folder / f"step-{step:010d}")
+        except DamagedCheckpoint as error:
+            self.warn(f"{error}; using the checkpoint before it")
+            return None
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

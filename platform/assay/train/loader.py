@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.errors import InputError
 from assay.task import Batch, Source
 from assay.train.randomness import Draw, key, permutation
 
@@ -19,9 +20,14 @@ class Loader:
     Each epoch is one permutation of all samples, the same on every worker; a batch is `batch_size` consecutive ones,
     of which rank r takes every `world_size`-th. The last batch of an epoch is skipped if it is not full: the
     permutation differs each time, so no sample is skipped for good.
+
+    Raises:
+        InputError: there are fewer samples than workers.
     """
 
     def __init__(self, source: Source, batch_size: int, seed: int, rank: int, world_size: int, threads: int = 0):
+        if len(source) < world_size:
+            raise InputError(f"{len(source)} training samples for {world_size} workers: use fewer workers")
         self.source = source
         self.batch_size = min(batch_size, len(source) // world_size * world_size)
         self.seed = seed

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -206,12 +207,19 @@ class Training:
 def evaluate(
     task: Task, source: Source, split: str, batch_size: int, context: LocalContext, draw: bool = True
 ) -> tuple[dict[str, float], list[Picture]]:
-    """Metrics `<split>/<name>` over every sample of a split, and, if `draw`, the task's pictures of it."""
+    """Metrics `<split>/<name>` over every sample of a split, and, if `draw`, the task's pictures of it.
+
+    Args:
+        batch_size: of all workers together, as in training.
+    """
     task.train(False)
-    sums = Sums()
+    sums, share = Sums(), math.ceil(batch_size / context.world_size)
     with torch.inference_mode():
-        for batch in evaluation_batches(source, batch_size, context.rank, context.world_size, _ahead(source, context)):
+        for batch in evaluation_batches(source, share, context.rank, context.world_size, _ahead(source, context)):
             task.eval_step(to_device(batch, context.device), sums)
+        if context.rank >= len(source):  # fewer samples than workers: this one has to know what the others add up
+            task.eval_step(to_device(source.load(np.zeros(1, np.int64), None), context.device), sums)
+            sums.clear()
         means, tables = sums.reduce(context)
         metrics = {f"{split}/{name}": value for name, value in {**means, **task.summarize(tables)}.items()}
         return metrics, list(task.pictures(tables, source)) if draw and context.rank == 0 else []
@@ -348,7 +356,7 @@ def _save(task: Task, engine: StepEngine, window: Window, position: Position, co
 
 
 def _resume(task: Task, engine: StepEngine, window: Window, context: LocalContext) -> tuple[Position, int | None]:
-    found = context.checkpoints.load()
+    found = context.checkpoints.load(context)
     if found is None:
         return Position(), None
     step, state = found

@@ -79,6 +79,12 @@ class Sums:
     def add_rows(self, name: str, rows: Tensor) -> None:
         self.rows.setdefault(name, []).append(rows.detach())
 
+    def clear(self) -> None:
+        """Keep the names and shapes of what was added, and count none of it."""
+        self.means = {name: torch.zeros_like(pair) for name, pair in self.means.items()}
+        self.counts = {name: torch.zeros_like(table) for name, table in self.counts.items()}
+        self.rows = {name: [rows[0][:0]] for name, rows in self.rows.items()}
+
     def reduce(self, context: Context) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Means, and the tables of counts and of rows, over all workers."""
         means = {}

@@ -10,16 +10,17 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
-from assay.errors import WorkError
 from assay.log import Log
 from assay.settings import Settings
 from assay.train.folder import STOP
 from assay.tune.live import TUNE, LiveSearch
-from assay.workers.launch import run_watched
-from assay.workers.ray_private import ray_alive
-from assay.workers.ray_session import ray_running
+from assay.workers.deaths import Deaths
+from assay.workers.launch import stopping_on_signals
+from assay.workers.on_ray import on_ray
 
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -30,10 +31,6 @@ TUNE_ENVIRONMENT = {
 }
 
 
-END_SECONDS = 30.0  # in which Tune has to notice that Ray is gone
-RAYS = 3  # started in all, if they die, before we give up
-
-
 def execute(live: LiveSearch, settings: Settings, tick: Callable[[], None], log: Log) -> None:
     """Run trials until the search has no more, or a stop is requested; running ones are then saved and wait.
 
@@ -41,54 +38,39 @@ def execute(live: LiveSearch, settings: Settings, tick: Callable[[], None], log:
 
     Raises:
         WorkError: Ray died too often.
+        Interrupted: a stop was requested while no trial ran.
     """
     (live.folder / STOP).unlink(missing_ok=True)
     for name, value in TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(live.plan.parallel)  # with fewer, slots stay empty
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    for _ in range(RAYS):
-        try:
-            return _execute(live, settings, tick, log)
-        except RayDied:
-            log("Ray died; starting it again and continuing")
-    raise WorkError(f"Ray died {RAYS} times; the search is saved, and the same command resumes it")
-
-
-class RayDied(Exception):
-    """The servers of our own Ray are gone; what ran on them has to run again."""
-
-
-def _execute(live: LiveSearch, settings: Settings, tick: Callable[[], None], log: Log) -> None:
-    over, ended = threading.Event(), threading.Event()
-    shutil.rmtree(live.folder / TUNE, ignore_errors=True)  # files of a killed session, which nobody reads
+    search = live.search
+    deaths = Deaths(lambda: (len(search.ended), search.epochs_trained), (live.folder / STOP).exists)
 
     def watch() -> None:
-        if not ray_alive():
-            over.set()
-            raise RayDied
         if live.stop_requested():
             for trial in live.search.running:
                 (live.trial_folder(trial) / STOP).touch()
         tick()
 
+    with stopping_on_signals(live.folder, log):
+        on_ray(partial(_attempt, live, log), settings, live.folder, watch, deaths, log)
+
+
+@contextmanager
+def _attempt(live: LiveSearch, log: Log, over: threading.Event) -> Iterator[Callable[[], None]]:
+    shutil.rmtree(live.folder / TUNE, ignore_errors=True)  # files of a killed session, which nobody reads
+
     def run() -> None:
         from assay.tune.ray_tune import run_trials  # Ray reads the settings of `ray_running` when it is imported
 
-        try:
-            run_trials(live, over)
-        finally:
-            ended.set()
+        plan = live.plan
+        log(f"running {plan.parallel} trials at a time on {plan.device}, {plan.threads} threads each")
+        run_trials(live, over)
 
     try:
-        with ray_running(settings, log):
-            log(
-                f"running {live.plan.parallel} trials at a time on {live.plan.device}, {live.plan.threads} threads each"
-            )
-            run_watched(run, live.folder, watch, log)
-    except RayDied:
-        ended.wait(END_SECONDS)  # its next call of Ray fails
-        raise
+        yield run
     finally:
         over.set()
         for trial in live.search.running:

@@ -13,6 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from assay.errors import InputError
+from assay.train.folder import SPOOL
 from assay.tune.live import TUNE, LiveSearch
 from assay.tune.search import Search, Trial
 from assay.tune.trial import Runner, begin
@@ -102,7 +103,9 @@ class _Source(_Unsaved, Searcher):
         if error or result is None:
             if not ray_alive():  # that is not the trial's fault
                 return
-            if search.died(number, _why(self.live.folder / TUNE, trial_id)):
+            spool = self.live.trial_folder(trial) / SPOOL
+            reached = spool.stat().st_size if spool.exists() else 0
+            if search.died(number, _why(self.live.folder / TUNE, trial_id), reached):
                 return
         else:
             _end(search, trial, json.loads(result["report"]))

@@ -24,7 +24,7 @@ from assay.tune.space import Space, Values, identity
 
 FAILURES_IN_A_ROW = 5
 OVER_IN_A_ROW = 200  # networks over the limits, after which the limits are taken to exclude everything
-LIVES = 3  # attempts at a trial whose worker dies
+LIVES = 3  # deaths of a trial's worker without progress between them
 SAME_AGAIN = 20  # known suggestions in a row, after which an unknown one is drawn
 SAMPLES = 100  # random points drawn before the remaining ones are listed
 ENDED = ("finished", "stopped", "failed", "over")
@@ -40,6 +40,7 @@ class Trial:
         epochs: where it ends, counted from the beginning of its line of parents.
         status: waiting, running, or one of `ENDED`: `over` is a network over the limits, which was not trained.
         curve: (epoch, metrics) as reported; epoch 0 holds the costs of the network.
+        deaths: of its worker, since the last progress beyond `reached`.
         outcome: of a finished training: `weights_sha256`, `steps`, and what its task reports (`task`).
     """
 
@@ -54,6 +55,7 @@ class Trial:
     reason: str = ""
     seconds: float = 0.0
     deaths: int = 0
+    reached: int = 0
     outcome: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -142,15 +144,20 @@ class Search:
         if self._journal:
             self._journal.sync()
 
-    def died(self, number: int, reason: str) -> bool:
-        """Record the death of a trial's worker; True if the trial is tried again, from its last checkpoint."""
+    def died(self, number: int, reason: str, reached: int = 0) -> bool:
+        """Record the death of a trial's worker; True if the trial is tried again, from its last checkpoint.
+
+        Args:
+            reached: how far the trial is, in a number that grows: deaths count since the last progress.
+        """
         trial = self.trials[number]
-        trial.deaths += 1
-        self._note("death", trial=number, reason=reason)
+        _died(trial, reached)
+        self._note("death", trial=number, reason=reason, reached=reached)
         if trial.deaths < LIVES:
             trial.status = "waiting"
             return True
-        self.end(number, "failed", reason=f"its worker died {LIVES} times; the last time: {reason}")
+        why = f"its worker died {LIVES} times without progress; the last time: {reason}"
+        self.end(number, "failed", reason=why)
         return False
 
     def release(self, number: int) -> None:
@@ -323,13 +330,18 @@ class Search:
         elif kind == "report":
             self._reported(self.trials[event["trial"]], event["epoch"], event["metrics"])
         elif kind == "death":
-            self.trials[event["trial"]].deaths += 1
+            _died(self.trials[event["trial"]], event.get("reached", 0))
         elif kind == "end":
             self._end(self.trials[event["trial"]], event)
 
     def _note(self, event: str, **fields: Any) -> None:
         if self._journal:
             self._journal.append(event, **fields)
+
+
+def _died(trial: Trial, reached: int) -> None:
+    trial.deaths = 1 if reached > trial.reached else trial.deaths + 1
+    trial.reached = max(reached, trial.reached)
 
 
 def _alike(suggested: Values, recorded: Values) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from assay.errors import WorkError
+from assay.errors import Interrupted, WorkError
 from assay.files import write_json
 from assay.sealed import Line
 from assay.train.checkpoint import weights_sha256
@@ -29,12 +29,14 @@ from assay.train.prepare import prepare
 from assay.train.spool import read_spool
 from assay.workers.arrive import arrive
 from assay.workers.assignment import Assignment
-from assay.workers.launch import raise_recorded, train_on_ray
+from assay.workers.launch import deaths_of, train_on_ray
+from assay.workers.on_ray import raise_recorded
 from assay.workers.plan import Plan
 from assay.workers.worker import failure_of
 
 WEIGHTS = "model.safetensors"
 POLL_SECONDS = 0.05
+CLOSE_SECONDS = 60.0  # in which the workers of a trial that ends early have to save
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class TrialAssignment:
         parent: the folder of the trial whose last weights and optimizer it starts from.
         costs: whether it reports the costs of its network first.
         workers: 0 or 1 trains in the actor, more on Ray Train.
-        keep: whether its last state is kept for others to start from.
+        keep: whether its last state is kept, for others to start from, instead of its best one.
     """
 
     training: Mapping[str, Any]
@@ -70,7 +72,8 @@ class TrialAssignment:
 
 
 class Runner(Protocol):
-    """A trial under way. Each `advance` returns a report: `epoch`, `metrics`, and `done` at the last.
+    """A trial under way. Each `advance` returns a report: `epoch`, `metrics`, and `done` at the last, whose metrics and
+    `weights_sha256` are those of the weights that it leaves in its folder.
 
     The last is `interrupted` if a stop ended the trial early: it is to be resumed.
     """
@@ -153,15 +156,15 @@ class Here:
         from safetensors.torch import save_file
 
         outcome = training.outcome()
-        found = {"weights_sha256": outcome.weights_sha256, "steps": outcome.steps, "task": dict(outcome.notes)}
-        if self.assignment.keep:  # others continue from the last state, so the last state is judged
+        weights = outcome.weights
+        if self.assignment.keep:  # others continue from the last state, so it is judged, reported and kept
             training.save()
-            report["metrics"] = dict(training.position.metrics)
-            found["last_sha256"] = weights_sha256(training.task.state_dict())
-            found |= {"inherited_sha256": self.inherited} if self.inherited else {}
+            report["metrics"], weights = dict(training.position.metrics), training.task.state_dict()
         self.context.close()
-        weights = {name: tensor.contiguous() for name, tensor in outcome.weights.items()}
+        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
         save_file(weights, self.assignment.folder / WEIGHTS)
+        found = {"weights_sha256": weights_sha256(weights), "steps": outcome.steps, "task": dict(outcome.notes)}
+        found |= {"inherited_sha256": self.inherited} if self.inherited else {}
         return {**report, "done": True, "outcome": found}
 
     def close(self) -> None:
@@ -212,7 +215,7 @@ class OnRayTrain:
 
         def body() -> None:
             try:
-                train_on_ray(self.own, plan, self.folder.parent, self._log)
+                train_on_ray(self.own, plan, self.folder.parent, self._log, deaths_of(self.folder))
             except BaseException as error:  # raised by `_end`
                 self.failure.append(error)
 
@@ -247,6 +250,8 @@ class OnRayTrain:
         raise WorkError(f"{self.folder / SPOOL} is damaged before byte {line.end}: search again with --new")
 
     def _end(self) -> dict[str, Any]:
+        if self.failure and isinstance(self.failure[0], Interrupted):  # between two attempts
+            return {"done": True, "interrupted": True}
         if self.failure:
             raise_recorded(self.failure[0], self.folder)
         outcome = json.loads((self.folder / OUTCOME).read_text())
@@ -260,7 +265,7 @@ class OnRayTrain:
     def close(self) -> None:
         if self.thread is not None and self.thread.is_alive():
             (self.folder / STOP).touch()
-            self.thread.join()
+            self.thread.join(CLOSE_SECONDS)
 
 
 def epochs_at(step: int, steps: int, epochs: int) -> float:

@@ -85,6 +85,8 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
             request = replace(request, resume=None)
         write_results(request, done, settings, tracker)
         return done
+    if config.train.workers == 0:
+        settings = settings.without_ray
     with cluster_joined(settings, progress.log):
         require_cluster(settings, searching=False)
         chosen = plan(config.train, available_slots(settings, config.train, progress.log))

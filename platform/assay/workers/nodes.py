@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from assay.config.experiment import TrainConfig
-from assay.errors import AssayError, InputError, Unavailable
+from assay.errors import AssayError, InputError, Unavailable, last_line
 from assay.log import Log
+from assay.workers.deaths import pause
 from assay.workers.plan import Plan, Slots, plan
 from assay.workers.ray_private import free_resources
 
@@ -24,6 +25,8 @@ SETTLE_SECONDS = 10.0
 """For this long the slots of a training that has just ended may still count as taken."""
 NODE_SECONDS = 600.0
 """For this long a run whose node died waits for another."""
+ANSWER_SECONDS = 60.0
+"""For this long a node may be silent when it is inspected."""
 PACKAGES = ("ray", "torch", "numpy")
 """Packages whose versions must be the same on all nodes, which exchange sums."""
 
@@ -46,8 +49,13 @@ def slots(train: TrainConfig, wait: bool, log: Log) -> Slots:
         return found
 
 
-def wait_for_free(chosen: Plan, seconds: float | None, log: Log) -> None:
-    """Return once the workers of a plan have room. Raises `Unavailable` after these seconds; None: never."""
+def wait_for_free(chosen: Plan, seconds: float | None, log: Log, stopped: Callable[[], bool]) -> None:
+    """Return once the workers of a plan have room.
+
+    Raises:
+        Unavailable: after these seconds; None: never.
+        Interrupted: a stop was requested.
+    """
     began, logged = time.monotonic(), False
     ranks = max(chosen.workers, 1)
     while not _fits(chosen, ranks, free := _free()):
@@ -57,7 +65,7 @@ def wait_for_free(chosen: Plan, seconds: float | None, log: Log) -> None:
         if not logged and waited > SETTLE_SECONDS:
             logged = True
             log(f"waiting for room on the cluster: {line}")
-        time.sleep(POLL_SECONDS)
+        pause(POLL_SECONDS, stopped)
 
 
 def require_nodes(folders: Mapping[str, Path], store: str | None) -> None:
@@ -132,7 +140,13 @@ def _on_all_nodes(marks: Mapping[str, str], store: str | None) -> list[tuple[str
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = ray.remote(inspect_node).options(num_cpus=0, scheduling_strategy=there)
         asked.append((node["NodeManagerAddress"], task.remote(dict(marks), store)))
-    return [(address, ray.get(answer)) for address, answer in asked]
+    found = []
+    for address, answer in asked:
+        try:
+            found.append((address, ray.get(answer, timeout=ANSWER_SECONDS)))
+        except ray.exceptions.RayError as error:  # a node that dies now, too
+            raise Unavailable(f"node {address} of the cluster does not answer ({last_line(error)})") from None
+    return found
 
 
 def _alive() -> list[dict[str, Any]]:

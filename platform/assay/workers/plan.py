@@ -95,8 +95,12 @@ def can_compile() -> bool:
 
 
 def check_fit(config: ExperimentConfig, samples: Mapping[str, int]) -> None:
-    """Refuse a split that cannot feed every worker. `samples` counts each split."""
+    """Refuse too few samples: training needs one for each worker, an evaluation a single one.
+
+    Args:
+        samples: how many each split has.
+    """
     ranks = max(config.train.workers, 1)
-    for split in ("train", "val"):
-        if samples.get(split, 0) < ranks:
+    for split, needed in (("train", ranks), ("val", 1)):
+        if samples.get(split, 0) < needed:
             raise InputError(f"datasets.{config.data}: {samples.get(split, 0)} {split} samples for {ranks} workers")

@@ -17,6 +17,7 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # the controller works in the process that people look at
     "RAY_enable_metrics_collection": "0",  # nobody scrapes it here, and on two cores it shows
     "MALLOC_ARENA_MAX": "1",  # Ray trains in a second thread, whose own arena gives memory back at each step
+    "RAY_prestart_worker_first_driver": "0",  # `ray.init` would wait for each of them, forever if one dies
     "RAY_worker_niceness": "0",  # at the default of 15 a step waits for whatever else wakes up
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

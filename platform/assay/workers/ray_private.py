@@ -6,7 +6,7 @@ The trainer, a subclass of Ray's that needs Ray on import, stands apart in `ray_
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -54,6 +54,16 @@ def servers_of_trainings_alone() -> Iterator[None]:
             setattr(Node, name, method)
 
 
+def print_no_errors() -> None:
+    """Keep Ray from printing what dies, with the last lines of its logs: whoever waits for it says so in one line."""
+    from ray._private import worker
+
+    vars(worker)["listen_error_messages"] = lambda *_: None
+
+
+SERVERS = ("raylet", "gcs_server")
+
+
 def ray_alive() -> bool:
     """Whether the servers of the Ray that this process started still run; those of a cluster are not checked."""
     from ray._private import worker
@@ -61,7 +71,45 @@ def ray_alive() -> bool:
     node = worker._global_node
     if node is None or not node.is_head():
         return node is not None
-    return not any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
+    return not any(kind in SERVERS for kind, _ in node.dead_processes())
+
+
+def ray_stopped() -> bool:
+    """Whether a server of the Ray that this process started is stopped, as by SIGSTOP."""
+    import psutil
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is None or not node.is_head():
+        return False
+    for info in (info for kind in SERVERS for info in node.all_processes.get(kind, ())):
+        with suppress(psutil.Error):
+            if psutil.Process(info.process.pid).status() == psutil.STATUS_STOPPED:
+                return True
+    return False
+
+
+def cluster_answers() -> bool:
+    """Whether something listens where the head of the cluster is that this process has joined."""
+    import socket
+
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def no_shutdown_at_exit() -> None:
+    """Let this process end without ending Ray, which hangs."""
+    import atexit
+
+    from ray._private import worker
+
+    atexit.unregister(worker.shutdown)
 
 
 def free_resources() -> dict[str, dict[str, float]]:

@@ -20,7 +20,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group import worker_group
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, worker_group
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from assay.files import write_atomic
@@ -50,21 +50,29 @@ class AvailableSlots(FixedScalingPolicy):
         """Nothing: no request is renewed."""
 
 
-class NoteReservation(WorkerGroupCallback):
-    """Notes which cores Ray has reserved for the workers.
+def noting(file: Path) -> type[WorkerGroup]:
+    """A kind of worker group that notes in a file which cores Ray has reserved for its workers, before they start.
 
     If the actor that leads a training is killed, as the slot of a trial may be, Ray keeps them reserved until the whole
     job ends; the next attempt frees them.
     """
 
+    class Noting(WorkerGroup):
+        def _create_placement_group(self, *values: Any, **named: Any) -> Any:
+            handle = super()._create_placement_group(*values, **named)
+            write_atomic(file, handle.placement_group.id.hex().encode())
+            return handle
+
+    return Noting
+
+
+class ForgetReservation(WorkerGroupCallback):
+    """Removes the note once a worker group has ended and has freed its cores."""
+
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def after_worker_group_start(self, worker_group: Any) -> None:
-        handle = worker_group.get_worker_group_state().placement_group_handle
-        write_atomic(self.file, handle.placement_group.id.hex().encode())
-
-    def before_worker_group_shutdown(self, worker_group: Any) -> None:  # noqa: ARG002
+    def after_worker_group_shutdown(self, worker_group_context: Any) -> None:  # noqa: ARG002
         self.file.unlink(missing_ok=True)
 
 
@@ -87,13 +95,14 @@ class Trainer(TorchTrainer):
         unused = (DatasetsCallback, PlacementGroupCleanerCallback)  # Ray Data's, and one that needs Ray's dashboard
         callbacks = super()._create_default_callbacks()  # type: ignore[misc] # hidden by Ray's decorator
         kept = [callback for callback in callbacks if not isinstance(callback, unused)]
-        return [*kept, NoteReservation(self.reservation)]
+        return [*kept, ForgetReservation(self.reservation)]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
         vars(worker_group)["SynchronizationActor"] = ray.remote(num_cpus=0)(Bystander)
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what fails is raised, and reported once
         _context.current_actor = property(_current_actor_or_none)
         parts["scaling_policy"] = AvailableSlots(parts["scaling_policy"].scaling_config)
-        controller: Any = TrainController(**parts)
+        kind = type("Controller", (TrainController,), {"worker_group_cls": noting(self.reservation)})
+        controller: Any = kind(**parts)
         asyncio.run(controller.run())
         return controller.get_result()

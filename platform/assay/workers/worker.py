@@ -27,7 +27,7 @@ def work_in_ray(plain: dict[str, Any]) -> None:
 
     try:
         with at_home(Assignment(**plain), rank()) as here, _sending(here, rank()):
-            _run_guarded(here, lambda: RayContext(Path(here.folder), here.threads, here.compiled))
+            _run_guarded(here, lambda: RayContext(Path(here.folder), here.threads, here.compiled), replaced=True)
     except Exception as error:  # Ray logs it as it is raised here; the details are in the run's folder
         raise WorkError(redact(f"{type(error).__name__}: {error}")) from None
 
@@ -58,12 +58,16 @@ def _sending(assignment: Assignment, rank: int) -> Iterator[None]:
         yield
 
 
-def _run_guarded(assignment: Assignment, make_context: Callable[[], LocalContext]) -> None:
-    """Train, and record why it failed if it did: this file lets the driver tell a failure from a death."""
+def _run_guarded(assignment: Assignment, make_context: Callable[[], LocalContext], replaced: bool = False) -> None:
+    """Train, and record why it failed if it did: this file lets the driver tell a failure from a death.
+
+    Args:
+        replaced: whether another worker takes over from one that dies.
+    """
     try:
         _train(assignment, make_context())
     except Exception as error:
-        if not _lost_peer(error):
+        if not (replaced and is_death(error)):
             write_json(Path(assignment.folder) / FAILURE, failure_of(error))
         raise
 
@@ -75,13 +79,22 @@ def failure_of(error: Exception) -> dict[str, Any]:
     return {"message": redact(message), "expected": expected, "traceback": redact(traceback.format_exc())}
 
 
-def _lost_peer(error: Exception) -> bool:
-    """Whether the error only shows that another worker failed or died: the cause is there."""
+OF_DEATHS = ("gloo", "nccl", "cuda error", "uncorrectable ecc")
+OF_FAILURES = ("out of memory", "device-side assert")
+
+
+def is_death(error: Exception) -> bool:
+    """Whether a worker that raises this counts as dead: it lost another one, or its GPU or network broke.
+
+    Memory that does not suffice and assertions of the code come again; they are failures of the training.
+    """
     import torch.distributed as distributed
 
     text = str(error).lower()
+    if any(name in text for name in OF_FAILURES):
+        return False
     return isinstance(error, distributed.DistError) or (
-        isinstance(error, RuntimeError) and any(name in text for name in ("gloo", "nccl"))
+        isinstance(error, RuntimeError) and any(name in text for name in OF_DEATHS)
     )
 
 

@@ -327,6 +327,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": LBFGS, "method": "optimize", "train": {"clip": 1.0}}, "train.clip"),
     ({"method": "optimize", "train": {"workers": 2, "batch_size": 2}}, "train.workers: 2"),
     ({"method": "optimize", "train": {"batch_size": 4}}, "train.batch_size: 4"),
+    ({"crops_per_image": 1, "train": {"workers": 1000, "batch_size": 1000}}, "raise task.crops_per_image"),
     ({"method": "optimize", "style": "style/ihk"}, "did you mean 'style/ihc'"),
     ({"method": "optimize", "content": "content/chelsee"}, "did you mean 'content/chelsea'"),
     ({"perceptual": {**PERCEPTUAL, "style_layers": ["layer9"]}}, "task.perceptual: unknown layer.*'layer9'.*layer1"),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import assay
+from assay.errors import WorkError
 from assay.train.checkpoint import MANIFEST, Checkpoints, DamagedCheckpoint, read_checkpoint, weights_sha256
 
 GOLDEN = "381baa4387f159a29e6c9671bec38aadba454e60bbb27e75ed5912a0c07c458e"
@@ -205,12 +206,28 @@ def test_files_that_the_manifest_does_not_name_are_not_read(tmp_path: Path) -> N
     assert same(read_checkpoint(target), state(2))
 
 
+def test_nothing_begins_from_a_damaged_state_of_another(tmp_path: Path) -> None:
+    parent, _ = checkpoints(tmp_path / "parent")
+    child, _ = checkpoints(tmp_path / "child")
+    with pytest.raises(WorkError, match="there is no checkpoint to begin from"):
+        child.inherit(parent.folder)
+    weights = parent.save(5, state(5)) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(WorkError, match="weights.safetensors does not match its manifest"):
+        child.inherit(parent.folder)
+    assert child.steps() == []
+    parent.save(7, state(7))
+    child.inherit(parent.folder)
+    assert child.steps() == [7]
+
+
 def test_after_damage_the_run_goes_on_and_its_new_checkpoints_count(tmp_path: Path) -> None:
     kept, warnings = checkpoints(tmp_path)
     for step in (5, 10):
         (kept.save(step, state(step)) / "state.json").unlink()
     assert kept.load() is None
-    assert len(warnings) == 2
+    assert len(warnings) == 3
+    assert warnings[-1].endswith("the training begins anew")
     kept.save(2, state(2))
     assert kept.steps() == [2]
     found = kept.load()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,21 @@ def outcome(module: nn.Module, wrapped: nn.Module, x: Tensor) -> dict[str, Any]:
     return {**gradients, **{name: buffer.tolist() for name, buffer in module.named_buffers()}}
 
 
+def resumed(folder: Path, rank: int, case: str) -> int | None:
+    """Where two workers with a folder each go on, if worker 1's newest checkpoint is so."""
+    context = DistributedContext(folder / str(rank), torch.device("cpu"), 1, rank, 2)
+    for step in (3, 5):
+        context.checkpoints.save(step, {"weights": {"w": torch.tensor(float(step))}})
+    if case == "damaged" and rank == 1:
+        weights = context.checkpoints.folder / "step-0000000005/weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    if case == "without" and rank == 1:
+        shutil.rmtree(context.checkpoints.folder)
+    step, state = context.checkpoints.load(context) or (None, {})
+    assert step is None or state["weights"]["w"].item() == step
+    return step
+
+
 def main(rank: int, folder: Path) -> None:
     distributed.init_process_group(
         "gloo", store=distributed.FileStore(str(folder / "store"), 2), rank=rank, world_size=2
@@ -61,13 +77,18 @@ def main(rank: int, folder: Path) -> None:
     found["sum"] = context.all_reduce(torch.tensor(rank + 1.0)).item()
     module.eval()
     found["eval"] = module(samples()).tolist()
+    found["resumed"] = [resumed(folder / case, rank, case) for case in ("whole", "damaged", "without")]
     found["compiler"] = "torch._dynamo" in sys.modules
     (folder / f"{rank}.json").write_text(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("two")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def both(folder: Path) -> list[dict[str, Any]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "platform"), str(REPOSITORY)))}
     command = [sys.executable, __file__]
     processes = [subprocess.Popen([*command, str(rank), str(folder)], env=environment) for rank in range(2)]
@@ -90,6 +111,18 @@ def test_rows_are_joined_and_sums_are_everywhere(both: list[dict[str, Any]]) -> 
     for worker in both:
         assert worker["gathered"] == [[1.0, 1.0]], "rank 0 has no rows, rank 1 has one"
         assert worker["sum"] == 3.0
+
+
+def test_workers_begin_with_the_newest_checkpoint_that_all_have_whole(both: list[dict[str, Any]], folder: Path) -> None:
+    for worker in both:
+        assert worker["resumed"] == [5, 3, None]
+    told = {case: (folder / case / "0/told.log").read_text() for case in ("damaged", "without")}
+    assert told["damaged"] == (
+        "warning: no whole checkpoint of step 5 on workers [1]; using the checkpoint before it\n"
+    )
+    assert told["without"].splitlines()[-1] == (
+        "warning: no checkpoint is whole on every worker: the training begins anew"
+    )
 
 
 def test_no_worker_imports_the_compiler(both: list[dict[str, Any]]) -> None:

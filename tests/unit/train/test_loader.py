@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from assay.errors import InputError
 from assay.train.loader import Loader, evaluation_batches
 from assay.train.randomness import Draw
 
@@ -60,6 +61,11 @@ def test_workers_part_each_batch_of_one_worker(shape: tuple[int, int, int], seed
     assert len(seen) == len(set(seen)) == alone.steps * alone.batch_size
     assert set(seen) <= set(range(length))
     assert length - len(seen) < alone.batch_size
+
+
+def test_more_workers_than_samples_are_refused() -> None:
+    with pytest.raises(InputError, match="1 training samples for 2 workers: use fewer workers"):
+        Loader(Numbers(1), 8, 0, 0, 2)
 
 
 @given(st.integers(1, 40), st.integers(1, 10), st.integers(0, 5), st.data())

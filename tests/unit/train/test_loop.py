@@ -304,22 +304,6 @@ def test_a_headline_that_is_not_measured_is_named(tmp_path: Path) -> None:
         attempt(tmp_path, config({"scored": "accuracy"}))
 
 
-def test_an_evaluation_is_over_every_sample_whatever_the_batch(tmp_path: Path) -> None:
-    context = LocalContext(tmp_path, CPU, 1)
-    torch.manual_seed(0)
-    task = Task.build(config(), None, context)
-    task.train(False)
-    points = SOURCES["val"]
-    with torch.no_grad():
-        expected = ((task.network(points.x)[:, 0] - points.y) ** 2).mean().item()
-    for size in (1, 3, 10, 64):
-        task.train(True)
-        metrics, pictures = evaluate(task, points, "test", size, context)
-        assert metrics["test/loss"] == pytest.approx(expected, rel=1e-6)
-        assert set(metrics) == {"test/loss", "test/above"}
-        assert pictures == []
-
-
 def test_pictures_are_drawn_from_the_tables_and_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def pictures(self: Task, tables: Mapping[str, Tensor], source: Any) -> list[Picture]:
         return [Picture("signs", b"png", [{"total": int(tables["signs"].sum()), "of": len(source)}])]

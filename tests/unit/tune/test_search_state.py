@@ -99,7 +99,10 @@ def test_a_dead_worker_is_tried_again_and_then_fails(tmp_path: Path) -> None:
     assert again is not None
     assert (again.number, again.deaths) == (trial.number, LIVES - 1)
     assert not resumed.died(again.number, "killed")
-    assert (again.status, again.reason) == ("failed", f"its worker died {LIVES} times; the last time: killed")
+    assert (again.status, again.reason) == (
+        "failed",
+        f"its worker died {LIVES} times without progress; the last time: killed",
+    )
     journal.close()
 
 
@@ -124,6 +127,33 @@ def test_a_score_that_is_no_number_is_as_a_failure(name: str) -> None:
         else:
             finish(infinite, trial.number, [float("nan"), float("inf"), -float("inf")][number % 9 // 3])
             failed.end(twin.number, "failed")
+
+
+def test_deaths_of_a_trial_count_since_its_last_progress(tmp_path: Path) -> None:
+    """Also for the search that continues from the journal, and from one of before deaths said how far the trial was."""
+    journal = Journal(tmp_path / "s" / "journal.jsonl")
+    begun = search(config("random", TABLE), journal=journal)
+    trial = begun.next()
+    assert trial is not None
+    for reached in range(1, 3 * LIVES):
+        assert begun.died(trial.number, "killed", reached)
+        assert begun.next() is trial
+    assert begun.died(trial.number, "killed", 3 * LIVES - 1)
+    journal.close()
+    (again,) = search(config("random", TABLE), journal=(journal := Journal(journal.path))).trials
+    assert (again.deaths, again.reached) == (trial.deaths, trial.reached) == (2, 3 * LIVES - 1)
+    journal.close()
+
+    old = Journal(tmp_path / "old" / "journal.jsonl")
+    trial = search(config("random", TABLE), journal=old).next()
+    assert trial is not None
+    for _ in range(LIVES):
+        old.append("death", trial=trial.number, reason="killed")
+    old.append("end", trial=trial.number, status="failed", metrics={}, reason="it died", seconds=0, facts={})
+    old.close()
+    (again,) = search(config("random", TABLE), journal=(old := Journal(old.path))).trials
+    assert (again.deaths, again.status) == (LIVES, "failed")
+    old.close()
 
 
 def test_a_release_waits_and_is_the_next() -> None:

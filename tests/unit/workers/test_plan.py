@@ -74,13 +74,13 @@ def test_this_machine_offers_the_cores_that_this_process_may_use() -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "split"), [({"train": 2, "val": 9}, "train"), ({"train": 9, "val": 2}, "val"), ({"train": 9}, "val")]
+    ("samples", "split"), [({"train": 2, "val": 9}, "train"), ({"train": 9, "val": 0}, "val"), ({"train": 9}, "val")]
 )
-def test_a_split_must_feed_every_worker(samples: dict[str, int], split: str) -> None:
+def test_training_must_feed_every_worker_and_an_evaluation_one(samples: dict[str, int], split: str) -> None:
     config = ExperimentConfig(task=Config(), data="points", train=train(workers=3))
     with pytest.raises(InputError, match=rf"^datasets\.points: \d {split} samples for 3 workers"):
         check_fit(config, samples)
-    check_fit(config, {"train": 3, "val": 3})
+    check_fit(config, {"train": 3, "val": 1})
 
 
 @pytest.mark.parametrize(

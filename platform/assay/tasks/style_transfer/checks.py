@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from assay.config.card import Card
 from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset
 from assay.data.split import SPLITS
@@ -26,7 +27,7 @@ def check(config: ExperimentConfig, dataset: Dataset) -> None:
     """
     assert isinstance(config.task, Config)
     _check_annotation(config, dataset)
-    _check_training(config, config.task)
+    _check_training(config, config.task, dataset.card)
     _check_layers(config.task)
     chosen_styles(config.task, dataset)
     if config.task.method == "optimize":
@@ -47,13 +48,17 @@ def _check_annotation(config: ExperimentConfig, dataset: Dataset) -> None:
         raise InputError(f"data: {name!r} has no content image to train on: put more into its folder content/")
 
 
-def _check_training(config: ExperimentConfig, task: Config) -> None:
+def _check_training(config: ExperimentConfig, task: Config, card: Card) -> None:
     train = config.train
     if task.method == "optimize":
         if train.workers > 1:
             raise InputError(f"train.workers: {train.workers}; method optimize works in one process: set it to 0 or 1")
         if train.batch_size != 1:
             raise InputError(f"train.batch_size: {train.batch_size}; method optimize sees one view a step: set it to 1")
+    elif (crops := card.counts["train"]["content"] * task.crops_per_image) < train.workers:
+        raise InputError(
+            f"train.workers: {train.workers} workers, but {crops} training samples: raise task.crops_per_image"
+        )
     if config.optimizer.name != "lbfgs":
         return
     if task.method != "optimize":
