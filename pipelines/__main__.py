@@ -156,13 +156,14 @@ def _server_for(settings: Settings, who: str) -> Iterator[None]:
     from pipelines.runtime.server import serving
 
     with serving(settings, who, _log):
+        from assay.owner import Owner
         from pipelines.runtime.flow_processes import registered_processes
 
         try:
             yield
         finally:
             for process in registered_processes(settings.root):
-                if process.pid == os.getpid():
+                if process.owner == Owner.here():
                     process.forget()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from assay.redaction import hide_login
 from assay.settings import Settings
-from assay.usecases.helpers.results import ExperimentResults
+from assay.usecases.helpers.results import ExperimentResults, read_record
 
 PICTURES_BYTES = 400_000
 """The most that an artifact's pictures take together: Prefect keeps them in its database, with each run."""
@@ -22,7 +21,7 @@ def read_results(root: Path, experiment: str) -> dict[str, Any]:
     """`train`, `metrics` and `model`: what `results/` holds."""
     results = ExperimentResults.of(root, experiment)
     files = {"train": results.record, "metrics": results.metrics, "model": results.model}
-    return {name: json.loads(file.read_text()) for name, file in files.items()}
+    return {name: read_record(file) for name, file in files.items()}
 
 
 def verdict(model: dict[str, Any]) -> str:

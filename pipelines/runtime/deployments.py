@@ -19,6 +19,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from assay.errors import InputError, Unavailable
 from assay.services.prefect import POOL
+from pipelines.runtime.paging import every
 from pipelines.runtime.project import require_stages
 from pipelines.runtime.reaper import TAG
 from pipelines.runtime.server import connected, named, serving
@@ -168,7 +169,7 @@ def load_flow(name: str) -> Flow[..., dict[str, Any] | None]:
 def ours(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
     """The deployments that `apply` created, by `FLOW/NAME`."""
     tagged = DeploymentFilter.model_validate({"tags": {"all_": [TAG]}})
-    found = client.read_deployments(deployment_filter=tagged, limit=200)
+    found = every(client.read_deployments, deployment_filter=tagged)
     return {f"{client.read_flow(deployment.flow_id).name}/{deployment.name}": deployment for deployment in found}
 
 

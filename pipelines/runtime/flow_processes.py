@@ -1,38 +1,41 @@
-"""Which processes run flows on this machine: a small file for each, by which the reaper tells the living from the dead.
+"""Which processes run flows: a small file for each, by which the reaper tells the living from the dead.
 
-A process is identified by its id and its start, because ids are used again.
+A checkout may be on a file system that several machines share. Each tells of its own processes only.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from assay.files import write_json
+from assay.owner import Life, Owner
 from assay.state import FLOW_PROCESSES, state_folder
 
 
 @dataclass(frozen=True)
 class FlowProcess:
-    """A flow run and the process that runs it. `started` is in seconds since 1970."""
+    """A flow run and the process that runs it."""
 
     flow_run: str
-    pid: int
-    started: float
+    owner: Owner
     file: Path
 
     @property
+    def pid(self) -> int:
+        return self.owner.pid
+
+    @property
+    def life(self) -> Life:
+        """`elsewhere` is for its own machine to say, or for the automation that misses its heartbeats."""
+        return self.owner.life
+
+    @property
     def alive(self) -> bool:
-        try:
-            process = psutil.Process(self.pid)
-            return bool(process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.Error:
-            return False
+        """Whether it is a process of this machine that lives."""
+        return self.life == "alive"
 
     def forget(self) -> None:
         """Remove its file."""
@@ -43,15 +46,16 @@ def register_process(root: Path, flow_run: str) -> None:
     """Record that this process runs the flow run."""
     file = state_folder(root) / FLOW_PROCESSES / f"{flow_run}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    process = psutil.Process(os.getpid())
-    write_json(file, {"flow_run": flow_run, "pid": process.pid, "started": process.create_time()})
+    write_json(file, {"flow_run": flow_run, "owner": Owner.here().plain()})
 
 
 def registered_processes(root: Path) -> Iterator[FlowProcess]:
-    """The processes that registered and were not forgotten, dead or alive."""
+    """The processes that registered and were not forgotten, dead or alive, here or elsewhere."""
     for file in sorted((state_folder(root) / FLOW_PROCESSES).glob("*.json")):
         try:
             found = json.loads(file.read_text())
-            yield FlowProcess(found["flow_run"], found["pid"], found["started"], file)
-        except (OSError, ValueError, KeyError):  # removed meanwhile, or not ours
+            flow_run, owner = str(found["flow_run"]), Owner.read(found["owner"])
+        except (OSError, ValueError, KeyError, TypeError):  # removed meanwhile, or not ours
             continue
+        if owner is not None:
+            yield FlowProcess(flow_run, owner, file)

@@ -12,6 +12,8 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 from prefect.types._datetime import now
 
+from pipelines.runtime.paging import every
+
 
 def overtaken() -> State[Any] | None:
     """The final state of a scheduled run that is so late that the next of its schedule is due already; else None."""
@@ -37,13 +39,13 @@ def _is_later(run: FlowRun, due: Any) -> bool:
 
 def waiting_runs(client: SyncPrefectClient, deployments: list[Any]) -> list[FlowRun]:
     """The scheduled runs of deployments that are due and have not begun, the newest first."""
-    runs = client.read_flow_runs(
+    runs = every(
+        client.read_flow_runs,
         deployment_filter=DeploymentFilter.model_validate({"id": {"any_": deployments}}),
         flow_run_filter=FlowRunFilter.model_validate(
             {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"before_": now("UTC")}}
         ),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=200,
     )
     return [run for run in runs if run.auto_scheduled]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from prefect import runtime
 from prefect.context import FlowRunContext
 
 from assay.settings import Settings
-from assay.usecases.helpers.results import ExperimentResults
+from assay.usecases.helpers.results import ExperimentResults, read_record
 from pipelines.runtime.artifacts import publish_artifacts, read_results, verdict
 from pipelines.runtime.flow import notify
 
@@ -18,7 +17,7 @@ from pipelines.runtime.flow import notify
 def champion_of(root: Path, experiment: str) -> str | None:
     """The version that was champion when the experiment was last registered."""
     file = ExperimentResults.of(root, experiment).model
-    model = json.loads(file.read_text()) if file.exists() else {}
+    model = read_record(file) if file.exists() else {}
     return model["version"] if model.get("alias") else None
 
 

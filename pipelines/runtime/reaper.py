@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -17,20 +17,20 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Completed, Crashed
-from prefect.types._datetime import now
 
 from assay.log import Log
 from assay.services.prefect import POOL
 from pipelines.runtime.flow import notify
 from pipelines.runtime.flow_processes import FlowProcess, registered_processes
 from pipelines.runtime.late_runs import skipped, waiting_runs
+from pipelines.runtime.paging import every
 
 if TYPE_CHECKING:
     from assay.settings import Settings
 
 TAG = "assay"
 LOST_SECONDS = 60.0
-"""A run that a worker took so long ago, and that no process has begun, is lost."""
+"""A run that a worker took, and that no process has begun for so long, is lost."""
 LOST = "the worker that took it from the queue died before it began; run it again"
 DIED = "the process that ran it died; run it again to continue where it stopped"
 STOPPED = (StateType.RUNNING, StateType.PENDING, StateType.PAUSED)
@@ -45,6 +45,7 @@ class Reaper:
         self.log = log
         self._cancelled: set[str] = set()
         self._seen: set[tuple[str, str]] = set()
+        self._pending: dict[str, float] = {}  # when each waiting run was first seen
 
     def cycle(self) -> None:
         self.check_processes()
@@ -57,11 +58,11 @@ class Reaper:
         Args:
             at_once: do not leave a worker the time to report first how a process ended.
         """
-        found = list(registered_processes(self.settings.root))
+        found = [process for process in registered_processes(self.settings.root) if process.life != "elsewhere"]
         if not found:
             return
         chosen = FlowRunFilter.model_validate({"id": {"any_": [process.flow_run for process in found]}})
-        runs = {str(run.id): run for run in self.client.read_flow_runs(flow_run_filter=chosen)}
+        runs = {str(run.id): run for run in every(self.client.read_flow_runs, flow_run_filter=chosen)}
         for process in found:
             run = runs.get(process.flow_run)
             if process.alive:
@@ -106,20 +107,23 @@ class Reaper:
 
     def crash_lost_runs(self) -> None:
         """Runs that a worker had taken from the queue when it died, before a process began them."""
-        pending = self.client.read_flow_runs(
+        pending = every(
+            self.client.read_flow_runs,
             work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [POOL]}}),
             flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING"]}}}),
         )
         taken = {process.flow_run for process in registered_processes(self.settings.root)}
+        now = time.monotonic()  # clocks of machines differ and are set; this one only counts what the reaper saw itself
+        self._pending = {str(run.id): self._pending.get(str(run.id), now) for run in pending}
         for run in pending:
-            old = run.state is not None and now("UTC") - run.state.timestamp > timedelta(seconds=LOST_SECONDS)
+            old = now - self._pending[str(run.id)] > LOST_SECONDS
             if old and str(run.id) not in taken and self._set(run, Crashed(message=LOST)):
                 self._notify(run, LOST)
 
     def skip_late_runs(self) -> None:
         """Of the runs of a schedule that wait and are due, only the newest is run."""
         ours = DeploymentFilter.model_validate({"tags": {"all_": [TAG]}})
-        deployments = [deployment.id for deployment in self.client.read_deployments(deployment_filter=ours)]
+        deployments = [deployment.id for deployment in every(self.client.read_deployments, deployment_filter=ours)]
         newest: dict[Any, FlowRun] = {}
         for run in waiting_runs(self.client, deployments) if deployments else []:
             later = newest.setdefault(run.deployment_id, run)

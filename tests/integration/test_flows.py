@@ -209,7 +209,7 @@ def test_a_training_that_is_cancelled_orphaned_and_killed_ends_as_if_nothing_had
 
     run = start(here, "slow")
     wait_for("the training", lambda: training(here))
-    flow = json.loads((here.root / f".assay/flows/{run}.json").read_text())["pid"]
+    flow = json.loads((here.root / f".assay/flows/{run}.json").read_text())["owner"]["pid"]
     here.end(here.worker, signal.SIGKILL)
     os.kill(flow, signal.SIGKILL)
     here.start_worker()

@@ -68,8 +68,12 @@ def test_evaluation_is_recorded_once_with_its_picture(project: Project) -> None:
 def test_the_gate_promotes_rejects_and_rolls_back(project: Project) -> None:
     loosen(project)
     settings = project.settings
-    first = register(proved(project), settings)
+    run_id = proved(project)
+    other = {"first_step": 19, "threads": "64"}
+    Tracker(settings).set_tags(run_id, {"assay.session.2": json.dumps(other)})
+    first = register(run_id, settings)
     assert (first["version"], first["decision"], first["alias"]) == ("1", "promoted", "champion")
+    assert any(reason.startswith("its sessions differ in threads: ") for reason in first["reasons"])
     assert register(first["run_id"], settings)["version"] == "1", "a run is registered once"
 
     poor = register(proved(project, "train.epochs=1", "optimizer.lr=1.0e-4"), settings)

@@ -78,6 +78,17 @@ def test_same_inputs_give_the_finished_run(project: Project) -> None:
     assert seeded["weights_sha256"] != first["weights_sha256"]
 
 
+def test_an_emptied_store_is_not_taken_for_a_new_one(project: Project, tmp_path: Path) -> None:
+    record = project.train("digits", *QUICK)
+    emptied = project.copy(tmp_path / "emptied")
+    for file in emptied.root.glob(".assay/mlflow.db*"):
+        file.write_bytes(b"") if file.suffix == ".db" else file.unlink()
+    with pytest.raises(WorkError, match=f"is empty, though .* {record['run_id']} among them: restore it"):
+        emptied.train("digits", *QUICK)
+    (emptied.root / ".assay/stores.json").unlink()
+    assert emptied.train("digits", *QUICK)["trained_steps"] == record["steps"]
+
+
 def test_a_run_carries_all_that_explains_it(project: Project) -> None:
     (project.root / "notes.py").write_text("api_token = 'abcdefgh12345'\n")
     record = project.train("digits", *QUICK)
@@ -103,10 +114,16 @@ def test_a_run_carries_all_that_explains_it(project: Project) -> None:
 def test_killed_and_resumed_is_bit_exact(project: Project, metric: str) -> None:
     run = killed_while_training(project, "digits", *_set(QUICK), metric=metric, sign=signal.SIGKILL)
     wait_for_status(project, run.name, "KILLED")
+    (project.root / "notes.py").write_text("# changes no weight\n")
     resumed = project.train("digits", *QUICK)
     assert resumed["run_id"] == run.name
     assert resumed["resumed_from"] is not None
     assert 0 < resumed["trained_steps"] < resumed["steps"]
+    assert [session["first_step"] for session in resumed["sessions"]] == [0, resumed["resumed_from"]]
+    differ = "its sessions differ in uncommitted changes: "
+    assert [line for line in resumed["sessions_differ"] if line.startswith(differ)]
+    diff = Tracker(project.settings).read_bytes(run.name, "provenance/sessions/0002/working-tree.diff")
+    assert b"changes no weight" in diff
     whole = project.train("digits", *QUICK, new=True)
     assert resumed["weights_sha256"] == whole["weights_sha256"]
     client = Tracker(project.settings)._client

@@ -53,6 +53,11 @@ def test_a_search_is_a_tree_of_runs_and_goes_on_with_a_larger_budget(searched: S
     asked = [event["trial"] for event in searched.events(first["search_id"]) if event["event"] == "ask"]
     assert asked == list(range(9))
 
+    history = Tracker(searched.project.settings)._client.get_metric_history(more["search_id"], "val/score")
+    assert [point.step for point in history] == list(range(1, 10))  # each point once, of both sessions
+    values = [point.value for point in history]
+    assert values == sorted(values)
+
     runs = searched.trials(more["search_id"])
     assert Counter(run.info.status for run in runs) == {"FINISHED": 9}
     config = load_params(searched.params).experiment("knobs")

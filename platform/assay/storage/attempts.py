@@ -16,7 +16,7 @@ from assay.errors import Unavailable
 from assay.storage.lease import ATTEMPTS
 from assay.storage.object_store import ObjectStore
 from assay.train.checkpoint import KEPT, MANIFEST
-from assay.train.folder import ATTEMPT, CHECKPOINTS, LOG, PICTURES, SHIPPED, SPOOL, STORED, SYNCED
+from assay.train.folder import ATTEMPT, CHECKPOINTS, LOG, PICTURES, SHIPPED, SPOOL, STARTS, STORED, SYNCED
 
 PIECES = "spool"
 """Pieces of the metrics, each named after its offset."""
@@ -157,6 +157,14 @@ def pull_metrics(store: ObjectStore, folder: Path) -> None:
             return
 
 
+def pull_starts(store: ObjectStore, folder: Path, before: str = "~") -> None:
+    """Fetch where the workers of earlier attempts began. The newest that has begun has all."""
+    for place in attempts(store, before):
+        if (content := place.get(STARTS)) is not None:
+            (folder / STARTS).write_bytes(content)
+            return
+
+
 # --- all of it ---
 
 
@@ -179,6 +187,7 @@ def inherit(store: ObjectStore, attempt: str, folder: Path) -> bool:
         append_metrics(source, folder, found)
         pull_checkpoints(attempts(store, attempt), folder)
         (folder / LOG).write_bytes(source.get(LOG) or b"")
+        pull_starts(store, folder, attempt)
         for name in source.list(PICTURES):
             source.download(name, folder / name)
     mark.write_text(attempt)

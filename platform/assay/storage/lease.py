@@ -171,6 +171,12 @@ def read(store: ObjectStore) -> Stored | None:
         return Stored(0, "unknown", None, mark, age)  # of an earlier Assay: until it runs out
 
 
+def is_free(store: ObjectStore) -> bool:
+    """Whether nobody holds the lease, alive or dead."""
+    found = read(store)
+    return found is None or found.free
+
+
 def is_dead(store: ObjectStore) -> bool:
     """Whether the owner of the lease has died without releasing it."""
     found = read(store)

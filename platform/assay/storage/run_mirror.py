@@ -22,7 +22,7 @@ from assay.storage import attempts
 from assay.storage.lease import ATTEMPTS, TakenOver
 from assay.storage.object_store import Entry, ObjectStore
 from assay.train.checkpoint import KEPT, MANIFEST
-from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, PICTURES, SENT, SPOOL, STEPS, STOP, STORED
+from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, PICTURES, SENT, SPOOL, STARTS, STEPS, STOP, STORED
 
 SECONDS = 2.0
 """Between two synchronizations."""
@@ -34,7 +34,7 @@ UNSAVED_SECONDS = 1800.0
 """How long a training continues while its newest checkpoint is on its own node only."""
 JOIN_SECONDS = 0.2
 """Between two looks whether rank 0 has begun."""
-SMALL = (STEPS, LOG, OUTCOME)
+SMALL = (STEPS, LOG, OUTCOME, STARTS)
 
 
 class Mirror(ABC):

@@ -17,6 +17,12 @@ PACKAGES = f"{PROVENANCE}/packages.json"
 DIFF = f"{PROVENANCE}/working-tree.diff"
 """The changes that were not committed."""
 
+
+def of_session(number: int, name: str) -> str:
+    """What a later session of a run was made from: `PACKAGES` or `DIFF`. Those of the first are the run's own."""
+    return f"{PROVENANCE}/sessions/{number:04d}/{name.removeprefix(f'{PROVENANCE}/')}"
+
+
 WEIGHTS_FOLDER = "weights"
 WEIGHTS = f"{WEIGHTS_FOLDER}/model.safetensors"
 """The kept weights."""
@@ -37,6 +43,11 @@ PAGE = "search.html"
 """The report on a search."""
 TRIALS = "trials.csv"
 """A search's trials with their settings and metrics."""
+
+
+def is_record(name: str) -> bool:
+    """Whether an artifact says what a run is, so that its hash is kept in a tag and compared whenever it is read."""
+    return name in (RECORD, GATE_REPORT) or name.startswith(f"{PROVENANCE}/")
 
 
 def evaluation_picture(split: str, name: str) -> str:

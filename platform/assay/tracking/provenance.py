@@ -19,7 +19,7 @@ from assay.config.params import read_yaml
 from assay.config.schema import digest, resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError
-from assay.redaction import redact
+from assay.redaction import redact, redact_known
 from assay.tracking.code_hash import code_sha256, libraries
 
 PREFIX = "assay."
@@ -45,6 +45,31 @@ REQUIRED = (
     "fingerprint",
 )
 """The tags without which a run cannot be registered."""
+
+REFUSED = {
+    "dataset_hash": "the dataset",
+    "code_sha256": "the training code",
+    "files_sha256": "a file that the configuration names",
+    "inputs_sha256": "the configuration",
+}
+"""What a run must have in common with the session that continues it, as have its libraries: the weights follow from
+it, and the fingerprint is made of it.
+"""
+FLAGGED = {
+    "world_size": "workers",
+    "threads": "threads",
+    "device": "device",
+    "processor": "processor",
+    "compiled": "torch.compile",
+    "platform": "platform",
+    "python": "Python",
+    "environment_sha256": "installed packages",
+    "commit": "commit",
+    "diff_sha256": "uncommitted changes",
+}
+"""What each session of a run records for itself. Where sessions differ in it, the run says so: sums may have been
+rounded differently.
+"""
 
 PACKAGE = "assay-package.json"
 """The file in a job's package that identifies its code, in place of git."""
@@ -89,7 +114,7 @@ def collect(
     Raises:
         InputError: the project is not a git repository, or has no commit.
     """
-    plain = resolved(config)
+    plain = redact_known(resolved(config))
     state, packages = code_state(root), installed()
     code, files = code_sha256(config.task.name), file_hashes(root, config)
     inputs = inputs_sha256(config, dataset.hash, code, files)
@@ -139,6 +164,27 @@ def other_libraries(tags: Mapping[str, str]) -> list[str]:
         for name in sorted(then | here)
         if then.get(name) != here.get(name)
     ]
+
+
+def refusal(recorded: Mapping[str, str], here: Mapping[str, str]) -> str | None:
+    """Why a run cannot be continued with what is here; None if it can: exactly if the fingerprints are equal.
+
+    Args:
+        recorded: the run's tags, with their prefix.
+        here: the tags of a run that would begin here, without it.
+    """
+    if recorded.get(f"{PREFIX}fingerprint") == here["fingerprint"]:
+        return None
+    for name, what in REFUSED.items():
+        before = recorded.get(f"{PREFIX}{name}", "not recorded")
+        if before != here[name] and (name != "inputs_sha256" or not other_libraries(recorded)):
+            fix = "restore it, or start a new run without --resume"
+            return f"{what} has changed since the run began ({name} was {before}, is {here[name]}): {fix}"
+    changed = "; ".join(other_libraries(recorded))
+    return (
+        f"the libraries have changed since the run began ({changed}): "
+        "install the old ones, or start a new run without --resume"
+    )
 
 
 def file_hashes(root: Path, config: ExperimentConfig) -> dict[str, str]:

@@ -115,6 +115,8 @@ def translated(error: Exception, settings: Settings) -> AssayError | None:
         return Unavailable(f"{store} does not answer: {line}")
     if not isinstance(error, MlflowException):
         return None
+    if found := re.search(r"[Rr]un '?(\w+)'? must be in the 'active' state", line):
+        return InputError(deleted(found[1]))
     if "error code 401" in line or "error code 403" in line or error.error_code == "UNAUTHENTICATED":
         return InputError(f"{store} refuses: {line}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
     if any(_is(link, "requests", "urllib3") for link in chain) or line.startswith("API request to"):
@@ -124,6 +126,11 @@ def translated(error: Exception, settings: Settings) -> AssayError | None:
             f"{store} was created by another version of MLflow: {line.partition('. ')[0]}; use one version everywhere"
         )
     return None
+
+
+def deleted(run_id: str) -> str:
+    """What to say of a run that somebody deleted in MLflow."""
+    return f"run {run_id} was deleted in MLflow: restore it there, or train again"
 
 
 def one_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from assay.config.schema import resolved
 from assay.errors import InputError, WorkError
 from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
-from assay.tracking.tracker import Tracker
+from assay.tracking.tracker import Tracker, pages
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -44,14 +44,16 @@ class Registry:
 
     def find(self, model: str, run_id: str) -> ModelVersion | None:
         """The version that a run was registered as."""
-        versions = self._client.search_model_versions(f"name = '{model}'")
+        versions = pages(self._client.search_model_versions, f"name = '{model}'")
         return next((version for version in versions if version.run_id == run_id), None)
 
     def get(self, model: str, version: str | None) -> ModelVersion:
         """A version, the newest if none is named. Raises `InputError` for an unknown one, naming the known ones."""
-        versions = {str(v.version): v for v in self._client.search_model_versions(f"name = '{model}'")}
+        versions: dict[str, ModelVersion] = {
+            str(v.version): v for v in pages(self._client.search_model_versions, f"name = '{model}'")
+        }
         if not versions:
-            names = ", ".join(sorted(m.name for m in self._client.search_registered_models())) or "none"
+            names = ", ".join(sorted(m.name for m in pages(self._client.search_registered_models))) or "none"
             raise InputError(f"no registered model {model!r}. Known: {names}.")
         number = version or max(versions, key=int)
         if number not in versions:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from assay.tracking.tracker import Tracker
 
 CALLS = (
-    "begin", "children", "complete", "create", "end", "fetch", "find", "find_inputs", "get", "history", "log_curves",
-    "log_file", "log_points", "names", "newest", "set_status", "set_tags", "unfinished",
+    "begin", "children", "complete", "create", "end", "fetch", "find_all", "find_inputs", "get", "has_runs",
+    "history", "log_curves", "log_file", "log_points", "names", "newest", "series", "set_status", "set_tags",
+    "unfinished",
 )  # fmt: skip
 """The methods of `Tracker` that talk to MLflow; all others are made of these."""
 

@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from assay.errors import InputError, Interrupted, Unavailable
+from assay.errors import AssayError, InputError, Interrupted
+from assay.files import write_atomic
+from assay.owner import Life, Owner
 from assay.settings import Settings
-from assay.storage.attempts import pull_metrics
-from assay.storage.lease import Lease, TakenOver, is_dead, turn
+from assay.storage.attempts import pull_metrics, pull_starts
+from assay.storage.lease import Lease, TakenOver, is_dead, is_free, turn
 from assay.storage.object_store import ObjectStore
+from assay.tracking.known_store import remember_store
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.recorder import ship
+from assay.tracking.run import Run
+from assay.tracking.sessions import log_texts, next_number, note_starts, session_tag
 from assay.tracking.tracker import Tracker
 from assay.train.folder import LOCK, STOP
 
 CLAIMS = ".claims.lock"
+CREATING = ".creating"
+"""In the folder of runs while one is created: the value of its tag `creation`. Only who holds `CLAIMS` touches it."""
+CREATION = f"{PREFIX}creation"
+OWNER = f"{PREFIX}owner"
+"""The process that works on a run, or did so last: whom to ask whether a run that says RUNNING is dead."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A run that this process may work on, or one that is finished. `lease` holds it if it is in object storage."""
+    """A run that this process may work on, or one that is finished.
+
+    Attributes:
+        session: counts the processes that worked on it.
+        lease: holds it if it is in object storage.
+    """
 
     run_id: str
     folder: Path
     finished: bool
+    session: int = 0
     lease: Lease | None = None
+
+
+def is_finished(run: Run) -> bool:
+    return run.info.status == "FINISHED"
 
 
 @contextmanager
@@ -43,44 +64,134 @@ def claim(
     provenance: Provenance,
     resume: str | None,
     new: bool,
-    reopen: bool = False,
+    finished: Callable[[Run], bool] = is_finished,
 ) -> Iterator[Claim]:
     """Find the run of these inputs, or create it; lock it against other processes until the end of the block.
 
     Args:
-        reopen: continue it even if it is finished, as a search whose budget was raised.
+        finished: whether nothing is left to do for a run. It is asked again once the run is locked: until then,
+            another process may have finished it.
 
     Raises:
         InputError: another process is working on it.
     """
     settings.runs.mkdir(parents=True, exist_ok=True)
-    fingerprint = provenance.tags["fingerprint"]
-    with FileLock(settings.runs / CLAIMS), _turn(settings, fingerprint):
-        run = tracker.get(resume) if resume else None if new else tracker.find(experiment, fingerprint, provenance.kind)
-        if run is not None:
-            run_id, finished = run.info.run_id, run.info.status == "FINISHED" and not reopen
-            if not finished:
-                tracker.complete(run_id, provenance)
+    with FileLock(settings.runs / CLAIMS), _turn(settings, provenance.tags["fingerprint"]):
+        run = _find(settings, tracker, experiment, provenance, resume, new, finished)
+        if run is not None and finished(run):
+            lock = None
         else:
-            run_id, finished = tracker.create(experiment, provenance), False
-        folder = settings.runs / run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = None if finished else _lock(folder)
-        if lock is None and not finished:
-            doing = "worked on" if provenance.kind == "search" else "trained"
-            raise InputError(
-                f"{provenance.kind} {run_id} is being {doing} by another process; wait for it, or use --new"
-            )
+            run_id = _create(settings, tracker, experiment, provenance) if run is None else run.info.run_id
+            folder = settings.runs / run_id
+            folder.mkdir(parents=True, exist_ok=True)
+            (settings.runs / CREATING).unlink(missing_ok=True)
+            lock = _lock(folder)
+            if lock is None:
+                raise _is_taken(run_id, provenance)
     if lock is None:
-        yield Claim(run_id, folder, True)
+        assert run is not None
+        yield Claim(run.info.run_id, settings.runs / run.info.run_id, True)
         return
     try:
         with _leased(settings, run_id, folder) as lease:
-            tracker.set_status(run_id, "RUNNING")
+            session = 1 if run is None else _take_over(settings, tracker, run_id, provenance, finished)
+            if session is None:
+                yield Claim(run_id, folder, True)
+                return
+            remember_store(settings, run_id)
             with watchdog(settings, run_id):
-                yield Claim(run_id, folder, False, lease)
+                yield Claim(run_id, folder, False, session, lease)
     finally:
         lock.release()
+
+
+def _find(
+    settings: Settings,
+    tracker: Tracker,
+    experiment: str,
+    provenance: Provenance,
+    resume: str | None,
+    new: bool,
+    finished: Callable[[Run], bool],
+) -> Run | None:
+    """The run to claim: the one named by `resume`, else one of these inputs; None to create one."""
+    if resume:
+        run = tracker.get(resume)
+        if not finished(run) and not _can_continue(settings, run):
+            raise InputError(
+                f"{provenance.kind} {resume} cannot be continued here, because its folder {settings.runs / resume} is "
+                "missing: continue it where that is, or start anew with --new"
+            )
+        return run
+    if new:
+        return None
+    found = tracker.find_all(experiment, provenance.tags["fingerprint"], provenance.kind)
+    return next((run for run in found if finished(run) or _can_continue(settings, run)), None)
+
+
+def _can_continue(settings: Settings, run: Run) -> bool:
+    """Whether what a run has behind it is here. Begun again, it would record each of its metrics twice."""
+    if settings.remote_runs is not None or (settings.runs / run.info.run_id).exists():
+        return True
+    elsewhere = run.info.status == "RUNNING" and _owner_life(run) == "elsewhere"
+    return not elsewhere and not run.data.metrics
+
+
+def _create(settings: Settings, tracker: Tracker, experiment: str, provenance: Provenance) -> str:
+    """A new run. If this process dies before the run has a folder, `reap` knows it by the file `CREATING`."""
+    token = secrets.token_hex(8)
+    write_atomic(settings.runs / CREATING, token.encode())
+    tags = {"creation": token, "owner": Owner.here().text(), **session_tag(1, provenance)}
+    return tracker.create(experiment, replace(provenance, tags={**provenance.tags, **tags}))
+
+
+def _take_over(
+    settings: Settings,
+    tracker: Tracker,
+    run_id: str,
+    provenance: Provenance,
+    finished: Callable[[Run], bool],
+) -> int | None:
+    """Make an existing run, which is locked, one of this process; the number of this session, None if it is finished.
+
+    Raises:
+        InputError: a process works on it in a folder of its own, as that of another clone.
+    """
+    folder = settings.runs / run_id
+    if settings.remote_runs is not None:
+        pull_starts(ObjectStore(settings.remote_runs).below(run_id), folder)
+    tags = note_starts(tracker, run_id, folder)
+    with tracker.turn():
+        run = tracker.get(run_id)
+        if finished(run):
+            return None
+        if _is_anothers(run):
+            raise _is_taken(run_id, provenance)
+        session = next_number(tags)
+        own = {"owner": Owner.here().text(), **session_tag(session, provenance)}
+        tracker.set_tags(run_id, {PREFIX + name: value for name, value in own.items()})
+        tracker.set_status(run_id, "RUNNING")
+    tracker.complete(run_id, provenance)
+    log_texts(tracker, run_id, session, provenance)
+    return session
+
+
+def _is_taken(run_id: str, provenance: Provenance) -> InputError:
+    doing = "worked on" if provenance.kind == "search" else "trained"
+    return InputError(f"{provenance.kind} {run_id} is being {doing} by another process; wait for it, or use --new")
+
+
+def _owner_life(run: Run) -> Life | None:
+    """How the process fares that works on a run, or did so last; None if the run names none."""
+    owner = Owner.parse(run.data.tags.get(OWNER, ""))
+    return None if owner is None else owner.life
+
+
+def _is_anothers(run: Run) -> bool:
+    """Whether another living process of this machine works on a run."""
+    owner = Owner.parse(run.data.tags.get(OWNER, ""))
+    others = owner is not None and owner.life == "alive" and owner != Owner.here()
+    return others and run.info.status == "RUNNING"
 
 
 @contextmanager
@@ -117,39 +228,73 @@ def status_as_earned(run_id: str, tracker: Tracker) -> Iterator[None]:
         raise
     except BaseException as error:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
-        with suppress(Unavailable):  # the next command marks it, and continues it
+        with suppress(AssayError):  # of a store that is silent, or a run that was deleted: the error itself says more
             tracker.set_status(run_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__)
         raise
 
 
 def reap(settings: Settings, tracker: Tracker) -> list[str]:
     """Mark as KILLED the runs that are RUNNING though no process holds them, and ship the metrics they left."""
-    if not settings.runs.exists() and settings.remote_runs is None:
-        return []
     settings.runs.mkdir(parents=True, exist_ok=True)
     dead = []
     with FileLock(settings.runs / CLAIMS):
+        half_made = _creating(settings)
         for run in tracker.unfinished():
             if PREFIX + "fingerprint" not in run.data.tags:
                 continue  # another program's
             run_id, parent = run.info.run_id, run.data.tags.get("mlflow.parentRunId")
-            with _abandoned(settings, parent or run_id) as folder:
-                if folder is None:
+            with _abandoned(settings, run, half_made) as abandoned:
+                if not abandoned or not _is_running(tracker, run_id):
                     continue
-                if parent is None:
+                folder = settings.runs / run_id
+                if parent is None and folder.exists():
                     ship(tracker, run_id, folder)
-                tracker.set_status(run_id, "KILLED", "its process died; the same command continues it")
-                dead.append(run_id)
+                    note_starts(tracker, run_id, folder)
+                if _bury(tracker, run_id):
+                    dead.append(run_id)
+        (settings.runs / CREATING).unlink(missing_ok=True)
     return dead
 
 
+def _bury(tracker: Tracker, run_id: str) -> bool:
+    """Mark a run KILLED, unless a process in another folder has taken it over meanwhile."""
+    with tracker.turn():
+        if not _is_running(tracker, run_id):
+            return False
+        tracker.set_status(run_id, "KILLED", "its process died; the same command continues it")
+        return True
+
+
+def _is_running(tracker: Tracker, run_id: str) -> bool:
+    """Whether that is still so: until the run was locked, its process may have ended it well."""
+    try:
+        run = tracker.get(run_id)
+    except InputError:  # somebody has deleted it meanwhile
+        return False
+    return run.info.status == "RUNNING" and not _is_anothers(run)
+
+
+def _creating(settings: Settings) -> str | None:
+    """The tag of the run that a process of this project created when it died; None if none did."""
+    try:
+        return (settings.runs / CREATING).read_text()
+    except FileNotFoundError:
+        return None
+
+
 @contextmanager
-def _abandoned(settings: Settings, run_id: str) -> Iterator[Path | None]:
-    """The folder of a run that no process holds, locked; None if one does, or if it is another machine's."""
+def _abandoned(settings: Settings, run: Run, half_made: str | None) -> Iterator[bool]:
+    """Whether no process holds a run, or the search that it is a trial of. If its folder is here, it is locked.
+
+    A run without a folder here is left to its machine, unless its process was of this machine and is gone.
+    """
+    run_id = run.data.tags.get("mlflow.parentRunId") or run.info.run_id
     folder = settings.runs / run_id
     store = ObjectStore(settings.remote_runs).below(run_id) if settings.remote_runs else None
-    if not is_dead(store) if store else not folder.exists():
-        yield None
+    held_here = folder.exists() if store is None else is_dead(store)
+    if not held_here:
+        gone = _owner_life(run) == "gone" or (half_made is not None and run.data.tags.get(CREATION) == half_made)
+        yield gone and (store is None or is_free(store))
         return
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder)
@@ -158,7 +303,8 @@ def _abandoned(settings: Settings, run_id: str) -> Iterator[Path | None]:
         free = lock is not None and (lease is None or lease.take())
         if free and store is not None:
             pull_metrics(store, folder)
-        yield folder if free else None
+            pull_starts(store, folder)
+        yield free
     finally:
         if lease is not None:
             lease.release()

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from assay.errors import InputError, Unavailable, known
+from assay.errors import InputError, Unavailable, WorkError, known
 from assay.redaction import hide_login, redact, redact_known
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking import artifacts
 from assay.tracking.curves import curves_table, draw_curves, read_curves
 from assay.tracking.provenance import PREFIX, Provenance
-from assay.tracking.reach import connect, one_line
+from assay.tracking.reach import connect, deleted, one_line
 from assay.tracking.run import Run, plain_run
 
 if TYPE_CHECKING:
@@ -106,36 +108,29 @@ class Tracker:
 
     def children(self, experiment: str, parent: str) -> list[Run]:
         """The trials of a search."""
-        found: list[Run] = []
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment_id(experiment)], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token
-            )
-            found += map(plain_run, page)
-            token = page.token
-            if not token:
-                return found
+        chosen = f"tags.`mlflow.parentRunId` = '{parent}'"
+        return list(map(plain_run, pages(self._client.search_runs, [self._experiment_id(experiment)], chosen)))
 
     def newest(self, kind: str, experiment: str | None, limit: int) -> list[Run]:
         """The runs of a kind (run, search, trial) of one experiment or of all, newest first."""
-        names = [found.name for found in self._client.search_experiments()]
+        names = [found.name for found in pages(self._client.search_experiments)]
         if experiment is not None and experiment not in names:
             raise InputError(f"--experiment: {known('experiment', experiment, [n for n in names if n != 'Default'])}")
         chosen = names if experiment is None else [experiment]
         found = [self._experiment_id(name) for name in chosen]
         order = ["attributes.start_time DESC"]
-        runs = self._client.search_runs(found, f"tags.`{PREFIX}kind` = '{kind}'", max_results=limit, order_by=order)
-        return list(map(plain_run, runs))
+        runs = pages(self._client.search_runs, found, f"tags.`{PREFIX}kind` = '{kind}'", order_by=order)
+        return [plain_run(run) for run in islice(runs, limit)]
 
     def find(self, experiment: str, fingerprint: str, kind: str = "run") -> Run | None:
         """The run or search of exactly these inputs: a finished one, else the newest unfinished one."""
+        return next(iter(self.find_all(experiment, fingerprint, kind)), None)
+
+    def find_all(self, experiment: str, fingerprint: str, kind: str = "run") -> list[Run]:
+        """All runs or searches of exactly these inputs, finished ones first, each newest first."""
         found = self._client.get_experiment_by_name(experiment)
-        if found is None:
-            return None
-        runs = self._of_kind(found.experiment_id, "fingerprint", fingerprint, kind)
-        finished = [run for run in runs if run.info.status == "FINISHED"]
-        return next(iter(finished or runs), None)
+        runs = [] if found is None else self._of_kind(found.experiment_id, "fingerprint", fingerprint, kind)
+        return sorted(runs, key=lambda run: run.info.status != "FINISHED")
 
     def find_inputs(self, experiment: str, inputs: str) -> Run | None:
         """The newest finished run of these inputs, with any versions of the libraries."""
@@ -146,29 +141,42 @@ class Tracker:
     def _of_kind(self, experiment_id: str, tag: str, value: str, kind: str) -> list[Run]:
         """The runs of a kind that have a tag, newest first."""
         chosen = f"tags.`{PREFIX}{tag}` = '{value}' and tags.`{PREFIX}kind` = '{kind}'"
-        runs = self._client.search_runs([experiment_id], chosen, order_by=["attributes.start_time DESC"])
-        return list(map(plain_run, runs))
+        order = ["attributes.start_time DESC"]
+        return list(map(plain_run, pages(self._client.search_runs, [experiment_id], chosen, order_by=order)))
 
     def get(self, run_id: str) -> Run:
+        """A run. Raises `InputError` if there is none, or if it was deleted."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return plain_run(self._client.get_run(run_id))
+            run = self._client.get_run(run_id)
         except MlflowException:
             raise InputError(f"no run {run_id!r} in {hide_login(self.settings.tracking)}") from None
+        if run.info.lifecycle_stage == "deleted":
+            raise InputError(deleted(run_id))
+        return plain_run(run)
 
     def unfinished(self) -> list[Run]:
         """The runs whose status is RUNNING."""
-        experiments = [e.experiment_id for e in self._client.search_experiments()]
-        return list(map(plain_run, self._client.search_runs(experiments, "attributes.status = 'RUNNING'")))
+        experiments = [found.experiment_id for found in pages(self._client.search_experiments)]
+        running = pages(self._client.search_runs, experiments, "attributes.status = 'RUNNING'")
+        return list(map(plain_run, running))
+
+    def has_runs(self) -> bool:
+        """Whether the store has any run at all, deleted ones among them."""
+        from mlflow.entities import ViewType
+
+        every = pages(self._client.search_experiments, view_type=ViewType.ALL)
+        experiments = [found.experiment_id for found in every]
+        return bool(self._client.search_runs(experiments, run_view_type=ViewType.ALL, max_results=1))
 
     def set_status(self, run_id: str, status: str, reason: str = "") -> None:
         """RUNNING, FINISHED, FAILED or KILLED, with the reason as a tag that the UI shows."""
+        self._client.set_tag(run_id, PREFIX + "reason", redact(reason)[:5000])  # first: a status without it is false
         if status == "RUNNING":
             self._client.update_run(run_id, status)
         else:
             self._client.set_terminated(run_id, status)
-        self._client.set_tag(run_id, PREFIX + "reason", redact(reason)[:5000])
 
     def end(self, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Set the last metrics and tags of a run, and its status, in as few calls as possible."""
@@ -207,10 +215,9 @@ class Tracker:
             for point in self._client.get_metric_history(run_id, name)
         ]
 
-    def log_series(self, run_id: str, name: str, points: Sequence[tuple[int, float]]) -> None:
-        """Log one metric at many steps, all with the present time."""
-        now = time.time_ns() // 1_000_000
-        self.log_points(run_id, [(name, value, now, step) for step, value in points])
+    def series(self, run_id: str, name: str) -> dict[int, float]:
+        """The recorded values of one metric by step."""
+        return {point.step: point.value for point in self._client.get_metric_history(run_id, name)}
 
     def copy_provenance(self, source: str, target: str) -> None:
         """Give a trial the texts that its search has for all of its trials."""
@@ -222,6 +229,9 @@ class Tracker:
         self.log_bytes(run_id, name, text.encode())
 
     def log_bytes(self, run_id: str, name: str, content: bytes) -> None:
+        """Record an artifact; one that explains the run, with its hash."""
+        if artifacts.is_record(name):
+            self.set_tags(run_id, {hash_tag(name): hashlib.sha256(content).hexdigest()})
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / Path(name).name
             path.write_bytes(content)
@@ -237,9 +247,23 @@ class Tracker:
         self._client.log_artifact(run_id, str(path), None if folder == "." else folder)
 
     def read_bytes(self, run_id: str, name: str) -> bytes:
-        """An artifact of a run. Raises `InputError` if the run has none of that name."""
+        """An artifact of a run.
+
+        Raises:
+            InputError: the run has none of that name.
+            WorkError: it is not what was recorded.
+        """
         with tempfile.TemporaryDirectory() as folder:
-            return self.fetch(run_id, name, Path(folder)).read_bytes()
+            content = self.fetch(run_id, name, Path(folder)).read_bytes()
+        if artifacts.is_record(name):
+            recorded = self.get(run_id).data.tags.get(hash_tag(name))
+            found = hashlib.sha256(content).hexdigest()
+            if recorded not in (None, found):
+                raise WorkError(
+                    f"run {run_id}: its {name} is not what was recorded (sha256 {found[:12]}…, was {recorded[:12]}…): "
+                    "restore that file in the artifact store, or train again with --new"
+                )
+        return content
 
     def fetch(self, run_id: str, name: str, folder: Path) -> Path:
         from mlflow.exceptions import MlflowException
@@ -299,6 +323,22 @@ class Tracker:
         source = json.dumps({"dvc": f"data/{name}", "hash": version})
         entry = Dataset(name=name, digest=version[:36], source_type="dvc", source=source)
         self._client.log_inputs(run_id, datasets=[DatasetInput(entry, tags=[])])
+
+
+def pages(search: Callable[..., Any], *arguments: Any, **named: Any) -> Iterator[Any]:
+    """All that one of MLflow's searches finds, page after page."""
+    token = None
+    while True:
+        page = search(*arguments, page_token=token, **named)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def hash_tag(name: str) -> str:
+    """The tag that holds the sha256 of an artifact."""
+    return f"{PREFIX}sha256.{name}"
 
 
 def _share(uri: str) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import Unavailable
-from assay.tracking.provenance import Provenance
+from assay.owner import Owner
+from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.recorder import LONGEST_SECONDS, SECONDS, ship, why
+from assay.tracking.sessions import note_starts, session_tag
 from assay.tracking.tracker import Tracker
 from assay.train.folder import FAILURE
 
@@ -53,7 +55,9 @@ class TrialRecorder:
         experiment: str,
         provenance: Callable[[Entry], Provenance],
         warn: Callable[[str], None],
+        session: int = 1,
     ) -> None:
+        self.session = session
         self.tracker = tracker
         self.search_id = search_id
         self.experiment = experiment
@@ -133,7 +137,7 @@ class TrialRecorder:
             return
         if number not in self.run_ids:
             provenance = self.provenance(entry)
-            tags = {**provenance.tags, "trial": str(number), "search_id": self.search_id}
+            tags = {**provenance.tags, **self._own(provenance), "trial": str(number), "search_id": self.search_id}
             self.run_ids[number] = self.tracker.begin(
                 self.experiment, replace(provenance, tags=tags), self.search_id, f"trial-{number:04d}"
             )
@@ -141,13 +145,20 @@ class TrialRecorder:
         run_id = self.run_ids[number]
         if entry.status == "running":
             if number not in self.running:
+                own = self._own(self.provenance(entry))
+                self.tracker.set_tags(run_id, {PREFIX + name: value for name, value in own.items()})
                 self.tracker.set_status(run_id, "RUNNING")
                 self.running[number] = entry
             return
         ship(self.tracker, run_id, entry.folder, self.warn)
+        note_starts(self.tracker, run_id, entry.folder)
         if (entry.folder / FAILURE).exists():
             self.tracker.log_file(run_id, ".", entry.folder / FAILURE)
         costs = {name: value for name, value in entry.metrics.items() if name.startswith("cost/")}
         self.tracker.end(run_id, STATUS[entry.status], costs, {"trial_status": entry.status, "reason": entry.reason})
         self.done.add(number)
         self.running.pop(number, None)
+
+    def _own(self, provenance: Provenance) -> dict[str, str]:
+        """What a trial that this process works on says of it: the session has the number of the search's."""
+        return {"owner": Owner.here().text(), **session_tag(self.session, provenance)}

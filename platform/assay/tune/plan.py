@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from assay.config.experiment import TrainConfig
 from assay.errors import InputError
-from assay.workers.plan import Slots, plan
+from assay.workers.plan import Slots, machine, plan
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class TrialPlan:
             return PlacementGroupFactory([{"memory": 1.0}])  # one byte, as Tune refuses an empty reservation
         return PlacementGroupFactory([{"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}])
 
-    def machine(self) -> dict[str, str]:
+    def machine(self) -> Mapping[str, str]:
         """The part that provenance records."""
-        return {"world_size": str(max(self.workers, 1)), "threads": str(self.threads), "device": self.device}
+        return machine(self.workers, self.threads, self.device, self.compiled)
 
 
 def trial_plan(config: TrainConfig, parallel: int | None, slots: Slots) -> TrialPlan:

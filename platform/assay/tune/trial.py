@@ -32,6 +32,7 @@ from assay.workers.assignment import Assignment
 from assay.workers.launch import deaths_of, train_on_ray
 from assay.workers.on_ray import raise_recorded
 from assay.workers.plan import Plan
+from assay.workers.starts import note_start
 from assay.workers.worker import failure_of
 
 WEIGHTS = "model.safetensors"
@@ -148,6 +149,7 @@ class Here:
             self.context.checkpoints.inherit(Path(self.assignment.parent) / CHECKPOINTS)
         here = arrive(own, self.context.log)
         training = prepare(here.config, here.dataset, self.context)
+        note_start(self.context.folder, own.session, training.position.step, own.gpu)
         if self.assignment.parent is not None:
             self.inherited = weights_sha256(training.task.state_dict())
         return training

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from assay.config.experiment import GateConfig
 from assay.config.params import load_params
 from assay.errors import InputError
-from assay.files import write_json
 from assay.settings import Settings
 from assay.tracking import artifacts
 from assay.tracking.gates import Decision, decide
 from assay.tracking.provenance import PREFIX, missing
 from assay.tracking.registry import CHAMPION, Registry, run_of
+from assay.tracking.sessions import session_notes
 from assay.tracking.tracker import Tracker
-from assay.usecases.helpers.results import ExperimentResults
+from assay.usecases.helpers.results import ExperimentResults, write_record
 from assay.usecases.helpers.trained import (
     load_trained,
     measure,
@@ -61,7 +61,7 @@ def register(target: str, settings: Settings) -> dict[str, Any]:
             version = registry.add(model, run_id, config, dataset, task)
     result = _judge(version, run, registry, settings)
     if target != run_id:
-        write_json(ExperimentResults.of(settings.root, target).model, result)
+        write_record(ExperimentResults.of(settings.root, target).model, result)
     return result
 
 
@@ -87,6 +87,7 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, settings: Settin
         return _result(version, "promoted", reasons or ["it is already the champion"], report)
     config = recorded_config(run.info.run_id, registry.tracker)
     rival, note = _rival(champion, run, registry, settings)
+    note = note + session_notes(run.data.tags)
     decision = decide(
         _gate(version.name, settings, config.gate), config.task.headline, _metrics(run), missing(run.data.tags), rival
     )

@@ -24,10 +24,20 @@ from assay.storage.lease import ATTEMPTS
 from assay.storage.object_store import ObjectStore
 from assay.tracking import artifacts
 from assay.tracking.code_hash import code_sha256, libraries
-from assay.tracking.provenance import PREFIX, collect, file_hashes, fingerprint, inputs_sha256, other_libraries
+from assay.tracking.known_store import require_known_store
+from assay.tracking.provenance import (
+    PREFIX,
+    collect,
+    file_hashes,
+    fingerprint,
+    inputs_sha256,
+    other_libraries,
+    refusal,
+)
 from assay.tracking.recorder import Recorder
 from assay.tracking.remote import open_tracker
 from assay.tracking.runs import Claim, claim, reap, status_as_earned
+from assay.tracking.sessions import note_starts, sessions_record
 from assay.tracking.tracker import Tracker
 from assay.train.folder import CHECKPOINTS, PICTURES
 from assay.usecases.helpers.places import (
@@ -73,6 +83,7 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
         Interrupted: a signal stopped it; the run has the status KILLED and can be continued.
     """
     tracker = open_tracker(settings)
+    require_known_store(settings, tracker)
     config = requested_config(request, settings, tracker)
     require_repository(settings.root)
     dataset = open_or_fetch_dataset(config.data, settings, progress.log)
@@ -94,7 +105,9 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
             progress.log("warning: train.compile: no C++ compiler found; training without torch.compile")
         provenance = collect(settings.root, request.experiment, config, dataset, chosen.machine())
         if request.resume:
-            _require_same_inputs(tracker.get(request.resume).data.tags, provenance.tags)
+            refused = refusal(tracker.get(request.resume).data.tags, provenance.tags)
+            if refused is not None:
+                raise InputError(f"--resume: {refused}")
         for run_id in reap(settings, tracker):
             progress.log(f"run {run_id} died earlier; its status is now KILLED")
         with claim(settings, tracker, request.experiment, provenance, request.resume, request.new) as held:
@@ -123,6 +136,7 @@ def _assignment(
         project=project_for_nodes(settings),
         store=f"{settings.remote_runs}/{held.run_id}" if settings.remote_runs else "",
         attempt=lease_name(held.lease.number) if held.lease else "",
+        session=held.session,
     )
 
 
@@ -172,20 +186,6 @@ def write_results(request: TrainRequest, record: Mapping[str, Any], settings: Se
         write_run(ExperimentResults.of(settings.root, request.experiment), record, tracker)
 
 
-def _require_same_inputs(recorded: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Refuse to continue a run with other data or code: its record would be wrong."""
-    for name, what in (("dataset_hash", "the dataset"), ("code_sha256", "the training code")):
-        if recorded[PREFIX + name] != here[name]:
-            change = f"{name} was {recorded[PREFIX + name]}, is {here[name]}"
-            fix = "restore it, or start a new run without --resume"
-            raise InputError(f"--resume: {what} has changed since the run began ({change}): {fix}")
-    if changed := other_libraries(recorded):
-        raise InputError(
-            f"--resume: the libraries have changed since the run began ({'; '.join(changed)}): "
-            "install the old ones, or start a new run without --resume"
-        )
-
-
 def requested_config(request: TrainRequest, settings: Settings, tracker: Tracker) -> ExperimentConfig:
     """The experiment's settings with the overrides of the request; those of the run if one is resumed."""
     params = load_params(settings.params_file)
@@ -217,11 +217,12 @@ def _execute(
             finally:
                 recorder.close()
                 _log_pictures(held, tracker)
+                tags = note_starts(tracker, held.run_id, held.folder)
         if not outcome["finished"]:
             raise Interrupted(
                 f"stopped and saved at step {outcome['steps']}; to continue run {held.run_id}, run the same command"
             )
-        record = _record(assignment, outcome, time.monotonic() - started)
+        record = _record(assignment, outcome, tags, time.monotonic() - started)
         _log_results(held, record, tracker)
     tracker.set_status(held.run_id, "FINISHED")
     shutil.rmtree(held.folder / CHECKPOINTS)
@@ -238,7 +239,9 @@ def _clear_store(store: ObjectStore, log: Log) -> None:
         log(f"warning: {store.address}/{ATTEMPTS} is not needed any more and could not be removed ({error})")
 
 
-def _record(assignment: Assignment, outcome: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _record(
+    assignment: Assignment, outcome: Mapping[str, Any], tags: Mapping[str, str], seconds: float
+) -> dict[str, Any]:
     return {
         "run_id": assignment.run_id,
         "status": "FINISHED",
@@ -250,6 +253,7 @@ def _record(assignment: Assignment, outcome: Mapping[str, Any], seconds: float) 
         "dataset": {"name": assignment.config["data"], "hash": assignment.dataset_hash},
         "resumed_from": outcome["resumed_from"],
         "facts": outcome["facts"],
+        **sessions_record(tags),
     }
 
 

@@ -15,8 +15,10 @@ from typing import Any
 from assay.errors import InputError, Interrupted, WorkError
 from assay.report.search import SearchSnapshot, front
 from assay.settings import Settings
+from assay.tracking.known_store import require_known_store
 from assay.tracking.remote import open_tracker
 from assay.tracking.runs import Claim, claim, reap, status_as_earned
+from assay.tracking.sessions import note_starts, sessions_record
 from assay.tracking.tracker import Tracker
 from assay.tracking.trials import TrialRecorder
 from assay.train.folder import CHECKPOINTS
@@ -31,6 +33,7 @@ from assay.usecases.helpers.search_context import SearchContext
 from assay.usecases.helpers.search_progress import SearchProgress
 from assay.usecases.helpers.search_snapshot import TrialCurves, take_snapshot, trial_row
 from assay.workers.ray_session import cluster_joined
+from assay.workers.starts import note_start
 
 JOURNAL = "journal.jsonl"
 
@@ -63,6 +66,7 @@ def tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> 
 def _tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> dict[str, Any]:
     context = SearchContext.of(request.search, settings, request.parallel, progress.log)
     tracker = open_tracker(settings)
+    require_known_store(settings, tracker)
     search_id = None if request.new else context.find(tracker, request.resume)
     results = SearchResults.of(settings.root, request.search)
     if search_id is not None and (record := context.finished_record(tracker, search_id)) is not None:
@@ -74,16 +78,17 @@ def _tune(request: TuneRequest, settings: Settings, progress: SearchProgress) ->
     for run_id in reap(settings, tracker):
         progress.log(f"run {run_id} died earlier; its status is now KILLED")
     provenance = context.provenance()
-    with (
-        claim(settings, tracker, context.config.experiment, provenance, search_id, request.new, reopen=True) as held,
-        status_as_earned(held.run_id, tracker),
-        closing(Journal(held.folder / JOURNAL)) as journal,
-    ):
-        record = _Session(request, context, held, journal, tracker, progress).run()
-        finished = record["status"] == "FINISHED"
-        tracker.set_status(held.run_id, "FINISHED" if finished else "KILLED", record["reason"])
-    write_search(results, record, tracker)
-    return record
+    experiment = context.config.experiment
+    with claim(settings, tracker, experiment, provenance, search_id, request.new, context.is_finished(tracker)) as held:
+        if held.finished:  # by another process in the meantime
+            record = tracker.record(held.run_id)
+        else:
+            with status_as_earned(held.run_id, tracker), closing(Journal(held.folder / JOURNAL)) as journal:
+                record = _Session(request, context, held, journal, tracker, progress).run()
+            finished = record["status"] == "FINISHED"
+            tracker.set_status(held.run_id, "FINISHED" if finished else "KILLED", record["reason"])
+        write_search(results, record, tracker)
+        return record
 
 
 class _Session:
@@ -107,8 +112,10 @@ class _Session:
             journal.append("search", **context.header())
         self.search = Search(context.config, context.space, context.experiment, journal)
         journal.append("session", trials=len(self.search.trials))
+        note_start(held.folder, held.session, len(self.search.trials), gpu=False)
+        self.tags = note_starts(tracker, held.run_id, held.folder)
         self.recorder = TrialRecorder(
-            tracker, held.run_id, context.config.experiment, context.trial_provenance, progress.log
+            tracker, held.run_id, context.config.experiment, context.trial_provenance, progress.log, held.session
         )
         self.curves = TrialCurves(held.folder)
         self.baseline = search_outputs.measure_baseline(context)
@@ -146,6 +153,7 @@ class _Session:
         record = search_outputs.search_record(
             snapshot, self.context, search, status, str(ended or paused), self._seconds()
         )
+        record |= sessions_record(self.tags)
         search_outputs.log_search(snapshot, record, self.context, self.held.folder, search, self.tracker)
         return record
 
@@ -167,7 +175,7 @@ class _Session:
         """The search so far."""
         context, search = self.context, self.search
         budget = context.config.budget
-        details = {"time": f"{self._seconds() / 60:.1f} minutes", **search_outputs.page_header(context)}
+        details = {"time": f"{self._seconds() / 60:.1f} minutes", **search_outputs.page_header(context, self.tags)}
         if budget.trials is not None:
             details["total"] = str(budget.trials)
         clock = None if self.deadline is None else self.deadline - time.monotonic()
@@ -180,7 +188,7 @@ class _Session:
     # --- called by the executor ---
 
     def _assign(self, trial: Trial) -> TrialAssignment:
-        return self.context.assign(self.held.run_id, self.held.folder, trial, self.search.milestones)
+        return self.context.assign(self.held, trial, self.search.milestones)
 
     def started(self, trial: Trial) -> None:
         self.recorder.put(self.context.entry(self.held.folder, trial))

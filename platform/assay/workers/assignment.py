@@ -18,6 +18,7 @@ class Assignment:
         compiled: whether networks go through `torch.compile`.
         project: the project's folder on the machine that starts the training, if workers may be on other nodes.
         store: the run's address in object storage, if nodes do not share its folder.
+        session: the number of the run's session that starts the training.
         attempt: the name of this attempt, which keeps what it writes apart from what others write; before it has one,
             how the names begin that the owner of the run's lease gives.
         validate_at: parts of the first epoch after which the training validates.
@@ -33,6 +34,7 @@ class Assignment:
     compiled: bool = False
     project: str = ""
     store: str = ""
+    session: int = 1
     attempt: str = ""
     validate_at: tuple[float, ...] = ()
 

@@ -44,7 +44,17 @@ class Plan:
 
     def machine(self) -> Mapping[str, str]:
         """The part that provenance records."""
-        return {"world_size": str(max(self.workers, 1)), "threads": str(self.threads), "device": self.device}
+        return machine(self.workers, self.threads, self.device, self.compiled)
+
+
+def machine(workers: int, threads: int, device: str, compiled: bool) -> Mapping[str, str]:
+    """What a run records of its workers: another thread, device or compiler may round differently."""
+    return {
+        "world_size": str(max(workers, 1)),
+        "threads": str(threads),
+        "device": device,
+        "compiled": str(compiled).lower(),
+    }
 
 
 def local_slots() -> Slots:

@@ -14,6 +14,7 @@ from assay.program import start_program
 from assay.redaction import redact
 from assay.train.folder import FAILURE, LOG, OUTCOME
 from assay.workers.assignment import Assignment
+from assay.workers.starts import note_start
 
 if TYPE_CHECKING:
     from assay.train.context import LocalContext
@@ -103,7 +104,10 @@ def _train(assignment: Assignment, context: LocalContext) -> None:
     from assay.workers.arrive import arrive
 
     here = arrive(assignment, context.log)
-    outcome = prepare(here.config, here.dataset, context).run(assignment.validate_at)
+    training = prepare(here.config, here.dataset, context)
+    if context.rank == 0:
+        note_start(context.folder, assignment.session, training.position.step, assignment.gpu)
+    outcome = training.run(assignment.validate_at)
     context.close()
     if context.rank == 0:
         write_json(context.folder / OUTCOME, outcome.plain())

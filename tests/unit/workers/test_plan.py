@@ -36,7 +36,8 @@ def test_gpus_are_used_where_each_worker_gets_one(workers: int, device: str, gpu
     assert made == expected
     assert made.gpu is (expected.device != "cpu")
     assert made.machine() == {
-        "world_size": str(max(workers, 1)), "threads": str(expected.threads), "device": expected.device
+        "world_size": str(max(workers, 1)), "threads": str(expected.threads), "device": expected.device,
+        "compiled": "false",
     }  # fmt: skip
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.errors import InputError
 from assay.files import write_json
 from assay.tracking import artifacts
 
 if TYPE_CHECKING:
     from assay.tracking.tracker import Tracker
+
+SHA256 = "sha256"
+"""In a file of `results/`: the hash of all else that it says."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +82,46 @@ class SearchResults:
         return self.folder / "trials.csv"
 
 
+def write_record(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a file of `results/` with a hash of what it says."""
+    write_json(path, {**data, SHA256: _sha256(data)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `write_record` wrote.
+
+    Raises:
+        InputError: the file cannot be read, or says something else.
+    """
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+        whole = data.pop(SHA256, None) in (None, _sha256(data))  # earlier versions wrote no hash
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, AttributeError, TypeError):
+        whole = False
+    if not whole:
+        raise InputError(
+            f"{path}: is not what was written: restore it with `dvc checkout`, or remove it and run the stage again"
+        )
+    return data
+
+
+def _sha256(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
 def write_run(results: ExperimentResults, record: Mapping[str, Any], tracker: Tracker) -> None:
     """Write the outputs of the DVC stage `train`. They are the same for the same run, whenever they are written."""
     results.folder.mkdir(parents=True, exist_ok=True)
-    write_json(results.record, _without(record, "trained_steps", "status", "resumed_from", "seconds"))
+    write_record(results.record, _without(record, "trained_steps", "status", "resumed_from", "seconds"))
     results.curves.write_bytes(tracker.read_bytes(record["run_id"], artifacts.CURVES))
 
 
 def write_search(results: SearchResults, record: Mapping[str, Any], tracker: Tracker) -> None:
     """Write the outputs of the DVC stage `search`. They are the same for the same search, whenever they are written."""
     results.folder.mkdir(parents=True, exist_ok=True)
-    write_json(results.record, _without(record, "seconds", "status"))
+    write_record(results.record, _without(record, "seconds", "status"))
     for path, name in ((results.page, artifacts.PAGE), (results.trials, artifacts.TRIALS)):
         path.write_bytes(tracker.read_bytes(record["search_id"], name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from assay.errors import InputError
 from assay.log import Log
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance, collect
+from assay.tracking.run import Run
+from assay.tracking.runs import Claim
 from assay.tracking.tracker import Tracker, flatten
 from assay.tracking.trials import Entry
 from assay.tune import objectives
@@ -119,22 +122,26 @@ class SearchContext:
         record = tracker.record(search_id)
         return record if record["budget"] == resolved(self.config.budget) else None
 
-    def assign(self, search_id: str, folder: Path, trial: Trial, milestones: tuple[float, ...]) -> TrialAssignment:
+    def is_finished(self, tracker: Tracker) -> Callable[[Run], bool]:
+        """Whether a search is finished under today's budget, for `claim`."""
+        return lambda run: self.finished_record(tracker, run.info.run_id) is not None
+
+    def assign(self, held: Claim, trial: Trial, milestones: tuple[float, ...]) -> TrialAssignment:
         """The assignment of a trial. Raises `InputError` if its values do not go together."""
         config = located(self.space.apply(self.experiment, trial.values), self.settings.root)
         load_task(config.task.name)[0].check(config, self.dataset)
-        at = trial_folder(folder, trial.number)
+        at = trial_folder(held.folder, trial.number)
         training = Assignment(
-            f"{search_id}-{trial.number:04d}", resolved(config), str(self.dataset.folder), self.dataset.hash, str(at),
+            f"{held.run_id}-{trial.number:04d}", resolved(config), str(self.dataset.folder), self.dataset.hash, str(at),
             self.plan.threads, bool(self.plan.gpus), self.plan.compiled,
-            project=project_for_nodes(self.settings),
+            project=project_for_nodes(self.settings), session=held.session,
         )  # fmt: skip
         return TrialAssignment(
             training=training.plain(),
             number=trial.number,
             until=trial.epochs,
             milestones=milestones,
-            parent=None if trial.parent is None else str(trial_folder(folder, trial.parent)),
+            parent=None if trial.parent is None else str(trial_folder(held.folder, trial.parent)),
             costs=self.costs,
             workers=self.plan.workers,
             device=self.plan.device,

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from assay.config.schema import resolved
+from assay.redaction import redact_known
 from assay.report.search import SearchSnapshot, TrialRow, front, table_csv
 from assay.report.search_page import page, pictures
 from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
+from assay.tracking.sessions import session_notes, sessions_of, sessions_record
 from assay.tracking.tracker import Tracker
 from assay.train.folder import CHECKPOINTS
 from assay.tune.search import Search
 from assay.tune.trial import WEIGHTS, trial_folder
-from assay.usecases.helpers.results import ExperimentResults
+from assay.usecases.helpers.results import ExperimentResults, read_record
 from assay.usecases.helpers.search_context import SearchContext, network_costs
 
 
-def page_header(context: SearchContext) -> dict[str, str]:
-    """What the page shows above the tables."""
+def page_header(context: SearchContext, recorded: Mapping[str, str]) -> dict[str, str]:
+    """What the page shows above the tables. `recorded` are the tags of the search's run."""
     tags, budget = context.base.tags, context.config.budget
     limits = {name: value for name, value in resolved(budget).items() if value is not None}
     header = {
@@ -33,13 +36,15 @@ def page_header(context: SearchContext) -> dict[str, str]:
     }
     if context.config.limits:
         header["limits"] = ", ".join(f"{name} ≤ {most:g}" for name, most in context.config.limits.items())
+    if notes := session_notes(recorded):
+        header["sessions"] = "; ".join(notes)
     return header
 
 
 def measure_baseline(context: SearchContext) -> dict[str, float]:
     """The metrics and costs of the unchanged experiment on this dataset; empty if it was not trained here."""
     path = ExperimentResults.of(context.settings.root, context.config.experiment).record
-    trained = json.loads(path.read_text()) if path.exists() else {}
+    trained = read_record(path) if path.exists() else {}
     if trained.get("dataset", {}).get("hash") != context.dataset.hash:
         return {}
     return {**trained["metrics"], **(network_costs(context.experiment, context) if context.costs else {})}
@@ -105,7 +110,7 @@ def log_search(
         tracker.log_bytes(run_id, artifacts.search_picture(name), png)
     tracker.log_bytes(run_id, artifacts.TRIALS, table_csv(snapshot))
     tracker.log_text(run_id, artifacts.PAGE, page(snapshot, drawn))
-    _log_progress(snapshot, run_id, tracker)
+    _log_progress(snapshot, run_id, search, tracker)
     for row in front(snapshot.trials, snapshot.objectives):
         _log_trial(row, record, context, folder, search, tracker)
     tracker.set_tags(run_id, {f"{PREFIX}best": record["best"]["run_id"]})
@@ -115,17 +120,22 @@ def log_search(
             shutil.rmtree(at / CHECKPOINTS, ignore_errors=True)
 
 
-def _log_progress(snapshot: SearchSnapshot, run_id: str, tracker: Tracker) -> None:
-    """Record the best value so far by number of trials, under the objective's name, as in any run."""
-    best: list[TrialRow] = []
-    points: list[tuple[int, float]] = []
+def _log_progress(snapshot: SearchSnapshot, run_id: str, search: Search, tracker: Tracker) -> None:
+    """Record the best value so far by number of ended trials, under the objective's name, as in any run.
+
+    Trials count in the order in which they ended, which a later session does not change: it adds its own points.
+    """
     metric = snapshot.objective
-    for number, row in enumerate(snapshot.trials, 1):
-        first = {metric: snapshot.objectives[metric]}
-        best = front([*best, row], first)
-        if best:
-            points.append((number, best[0].metrics[metric]))
-    tracker.log_series(run_id, metric, points)
+    first, rows = {metric: snapshot.objectives[metric]}, {row.number: row for row in snapshot.trials}
+    recorded = tracker.series(run_id, metric)
+    best: list[TrialRow] = []
+    points: dict[int, float] = {}
+    for number, trial in enumerate(search.ended, 1):
+        best = front([*best, rows[trial.number]], first)
+        if best and number not in recorded:
+            points[number] = best[0].metrics[metric]
+    now = time.time_ns() // 1_000_000
+    tracker.log_points(run_id, [(metric, value, now, number) for number, value in points.items()])
 
 
 def _log_trial(
@@ -137,6 +147,7 @@ def _log_trial(
         return
     tracker.log_file(row.run_id, artifacts.WEIGHTS_FOLDER, at / WEIGHTS)
     tracker.log_curves(row.run_id, at)
+    tags = tracker.get(row.run_id).data.tags
     own = {
         "run_id": row.run_id,
         "status": "FINISHED",
@@ -145,10 +156,11 @@ def _log_trial(
         "seconds": trial.seconds,
         "weights_sha256": trial.outcome["weights_sha256"],
         "dataset": record["dataset"],
-        "resumed_from": None,
+        "resumed_from": sessions[-1].step or None if (sessions := sessions_of(tags)) else None,
         "facts": trial.outcome["task"],
+        **sessions_record(tags),
     }
-    config = resolved(context.space.apply(context.experiment, row.values))
+    config = redact_known(resolved(context.space.apply(context.experiment, row.values)))
     tracker.log_text(row.run_id, artifacts.CONFIG, json.dumps(config, indent=2))
     tracker.copy_provenance(record["search_id"], row.run_id)
     tracker.log_text(row.run_id, artifacts.RECORD, json.dumps(own, indent=2))

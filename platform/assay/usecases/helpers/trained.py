@@ -16,7 +16,7 @@ from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
 from assay.usecases.helpers.places import open_or_fetch_dataset
-from assay.usecases.helpers.results import ExperimentResults
+from assay.usecases.helpers.results import ExperimentResults, read_record
 
 if TYPE_CHECKING:
     from assay.task import Picture, Task
@@ -37,7 +37,7 @@ def resolve_run(target: str, settings: Settings) -> str:
 
         load_params(settings.params_file).experiment(target)
         raise InputError(f"experiment {target!r} has no finished run here: run `assay train {target}`")
-    run_id: str = json.loads(record.read_text())["run_id"]
+    run_id: str = read_record(record)["run_id"]
     return run_id
 
 
