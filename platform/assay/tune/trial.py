@@ -217,7 +217,7 @@ class OnRayTrain:
 
         def body() -> None:
             try:
-                train_on_ray(self.own, plan, self.folder.parent, self._log, deaths_of(self.folder))
+                train_on_ray(self.own, plan, self.folder.parent, self._log, deaths_of(self.folder), threading.Event())
             except BaseException as error:  # raised by `_end`
                 self.failure.append(error)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +62,14 @@ def _launch_on_ray(assignment: Assignment, plan: Plan, settings: Settings, tick:
 
     with receiving(assignment.store, folder, log) as receiver:
 
-        def body() -> None:
+        def body(over: threading.Event) -> None:
             if settings.ray_address:
                 seconds = None if settings.wait else nodes.SETTLE_SECONDS
                 nodes.wait_for_free(plan, seconds, log, deaths.stopped)
             log(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
-            train_on_ray(assignment, plan, settings.runs, log, deaths, receiver)
+            train_on_ray(assignment, plan, settings.runs, log, deaths, over, receiver)
 
-        on_ray(lambda _: nullcontext(body), settings, folder, tick, deaths, log)
+        on_ray(lambda over: nullcontext(partial(body, over)), settings, folder, tick, deaths, log)
 
 
 def forget_end(folder: Path) -> None:
@@ -88,9 +90,18 @@ def deaths_of(folder: Path) -> Deaths:
 
 
 def train_on_ray(
-    assignment: Assignment, plan: Plan, storage: Path, log: Log, deaths: Deaths, receiver: Receiver | None = None
+    assignment: Assignment,
+    plan: Plan,
+    storage: Path,
+    log: Log,
+    deaths: Deaths,
+    over: threading.Event,
+    receiver: Receiver | None = None,
 ) -> None:
     """Train on Ray's workers to the end or to a stop, again from the last checkpoint if workers die.
+
+    Args:
+        over: set once this Ray is to be used no more.
 
     Raises:
         WorkError: the training failed, or its workers died too often.
@@ -105,6 +116,8 @@ def train_on_ray(
         try:
             return _fit(own, plan, storage)
         except Exception as error:
+            if over.is_set():
+                raise RayDied("its servers are gone") from error
             if receiver is not None:
                 receiver.catch_up()
             if (folder / FAILURE).exists():

@@ -20,7 +20,7 @@ from assay.workers.ray_private import cluster_answers, ray_alive, ray_stopped
 from assay.workers.ray_session import RayDied, ray_running
 
 END_SECONDS = 30.0
-"""In which work has to notice that its Ray is gone."""
+"""For this long work may take to notice that its Ray is gone; then it is left alone, for it changes nothing more."""
 STOPPED_SECONDS = 30.0
 """For this long our own Ray may be stopped, by SIGSTOP or a frozen container, before it counts as dead."""
 GONE_SECONDS = 15.0
@@ -38,7 +38,7 @@ def on_ray(
 
     Raises:
         WorkError: the work failed, or Ray died too often.
-        Unavailable: Ray does not start, the cluster does not answer any more, or a dead Ray cannot be left.
+        Unavailable: Ray does not start, or the cluster does not answer any more.
         Interrupted: a stop was requested while nothing ran.
     """
     while True:
@@ -50,8 +50,7 @@ def on_ray(
                     return work.run(folder, _Watch(settings.ray_address), tick)
             except RayDied as error:
                 over.set()
-                if not work.ended(END_SECONDS):
-                    raise Unavailable("Ray died and left this process hanging: run the same command again") from error
+                work.end(END_SECONDS)
                 died = error
             finally:
                 over.set()
@@ -82,11 +81,10 @@ class Watched:
         if self.failure is not None:
             raise_recorded(self.failure, folder)
 
-    def ended(self, seconds: float) -> bool:
-        """Wait for the thread, if it was started; whether it has ended."""
+    def end(self, seconds: float) -> None:
+        """Wait for the thread, if it was started."""
         if self.thread.ident is not None:
             self.thread.join(seconds)
-        return not self.thread.is_alive()
 
 
 def raise_recorded(error: BaseException, folder: Path) -> None:

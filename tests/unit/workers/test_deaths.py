@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,7 @@ def training(folder: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[int |
     monkeypatch.setattr(launch, "_fit", fit)
     monkeypatch.setattr(launch, "ray_alive", lambda: True)
     run = Assignment("r", {}, "", "", str(folder), 1, False)
-    launch.train_on_ray(run, None, folder, lines.append, launch.deaths_of(run))  # type: ignore[arg-type]
+    launch.train_on_ray(run, None, folder, lines.append, launch.deaths_of(run), threading.Event())  # type: ignore[arg-type]
     return lines
 
 
