@@ -14,7 +14,7 @@ Its name is its folder and its import path, so there is no list to add it to. A 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,7 +217,7 @@ class Answer:
 class Serving(ABC, Generic[AnyTask]):
     """The serving side of a task: how its network is exported, and how files and words get in and out of it.
 
-    Only `export` may need the training side, and imports it itself: predicting loads none of it.
+    Only `export` and `answered` may need the training side, and import it themselves: predicting loads none of it.
 
     Args:
         metadata: that of the `Export`.
@@ -230,6 +230,24 @@ class Serving(ABC, Generic[AnyTask]):
     @abstractmethod
     def export(cls, task: AnyTask) -> Export:
         """The trained network for serving, on the CPU, in evaluation mode. Raises `InputError` if there is none."""
+
+    @classmethod
+    @abstractmethod
+    def answered(
+        cls, task: AnyTask, source: Any, chosen: np.ndarray[Any, Any]
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Samples of a split as users send them, each with what the trained task answers to it in an evaluation.
+
+        Before a model is registered, its exported program must give the same answers. So the input is what is stored,
+        and the answer goes the way of `eval_step`: through the source's preprocessing and the network in `task`.
+
+        Args:
+            source: of the split; the task's own.
+            chosen: int64, the samples by their numbers in the source.
+
+        Returns:
+            Batches of one: an input of the exported module, and the output expected from it.
+        """
 
     @abstractmethod
     def read(self, path: Path) -> np.ndarray[Any, Any]:

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from assay.train.context import LocalContext
 from assay.train.folder import STOP
 from assay.train.loop import Outcome, evaluate, train
 from assay.train.prepare import be_deterministic
+from assay.usecases.helpers.proof import agree
 from tests.support.families import EXPERIMENTS, REPOSITORY, build, opened, small, sources
 
 OF_SOME_DATA = ("top5", "map_small", "map_medium", "map_large")
@@ -104,6 +106,33 @@ def test_evaluates_and_exports(name: str, datasets: Path, tmp_path: Path) -> Non
     answers = serving(export.metadata).describe(several.numpy(), expected.numpy())
     assert len(answers) == len(several)
     json.dumps([answer.values for answer in answers])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_exported_network_is_proved_on_test_samples(name: str, datasets: Path, tmp_path: Path) -> None:
+    """Its own answers pass; those of a network with other weights or another preprocessing do not."""
+    config, context = small(name), here(tmp_path)
+    dataset = opened(config, datasets)
+    task = build(config, dataset, context)
+    source = load_task(config.task.name)[1](config.task, dataset, "test")
+    serving = load_serving(config.task.name)
+    module = serving.export(task).module
+    few = np.arange(min(6, len(source)))
+
+    def differing(program: Callable[[torch.Tensor], torch.Tensor]) -> tuple[int, int]:
+        with torch.no_grad():
+            task.train(False)
+            pairs = list(serving.answered(task, source, few))
+            return sum(not agree(program(torch.from_numpy(q)).numpy(), a) for q, a in pairs), len(pairs)
+
+    found, count = differing(module)
+    assert count > 0
+    assert found == 0
+    with torch.no_grad():
+        spoilt = deepcopy(module)
+        for parameter in spoilt.parameters():
+            parameter.add_(0.2)
+    assert differing(spoilt)[0] == count
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -20,6 +20,8 @@ import psutil
 import pytest
 from sklearn.datasets import load_digits
 
+from assay.settings import Settings
+from assay.tracking.tracker import Tracker
 from tests.conftest import Project
 from tests.support.flows import Site, site
 from tests.support.servers import wait_for
@@ -257,16 +259,23 @@ def test_a_person_is_asked_and_nothing_is_held_meanwhile(here: Site) -> None:
     if not (here.root / "results/shapes/model.json").exists():
         here.wait_state(start(here, "shapes"), "COMPLETED", seconds=240)
     gate = ("promoted: shapes version", "refused: shapes version")
+    client = Tracker(Settings(project=here.root))._client
     for answer, said in ((False, ("refused by the owner: not on a Friday",)), (True, gate)):
         run = start(here, "ask")
         asked = here.wait_state(run, "Suspended")
         wait_for("the process's end", lambda: not list(here.root.glob(".assay/flows/*.json")))
         assert asked["state"]["state_details"]["run_input_keyset"]
+        fixed = here.api("GET", f"/flow_runs/{asked['id']}/input/chosen")
+        assert "test/accuracy" in fixed["metrics"]
+        newest = client.get_model_version("shapes", fixed["version"])
+        later = client.create_model_version("shapes", newest.source, newest.run_id)  # while the person thinks
         person = {"approve": answer, "by": "the owner", "reason": "not on a Friday"}
         answered = here.api("POST", f"/flow_runs/{asked['id']}/resume", {"run_input": person})
         assert answered["status"] == "ACCEPT", answered
         done = here.wait_state(run, "COMPLETED", "FAILED", "CRASHED")
         assert done["state"]["message"].startswith(said), here.flow_log(run)
+        assert not answer or f"shapes version {fixed['version']}" in done["state"]["message"]
+        client.delete_model_version("shapes", later.version)
 
 
 @pytest.mark.thorough

@@ -23,7 +23,7 @@ def register(
     from assay.settings import Settings
     from assay.usecases.promote import register
 
-    present(register(run, Settings()), as_json, decision_table)
+    present(register(run, Settings(), log), as_json, decision_table)
 
 
 def promote(
@@ -33,12 +33,14 @@ def promote(
 ) -> None:
     """Make a version champion if it passes the gate. Exits with code 1 if it does not.
 
+    A version that was rolled back must be named.
+
     Example: assay promote digits --version 3
     """
     from assay.settings import Settings
     from assay.usecases.promote import promote
 
-    result = promote(model, version, Settings())
+    result = promote(model, version, Settings(), log)
     present(result, as_json, decision_table)
     if result["decision"] == "rejected":
         raise typer.Exit(1)
@@ -52,7 +54,7 @@ def rollback(model: Annotated[str, typer.Argument(help="A registered model.")], 
     from assay.settings import Settings
     from assay.usecases.promote import rollback
 
-    present(rollback(model, Settings()), as_json, decision_table)
+    present(rollback(model, Settings(), log), as_json, decision_table)
 
 
 def predict(

@@ -55,13 +55,16 @@ class Dataset:
         return Packed(self.folder, name)
 
 
+def identities(dataset: Dataset, split: str) -> list[bytes]:
+    """What each image of a split is, by its pixels: the first 16 bytes of its identity, in the order of the samples."""
+    with dataset.split(split) as packed:
+        found: list[bytes] = packed.column("identity").to_pylist()
+    return found
+
+
 def seen_identities(dataset: Dataset) -> set[bytes]:
-    """The identities, 16 bytes each, of all images of train and val: what a model made from this version has seen."""
-    seen: set[bytes] = set()
-    for name in ("train", "val"):
-        with dataset.split(name) as packed:
-            seen.update(packed.column("identity").to_pylist())
-    return seen
+    """The identities of all images of train and val: what a model made from this version has seen."""
+    return {identity for split in ("train", "val") for identity in identities(dataset, split)}
 
 
 def prepare(root: Path, name: str, config: DatasetConfig, folder: Path, progress: Progress) -> Card:

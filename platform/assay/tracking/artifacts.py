@@ -16,6 +16,10 @@ PACKAGES = f"{PROVENANCE}/packages.json"
 """The versions of all installed packages."""
 DIFF = f"{PROVENANCE}/working-tree.diff"
 """The changes that were not committed."""
+CARD = f"{PROVENANCE}/dataset.json"
+"""The card of the dataset version: with the settings, all that a network is built from."""
+SEEN = f"{PROVENANCE}/seen.bin"
+"""Of a registered run: the identities of the images it was trained and validated on, sorted, 16 bytes each."""
 
 
 def of_session(number: int, name: str) -> str:

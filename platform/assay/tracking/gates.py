@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,8 +20,19 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The test metrics of the candidate and of the champion, measured on the same samples."""
+
+    candidate: Mapping[str, float]
+    champion: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Decision:
+    """The checks, all of which must pass; `notes` say what was not compared, and why."""
+
     checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -38,31 +50,43 @@ def decide(
     headline: Headline,
     metrics: Mapping[str, float],
     missing: list[str],
-    rival: Mapping[str, float] | None,
+    comparison: Comparison | None,
 ) -> Decision:
     """Check a candidate's provenance, its metrics against floors and ceilings, and against the champion's.
+
+    Nothing that is not a finite number passes a check.
 
     Args:
         metrics: the candidate's, `test/…` among them.
         missing: what its provenance lacks.
-        rival: the champion's metrics on the same test split; None if there is no champion to compare with.
+        comparison: None if there is no champion to compare with.
     """
     checks = [
         Check("provenance", not missing, f"provenance: {'lacks ' + ', '.join(missing) if missing else 'complete'}")
     ]
     checks += [_bound(name, metrics.get(name), bound, True) for name, bound in gate.min.items()]
     checks += [_bound(name, metrics.get(name), bound, False) for name, bound in gate.max.items()]
-    name = f"test/{headline.metric}"
+    name, notes = f"test/{headline.metric}", []
     if name not in metrics:
         checks.append(Check(name, False, f"{name}: not measured; run `assay evaluate` first"))
-    elif rival is not None and name in rival:
-        checks.append(_rival(name, metrics[name], rival[name], headline, gate.tolerance))
-    return Decision(tuple(checks))
+    elif not math.isfinite(metrics[name]):
+        checks.append(Check(name, False, f"{name}: {metrics[name]} is no finite number"))
+    elif comparison is not None:
+        champion = comparison.champion.get(name)
+        if champion is None or not math.isfinite(champion):
+            found = "has no" if champion is None else f"has {champion} as its"
+            notes.append(f"not compared: the champion {found} {name}")
+        else:
+            candidate = comparison.candidate.get(name, math.nan)
+            checks.append(_rival(name, candidate, champion, headline, gate.tolerance))
+    return Decision(tuple(checks), tuple(notes))
 
 
 def _bound(name: str, value: float | None, bound: float, floor: bool) -> Check:
     if value is None:
         return Check(name, False, f"{name}: not measured, but the gate requires it")
+    if not math.isfinite(value):
+        return Check(name, False, f"{name}: {value} is no finite number")
     passed = value >= bound if floor else value <= bound
     sign = (">=" if passed else "<") if floor else ("<=" if passed else ">")
     return Check(name, passed, f"{name}: {value:.4f} {sign} {bound:g}")
@@ -71,6 +95,6 @@ def _bound(name: str, value: float | None, bound: float, floor: bool) -> Check:
 def _rival(name: str, value: float, champion: float, headline: Headline, tolerance: float) -> Check:
     """At least as good as the champion, up to the tolerance: equals pass, so that fresh data reach production."""
     worse_by = champion - value if headline.maximize else value - champion
-    passed = worse_by <= tolerance
+    passed = math.isfinite(value) and worse_by <= tolerance
     allowed = f" (tolerance {tolerance:g})" if tolerance else ""
     return Check("champion", passed, f"{name}: {value:.4f} against the champion's {champion:.4f}{allowed}")

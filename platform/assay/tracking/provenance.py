@@ -84,13 +84,17 @@ HASHED_FILES = 100
 
 @dataclass(frozen=True)
 class Provenance:
-    """Tags by name (without prefix), and the texts that are kept with them. `kind`: run, search or trial."""
+    """Tags by name (without prefix), and the texts that are kept with them. `kind`: run, search or trial.
+
+    `card` is the dataset version's, as JSON.
+    """
 
     tags: Mapping[str, str]
     config: Mapping[str, Any]
     diff: str
     packages: Mapping[str, str] = field(default_factory=dict)
     kind: str = "run"
+    card: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def collect(
         "fingerprint": fingerprint(inputs, libraries()),
         **machine,
     }
-    return Provenance(tags, plain, state.diff, packages)
+    return Provenance(tags, plain, state.diff, packages, card=dataset.card.model_dump_json(indent=1))
 
 
 def inputs_sha256(config: ExperimentConfig, dataset_hash: str, code: str, files: Mapping[str, str]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,10 @@ from assay.config.plugin import load_serving
 from assay.config.schema import resolved
 from assay.errors import InputError, WorkError
 from assay.tracking import artifacts
+from assay.tracking.paging import pages
 from assay.tracking.provenance import PREFIX
-from assay.tracking.tracker import Tracker, pages
+from assay.tracking.tickets import TURNS
+from assay.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 PREVIOUS = PREFIX + "previous_champion"
+ROLLED_BACK = PREFIX + "rolled_back_at"
+FILES = PREFIX + "files_sha256"
+"""The tag of a version with the hash of its files."""
 REQUIREMENTS = ("torch", "numpy", "mlflow")
 """What serving a traced model requires, in the versions that created it."""
 CODE_REQUIREMENTS = (*REQUIREMENTS, "torchvision", "timm", "pydantic", "safetensors", "pillow", "pyarrow")
@@ -44,16 +49,14 @@ class Registry:
 
     def find(self, model: str, run_id: str) -> ModelVersion | None:
         """The version that a run was registered as."""
-        versions = pages(self._client.search_model_versions, f"name = '{model}'")
-        return next((version for version in versions if version.run_id == run_id), None)
+        return next((version for version in self._versions(model) if version.run_id == run_id), None)
 
     def get(self, model: str, version: str | None) -> ModelVersion:
         """A version, the newest if none is named. Raises `InputError` for an unknown one, naming the known ones."""
-        versions: dict[str, ModelVersion] = {
-            str(v.version): v for v in pages(self._client.search_model_versions, f"name = '{model}'")
-        }
+        versions = {} if model == TURNS else {str(v.version): v for v in self._versions(model)}
         if not versions:
-            names = ", ".join(sorted(m.name for m in pages(self._client.search_registered_models))) or "none"
+            known = {m.name for m in pages(self._client.search_registered_models)} - {TURNS}
+            names = ", ".join(sorted(known)) or "none"
             raise InputError(f"no registered model {model!r}. Known: {names}.")
         number = version or max(versions, key=int)
         if number not in versions:
@@ -66,58 +69,76 @@ class Registry:
         Raises:
             InputError: there is no such version; names those that exist.
         """
-        from mlflow.exceptions import MlflowException
-
         name = address.removeprefix("models:/")
         if "/" in name:
             name, _, number = name.partition("/")
             return self.get(name, number)
         name, _, alias = name.partition("@")
         self.get(name, None)
-        try:
-            return self._client.get_model_version_by_alias(name, alias or CHAMPION)
-        except MlflowException:
+        found = self._with_alias(name, alias or CHAMPION)
+        if found is None:
             hint = f"promote a version, or name one as models:/{name}/1"
-            raise InputError(f"model {name!r} has no {alias or CHAMPION!r}: {hint}") from None
+            raise InputError(f"model {name!r} has no {alias or CHAMPION!r}: {hint}")
+        return found
 
     def load(self, version: ModelVersion, folder: Path) -> tuple[PyFuncModel, Mapping[str, Any]]:
         """A version, fetched into `folder` and ready to predict, and what Assay recorded when it was registered.
 
         Raises:
             InputError: Assay did not register it.
+            WorkError: its files are not the ones that were registered.
         """
         import mlflow.pyfunc
 
+        files = self.tracker.fetch(run_of(version), artifacts.MODEL, folder)
+        if version.tags.get(FILES, (found := _digest(files))) != found:
+            raise WorkError(
+                f"models:/{version.name}/{version.version}: its files are not the ones that were registered: "
+                f"restore the artifacts `{artifacts.MODEL}` of run {version.run_id}"
+            )
         with _packages_found_by_name():
-            loaded = mlflow.pyfunc.load_model(str(self.tracker.fetch(run_of(version), "model", folder)))
+            loaded = mlflow.pyfunc.load_model(str(files))
         facts = (loaded.metadata.metadata or {}).get("assay")
         if facts is None:
             raise InputError(f"models:/{version.name}/{version.version}: this model was not registered by Assay")
         return loaded, facts
 
     def champion(self, model: str) -> ModelVersion | None:
-        from mlflow.exceptions import MlflowException
+        """None only if there is none: a store that fails says so."""
+        return self._with_alias(model, CHAMPION)
 
-        try:
-            return self._client.get_model_version_by_alias(model, CHAMPION)
-        except MlflowException:
-            return None
+    def add(
+        self,
+        model: str,
+        run_id: str,
+        config: ExperimentConfig,
+        dataset: Dataset,
+        task: Task,
+        prove: Callable[[Callable[[Any], Any]], None],
+        require: Callable[[], None],
+    ) -> ModelVersion:
+        """Save the exported network with its run and register it as a version; the alias does not move.
 
-    def add(self, model: str, run_id: str, config: ExperimentConfig, dataset: Dataset, task: Task) -> ModelVersion:
-        """Save the exported network with its run and register it as a version; the alias does not move."""
+        Args:
+            prove: called with the exported program, loaded again; raises if it is not what it should be.
+            require: called before anything is registered; raises if this process may no longer do so.
+        """
         from mlflow.exceptions import MlflowException
 
         with tempfile.TemporaryDirectory() as folder:
+            files = Path(folder) / "model"
             with _packages_found_by_name():
-                save_model(Path(folder) / "model", run_id, config, dataset, task)
-            self._client.log_artifacts(run_id, str(Path(folder) / "model"), artifacts.MODEL)
+                prove(save_model(files, run_id, config, dataset, task))
+            digest = _digest(files)
+            self._client.log_artifacts(run_id, str(files), artifacts.MODEL)
         try:
             self._client.create_registered_model(model)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"{self.tracker.get(run_id).info.artifact_uri}/{artifacts.MODEL}"
-        return self._client.create_model_version(model, source, run_id)
+        require()
+        return self._client.create_model_version(model, source, run_id, tags={FILES: digest})
 
     def crown(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
         """Give the alias to a version, recording which version had it."""
@@ -125,9 +146,11 @@ class Registry:
         if old is not None and old.version == version.version:
             return
         self._tag(version, PREVIOUS, str(old.version) if old is not None else "")
-        self._tag(version, PREFIX + "promoted_at", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        self._tag(version, PREFIX + "promoted_at", _now())
         self._tag(version, PREFIX + "gate", json.dumps(report))
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+        if ROLLED_BACK in version.tags:  # last: if this fails, the version is held back too long, not too short
+            self._client.delete_model_version_tag(version.name, str(version.version), ROLLED_BACK)
 
     def reject(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
         self._tag(version, PREFIX + "gate", json.dumps(report))
@@ -138,18 +161,56 @@ class Registry:
         current = self.champion(model)
         if current is None:
             raise InputError(f"model {model!r} has no champion to roll back from")
-        previous = current.tags.get(PREVIOUS)
-        if not previous:
-            raise InputError(
-                f"version {current.version} is the first champion of model {model!r}: there is none to go back to"
-            )
-        restored = self.get(model, previous)
-        self._client.set_registered_model_alias(model, CHAMPION, previous)
-        self._tag(current, PREFIX + "rolled_back_at", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        return restored, current
+        restored = self._champion_before(current)
+        self._tag(current, ROLLED_BACK, _now())  # first: if the next call fails, the same command continues
+        self._client.set_registered_model_alias(model, CHAMPION, str(restored.version))
+        return restored, self.get(model, str(current.version))
+
+    def _champion_before(self, current: ModelVersion) -> ModelVersion:
+        """The last champion before this one that was not itself rolled back."""
+        version, passed = current, {str(current.version)}
+        while previous := version.tags.get(PREVIOUS):
+            version = self.get(current.name, previous)
+            if ROLLED_BACK not in version.tags:
+                return version
+            if previous in passed:
+                break
+            passed.add(previous)
+        raise InputError(
+            f"version {current.version} is the first champion of model {current.name!r}: there is none to go back to"
+        )
+
+    def _versions(self, model: str) -> list[ModelVersion]:
+        return list(pages(self._client.search_model_versions, f"name = '{model}'"))
+
+    def _with_alias(self, model: str, alias: str) -> ModelVersion | None:
+        """None if the model is not there or has no such alias."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            number = self._client.get_registered_model(model).aliases.get(alias)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return None if number is None else self._client.get_model_version(model, str(number))
 
     def _tag(self, version: ModelVersion, name: str, value: str) -> None:
         self._client.set_model_version_tag(version.name, str(version.version), name, value)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _digest(folder: Path) -> str:
+    """One hash of the names and contents of all files in a folder."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return total.hexdigest()
 
 
 def run_of(version: ModelVersion) -> str:
@@ -160,8 +221,8 @@ def run_of(version: ModelVersion) -> str:
     return run_id
 
 
-def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Dataset, task: Task) -> None:
-    """Save an MLflow model without pickle, and prove that it answers as the network does.
+def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Dataset, task: Task) -> Callable[[Any], Any]:
+    """Save an MLflow model without pickle; returns it, loaded again.
 
     A traceable network becomes a `pt2` program, which needs no code of ours; any other is kept as the parts that
     `serve.py` builds it from, and its weights.
@@ -193,11 +254,12 @@ def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Datas
     else:
         common["pip_requirements"] = _pinned(CODE_REQUIREMENTS)
         _save_as_code(path, common, config, dataset, task)
-    answer = mlflow.pyfunc.load_model(str(path)).predict(example)
-    if not np.array_equal(np.asarray(answer), expected):
+    program: Callable[[Any], Any] = mlflow.pyfunc.load_model(str(path)).predict
+    if not np.array_equal(np.asarray(program(example)), expected):
         raise WorkError(
             f"the exported model of run {run_id} does not answer as the trained one does: it was not registered"
         )
+    return program
 
 
 def _save_as_code(
@@ -208,14 +270,17 @@ def _save_as_code(
     from safetensors.torch import save_file
 
     from assay.data.dataset import CARD
+    from assay.train.checkpoint import weights_sha256
 
     package = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "trained"
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(resolved(config)))
-        shutil.copyfile(dataset.folder / CARD, folder / CARD)
-        save_file({key: tensor.contiguous() for key, tensor in task.state_dict().items()}, folder / "model.safetensors")
+        (folder / CARD).write_text(dataset.card.model_dump_json())
+        weights = {key: tensor.contiguous() for key, tensor in task.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        (folder / "model.sha256").write_text(weights_sha256(weights))
         mlflow.pyfunc.save_model(
             str(path),
             python_model=str(package / "tracking" / "serve.py"),

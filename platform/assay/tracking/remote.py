@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from assay.tracking.tracker import Tracker
 
 CALLS = (
-    "begin", "children", "complete", "create", "end", "fetch", "find_all", "find_inputs", "get", "has_runs",
-    "history", "log_curves", "log_file", "log_points", "names", "newest", "series", "set_status", "set_tags",
-    "unfinished",
+    "begin", "children", "complete", "create", "drop_ticket", "end", "fetch", "find_all", "find_inputs", "get",
+    "has_runs", "history", "log_curves", "log_file", "log_points", "names", "newest", "renew_ticket", "series",
+    "set_status", "set_tags", "take_ticket", "tickets", "unfinished",
 )  # fmt: skip
 """The methods of `Tracker` that talk to MLflow; all others are made of these."""
 

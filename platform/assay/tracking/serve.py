@@ -17,12 +17,14 @@ class Served(PythonModel):
         from assay.config.experiment import parse_experiment
         from assay.config.plugin import load_serving
         from assay.data.dataset import Dataset, read_card
-        from assay.train.prepare import rebuild
+        from assay.train.prepare import load_weights, rebuild
 
         folder = Path(context.artifacts["trained"])
         config = parse_experiment(json.loads((folder / "config.json").read_text()), "the model's config")
         dataset = Dataset(folder, read_card(folder, config.data), "")
-        task = rebuild(config, dataset, folder, folder / "model.safetensors")
+        sha256 = (folder / "model.sha256").read_text()
+        weights = load_weights(folder / "model.safetensors", sha256, "this model")
+        task = rebuild(config, dataset, folder, weights)
         self.module = load_serving(config.task.name).export(task).module.eval()
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002

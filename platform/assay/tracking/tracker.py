@@ -7,7 +7,7 @@ import json
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from itertools import islice
@@ -22,9 +22,11 @@ from assay.services.stores import sqlite_file
 from assay.settings import Settings
 from assay.tracking import artifacts
 from assay.tracking.curves import curves_table, draw_curves, read_curves
+from assay.tracking.paging import pages
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.reach import connect, deleted, one_line
 from assay.tracking.run import Run, plain_run
+from assay.tracking.tickets import Tickets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +36,7 @@ Point = tuple[str, float, int, int]
 """A metric's name, value, time (milliseconds since 1970) and step."""
 
 
-class Tracker:
+class Tracker(Tickets):
     """The runs of a project."""
 
     def __init__(self, settings: Settings) -> None:
@@ -89,6 +91,8 @@ class Tracker:
         self.log_text(run_id, artifacts.PACKAGES, json.dumps(dict(provenance.packages), indent=2))
         if provenance.diff:
             self.log_text(run_id, artifacts.DIFF, provenance.diff)
+        if provenance.card:
+            self.log_text(run_id, artifacts.CARD, provenance.card)
         config = json.dumps(redact_known(provenance.config), indent=2)
         self.log_text(run_id, artifacts.CONFIG, config)  # last: it marks the provenance as complete
 
@@ -150,7 +154,9 @@ class Tracker:
 
         try:
             run = self._client.get_run(run_id)
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
             raise InputError(f"no run {run_id!r} in {hide_login(self.settings.tracking)}") from None
         if run.info.lifecycle_stage == "deleted":
             raise InputError(deleted(run_id))
@@ -323,17 +329,6 @@ class Tracker:
         source = json.dumps({"dvc": f"data/{name}", "hash": version})
         entry = Dataset(name=name, digest=version[:36], source_type="dvc", source=source)
         self._client.log_inputs(run_id, datasets=[DatasetInput(entry, tags=[])])
-
-
-def pages(search: Callable[..., Any], *arguments: Any, **named: Any) -> Iterator[Any]:
-    """All that one of MLflow's searches finds, page after page."""
-    token = None
-    while True:
-        page = search(*arguments, page_token=token, **named)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def hash_tag(name: str) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from assay.config.experiment import ExperimentConfig
 from assay.config.plugin import load_task
 from assay.data.dataset import Dataset
+from assay.errors import WorkError
 from assay.task import Task
+from assay.train.checkpoint import Weights, weights_sha256
 from assay.train.context import LocalContext
 from assay.train.loop import Training
 from assay.train.randomness import key
@@ -40,17 +43,38 @@ def be_deterministic(threads: int, compiled: bool = False) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def rebuild(config: ExperimentConfig, dataset: Dataset, folder: Path, weights: Path | None = None) -> Task:
+def load_weights(path: Path, sha256: str, whose: str) -> Weights:
+    """A safetensors file, if it holds the weights that were recorded: `weights_sha256` of them is `sha256`.
+
+    Args:
+        whose: names them in the error.
+
+    Raises:
+        WorkError: the file is damaged, or holds other weights.
+    """
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WorkError(f"the weights of {whose} cannot be read ({error}): restore them, or train again") from None
+    if (found := weights_sha256(weights)) != sha256:
+        raise WorkError(
+            f"the weights of {whose} are not those that were recorded (sha256 {found[:12]}…, recorded {sha256[:12]}…): "
+            "restore them, or train again"
+        )
+    return weights
+
+
+def rebuild(config: ExperimentConfig, dataset: Dataset, folder: Path, weights: Weights | None = None) -> Task:
     """The task of an experiment on the CPU, with stored weights.
 
     Args:
-        dataset: gives the shapes (classes, channels); its samples are not read.
+        dataset: its card gives the shapes (classes, channels); some tasks also read its training samples.
         folder: for what the context may write.
-        weights: a safetensors file; None leaves weights without meaning, for what does not depend on them.
+        weights: from `load_weights`; None leaves weights without meaning, for what does not depend on them.
     """
     context = LocalContext(folder, torch.device("cpu"), torch.get_num_threads())
     context.pretrained = False
     task = load_task(config.task.name)[0].build(config, dataset, context)
     if weights is not None:
-        task.load_state_dict(load_file(weights))
+        task.load_state_dict(weights)
     return task

@@ -13,11 +13,20 @@ from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
 from assay.tracking.remote import open_tracker
 from assay.tracking.tracker import Tracker
+from assay.tracking.turns import turn
 from assay.usecases.helpers.results import ExperimentResults
-from assay.usecases.helpers.trained import measure, open_training_dataset, recorded_config, resolve_run
+from assay.usecases.helpers.trained import (
+    as_trained,
+    measure,
+    open_training_dataset,
+    recorded_config,
+    require_finished,
+    resolve_run,
+)
 
 if TYPE_CHECKING:
     from assay.task import Picture
+    from assay.tracking.run import Run
 
 
 def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str, Any]:
@@ -27,21 +36,28 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
         target: a run id, or the name of a trained experiment, whose `results/` are then written.
 
     Raises:
-        InputError: no such run, or the dataset here is not the version that it was trained on.
+        InputError: no such run, it did not finish, or the dataset here is not the version that it was trained on.
+        WorkError: its weights are not the ones that it recorded.
     """
     tracker = open_tracker(settings)
     run_id = resolve_run(target, settings)
     run = tracker.get(run_id)
-    config = recorded_config(run_id, tracker)
+    require_finished(run, "evaluated")
     dataset = open_training_dataset(run, settings, log)
     tag = f"{PREFIX}evaluation.{split}"
     if tag in run.data.tags:
         log(f"nothing to evaluate: run {run_id} already has its {split} metrics")
-        metrics = json.loads(run.data.tags[tag])
     else:
-        metrics, pictures = measure(run_id, config, dataset, split, tracker)
-        _log_evaluation(run_id, split, metrics, pictures, tracker)
-        tracker.set_tags(run_id, {tag: json.dumps(metrics)})
+        config = recorded_config(run_id, tracker)
+        metrics, pictures = measure(run, config, as_trained(run, dataset, tracker), split, tracker)
+        with turn(tracker, f"run {run_id}", log) as held:
+            if tag not in tracker.get(run_id).data.tags:  # else another evaluation was faster
+                _log_pictures(run_id, split, pictures, tracker)
+                held.require()
+                tracker.set_tags(run_id, {tag: json.dumps(metrics)})
+        run = tracker.get(run_id)
+    metrics = json.loads(run.data.tags[tag])
+    _log_points(run, metrics, tracker)
     if target != run_id:
         results = ExperimentResults.of(settings.root, target)
         write_json(results.metrics, metrics)
@@ -49,15 +65,21 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
     return {"run_id": run_id, "split": split, "metrics": metrics}
 
 
-def _log_evaluation(
-    run_id: str, split: str, metrics: dict[str, float], pictures: list[Picture], tracker: Tracker
-) -> None:
-    tracker.log_metrics(run_id, metrics, tracker.record(run_id)["steps"])
+def _log_pictures(run_id: str, split: str, pictures: list[Picture], tracker: Tracker) -> None:
     for picture in pictures:
         tracker.log_bytes(run_id, artifacts.evaluation_picture(split, picture.name), picture.png)
         if picture.table:
             table = json.dumps(list(picture.table))
             tracker.log_text(run_id, artifacts.evaluation_table(split, picture.name), table)
+
+
+def _log_points(run: Run, metrics: dict[str, float], tracker: Tracker) -> None:
+    """Show the recorded metrics as MLflow's own. Their time is the run's end: of equal points MLflow keeps one."""
+    missing = {name: value for name, value in metrics.items() if repr(run.data.metrics.get(name)) != repr(value)}
+    if missing:
+        assert run.info.end_time is not None
+        step = tracker.record(run.info.run_id)["steps"]
+        tracker.log_points(run.info.run_id, [(name, value, run.info.end_time, step) for name, value in missing.items()])
 
 
 def _write_pictures(run_id: str, split: str, folder: Path, tracker: Tracker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,14 @@ class Serving(Contract["Task"]):
         latent = task.config.latent
         example = np.zeros((2, latent), dtype=np.float32)
         return Export(task.generator.cpu().eval(), example, (0,), {"latent": latent})
+
+    @classmethod
+    def answered(
+        cls, task: Task, source: Any, chosen: np.ndarray[Any, Any]
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        for number in chosen:
+            latent = source.load(number[None], None)["latent"]
+            yield latent.numpy(), task.generator(latent).numpy()
 
     def read(self, path: Path) -> np.ndarray[Any, Any]:
         """A latent from a text file of numbers, [1, latent]."""

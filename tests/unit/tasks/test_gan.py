@@ -149,7 +149,7 @@ def test_a_generator_learns_its_classes(dataset: Dataset) -> None:
     task = built(dataset, config)
     stepped(task, config, batches(dataset, config, 5))
     latent = latents(0, np.zeros(2, dtype=np.int64), 4)
-    one, other = task.average(task._inputs(latent, torch.tensor([1, 7])))
+    one, other = task.average(task.inputs(latent, torch.tensor([1, 7])))
     assert not torch.equal(one, other)
     image = one.detach()[None].repeat(2, 1, 1, 1)
     first, second = task.discriminator(image, torch.tensor([1, 7]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assay.config.experiment import GateConfig
 from assay.config.plugin import Headline
-from assay.tracking.gates import Decision, decide
+from assay.tracking.gates import Comparison, Decision, decide
 
 ACCURACY, LOSS = Headline("accuracy"), Headline("loss", maximize=False)
 GOOD = {"test/accuracy": 0.9, "test/loss": 0.3, "val/loss": 0.2}
@@ -24,7 +24,8 @@ def held(
     missing: list[str] | None = None,
     headline: Headline = ACCURACY,
 ) -> Decision:
-    return decide(GateConfig.model_validate(gate or {}), headline, metrics, missing or [], rival)
+    comparison = None if rival is None else Comparison(metrics, rival)
+    return decide(GateConfig.model_validate(gate or {}), headline, metrics, missing or [], comparison)
 
 
 def test_the_first_with_a_complete_record_passes_and_says_what_was_looked_at() -> None:
@@ -93,13 +94,30 @@ def test_the_champion(headline: Headline, champion: float, tolerance: float, pas
     assert decision.reasons[-1] == expected + (f" (tolerance {tolerance:g})" if tolerance else "")
 
 
-def test_a_champion_without_the_headline_cannot_be_compared_with() -> None:
-    assert held(rival={"test/other": 1.0}).passed
+@pytest.mark.parametrize(
+    ("rival", "says"),
+    [
+        ({"test/other": 1.0}, "the champion has no test/accuracy"),
+        ({"test/accuracy": math.nan}, "the champion has nan as its test/accuracy"),
+    ],
+)
+def test_a_champion_without_the_headline_is_not_compared_and_that_is_said(
+    rival: Mapping[str, float], says: str
+) -> None:
+    decision = held(rival=rival)
+    assert decision.passed
+    assert decision.notes == (f"not compared: {says}",)
 
 
-@pytest.mark.parametrize("gate", [{"min": {"test/accuracy": 0}}, {"max": {"test/accuracy": 1}}, {"tolerance": 9}])
-def test_nan_never_passes(gate: Mapping[str, object]) -> None:
-    assert not held(gate, metrics={"test/accuracy": math.nan}, rival={"test/accuracy": 0.5}).passed
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("rival", [None, {"test/accuracy": 0.5}, {"test/accuracy": -math.inf}])
+@pytest.mark.parametrize("gate", [{}, {"min": {"test/accuracy": 0}}, {"max": {"test/accuracy": 1}}, {"tolerance": 9}])
+def test_what_is_not_finite_never_passes(
+    gate: Mapping[str, object], rival: Mapping[str, float] | None, value: float
+) -> None:
+    decision = held(gate, metrics={"test/accuracy": value}, rival=rival)
+    assert not decision.passed
+    assert f"test/accuracy: {value} is no finite number" in decision.reasons
 
 
 VALUES = st.floats(0, 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.data.images import read_image
+from assay.data.images import decode, read_image
 from assay.task import Answer, Export
 from assay.task import Serving as Contract
 
@@ -33,6 +34,16 @@ class Serving(Contract["Task"]):
                 **({} if thresholds is None else {"thresholds": thresholds.tolist()}),
             },
         )
+
+    @classmethod
+    def answered(
+        cls, task: Task, source: Any, chosen: np.ndarray[Any, Any]
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Stored images, and the probabilities of the classes."""
+        for number in chosen:
+            pixels = source.load(number[None], None)["image"]
+            image = decode(bytes(source.packed.image(int(number))), task.channels)
+            yield image[None], task.model.probabilities(task.model(pixels).float()).numpy()
 
     def read(self, path: Path) -> np.ndarray[Any, Any]:
         """uint8 [1, C, H, W]."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.data.images import encode, read_image
+from assay.data.images import decode, encode, read_image
 from assay.task import Answer, Export, Picture
 from assay.task import Serving as Contract
 
@@ -30,6 +31,18 @@ class Serving(Contract["Task"]):
             metadata={"classes": task.classes, "channels": task.channels, "threshold": config.threshold},
             traceable=not config.whole,
         )
+
+    @classmethod
+    def answered(
+        cls, task: Task, source: Any, chosen: np.ndarray[Any, Any]
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Stored images, and the boxes in them."""
+        from assay.tasks.detection.letterbox import restore
+
+        for number in chosen:
+            batch = source.load(number[None], None)
+            image = decode(bytes(source.packed.image(int(number))), task.channels)
+            yield image[None], restore(task.best.detect(batch["image"]), batch["scale"], batch["extent"]).numpy()
 
     def read(self, path: Path) -> np.ndarray[Any, Any]:
         """uint8 [1, C, H, W]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,18 @@ class Serving(Contract["Task"]):
             dynamic=(0,),
             metadata={"classes": task.classes, "latent": task.config.latent},
         )
+
+    @classmethod
+    def answered(
+        cls, task: Task, source: Any, chosen: np.ndarray[Any, Any]
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """The latents and classes of an evaluation, and the images that it judges."""
+        from assay.tasks.gan.model import as_bytes
+
+        for number in chosen:
+            batch = source.load(number[None], None)
+            inputs = task.inputs(batch["latent"], batch["label"])
+            yield inputs.numpy(), as_bytes(task.average(inputs)).numpy()
 
     def read(self, path: Path) -> NDArray[np.float32]:
         """A request {"class": "3", "seed": 7}: a latent and its class, [1, latent + classes]."""

@@ -79,7 +79,7 @@ class Task(Contract):
         losses = self._discriminate(batch, engine) if paired else self._discriminate_plainly(batch, engine)
         self.discriminator.requires_grad_(False)
         with engine.autocast():
-            fake = self.wrapped["generator"](self._inputs(batch["second"], batch["label"]))
+            fake = self.wrapped["generator"](self.inputs(batch["second"], batch["label"]))
             on_fake = self.discriminator(self._changed(fake, batch, 1), batch["label"])
             if paired:
                 with torch.no_grad():
@@ -98,7 +98,7 @@ class Task(Contract):
         weight = self.config.slope_weight * self.config.penalty_end**engine.progress
         with engine.autocast():
             with torch.no_grad():
-                fake = self.generator(self._inputs(batch["latent"], batch["label"]))
+                fake = self.generator(self.inputs(batch["latent"], batch["label"]))
             images = torch.cat([batch["image"], fake.float()]).requires_grad_(weight > 0)
             changed = torch.cat([self._changed(half, batch, 0) for half in images.chunk(2)])
             scores = self.wrapped["discriminator"](changed, batch["label"].repeat(2))
@@ -120,7 +120,7 @@ class Task(Contract):
         engine.backward(on_real)
         with engine.autocast():
             with torch.no_grad():
-                fake = self.generator(self._inputs(batch["latent"], batch["label"]))
+                fake = self.generator(self.inputs(batch["latent"], batch["label"]))
             on_fake = judged_fake(discriminator(self._changed(fake, batch, 0), batch["label"]))
         engine.backward(on_fake)
         engine.step(self.optimizers["discriminator"])
@@ -130,7 +130,7 @@ class Task(Contract):
         """What the discriminator sees: real and generated image i of a step are changed by the same numbers."""
         return augmented(images, batch["augment"][:, step], self.config.augment)
 
-    def _inputs(self, latent: Tensor, labels: Tensor) -> Tensor:
+    def inputs(self, latent: Tensor, labels: Tensor) -> Tensor:
         """The generator's input: latents [B, Z], followed by the one-hot class if it is conditional: [B, Z + K]."""
         if not self.classes:
             return latent
@@ -161,7 +161,7 @@ class Task(Contract):
         labels = batch["label"]
         images = {
             "real": as_bytes(batch["image"]),
-            "fake": as_bytes(self.average(self._inputs(batch["latent"], labels))),
+            "fake": as_bytes(self.average(self.inputs(batch["latent"], labels))),
         }
         for name, pixels in images.items():
             metrics.add_rows(name, torch.cat([labels[:, None].double(), self.space(pixels).double()], 1))
@@ -219,7 +219,7 @@ class Task(Contract):
     def _generate(self, latent: Tensor, classes: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8 [N, C, S, S] of the average generator; `classes` is unused if it is not conditional."""
         device = self.context.device
-        inputs = self._inputs(latent.to(device), torch.from_numpy(classes).to(device))
+        inputs = self.inputs(latent.to(device), torch.from_numpy(classes).to(device))
         made: NDArray[np.uint8] = as_bytes(self.average(inputs)).cpu().numpy()
         return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,21 @@ class Serving(Contract["Task"]):
             dynamic=(0, 2, 3),
             metadata={"styles": task.styles},
         )
+
+    @classmethod
+    def answered(
+        cls, task: Task, source: Any, chosen: np.ndarray[Any, Any]
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Photographs of an evaluation, and the pictures that it judges: uint8 [1, N, 3, S, S], one for each style."""
+        import torch
+
+        from assay.tasks.style_transfer.task import pixels
+
+        for number in np.unique(chosen // source.styles):
+            photograph = source.contents[number : number + 1]
+            styles = torch.arange(source.styles)
+            painted = [task.painted(photograph, style[None]) for style in styles]
+            yield photograph.numpy(), pixels(torch.stack(painted, 1)).numpy()
 
     def read(self, path: Path) -> np.ndarray[Any, Any]:
         """uint8 [1, 3, H, W]."""

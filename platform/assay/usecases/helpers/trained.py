@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from assay.config.card import Card
 from assay.config.experiment import ExperimentConfig, parse_experiment
 from assay.data.dataset import Dataset
-from assay.errors import InputError
+from assay.errors import InputError, WorkError
 from assay.log import Log
 from assay.settings import Settings
 from assay.tracking import artifacts
@@ -46,6 +50,22 @@ def recorded_config(run_id: str, tracker: Tracker) -> ExperimentConfig:
     return parse_experiment(json.loads(tracker.read_bytes(run_id, artifacts.CONFIG)), f"run {run_id}")
 
 
+def recorded_metrics(run: Run) -> dict[str, float]:
+    """The metrics of the kept weights on the splits that were evaluated, by their full names."""
+    metrics: dict[str, float] = {}
+    for name, value in run.data.tags.items():
+        if name.startswith(PREFIX + "evaluation."):
+            metrics |= json.loads(value)
+    return metrics
+
+
+def require_finished(run: Run, doing: str) -> None:
+    """Raises `InputError` if a run cannot be, say, `evaluated`."""
+    if run.info.status != "FINISHED":
+        why = f"its status is {run.info.status}: train it to the end"
+        raise InputError(f"run {run.info.run_id} cannot be {doing}: {why}")
+
+
 def open_training_dataset(run: Run, settings: Settings, log: Log) -> Dataset:
     """The dataset version that a run was trained on. Raises `InputError` if the version here is another one."""
     name, version = run.data.tags[PREFIX + "dataset"], run.data.tags[PREFIX + "dataset_hash"]
@@ -58,17 +78,50 @@ def open_training_dataset(run: Run, settings: Settings, log: Log) -> Dataset:
     return dataset
 
 
-def load_trained(run_id: str, config: ExperimentConfig, dataset: Dataset, tracker: Tracker, folder: Path) -> Task:
-    """The trained task of a run, on the CPU. The dataset gives the shapes: classes and channels."""
-    from assay.train.prepare import rebuild
+def as_trained(run: Run, dataset: Dataset, tracker: Tracker) -> Dataset:
+    """The samples of a dataset version as a run sees them: with the classes, channels and moments of its own record.
 
-    return rebuild(config, dataset, folder, tracker.fetch(run_id, artifacts.WEIGHTS, folder))
+    Raises:
+        InputError: the run does not record them, and was not trained on this version.
+    """
+    run_id = run.info.run_id
+    if Path(artifacts.CARD).name not in tracker.names(run_id, artifacts.PROVENANCE):
+        if dataset.hash == run.data.tags[PREFIX + "dataset_hash"]:
+            return dataset
+        raise InputError(f"run {run_id} does not record what its data were like: train it again with --new")
+    try:
+        card = Card.model_validate_json(tracker.read_bytes(run_id, artifacts.CARD))
+    except ValidationError as error:
+        fault = f"{error.error_count()} faults"
+        raise InputError(f"run {run_id}: its {artifacts.CARD} cannot be read ({fault}): train it again") from None
+    return replace(dataset, card=card)
+
+
+def load_trained(run: Run, config: ExperimentConfig, dataset: Dataset, tracker: Tracker, folder: Path) -> Task:
+    """The trained task of a run, on the CPU.
+
+    Args:
+        dataset: as `as_trained` returns it.
+
+    Raises:
+        WorkError: the weights are not the ones that the run recorded.
+    """
+    from assay.train.prepare import load_weights, rebuild
+
+    run_id = run.info.run_id
+    recorded: str = tracker.record(run_id)["weights_sha256"]
+    if run.data.tags.get(PREFIX + "weights_sha256", recorded) != recorded:
+        raise WorkError(
+            f"run {run_id} records two hashes of its weights, as a tag and in {artifacts.RECORD}: train again"
+        )
+    path = tracker.fetch(run_id, artifacts.WEIGHTS, folder)
+    return rebuild(config, dataset, folder, load_weights(path, recorded, f"run {run_id}"))
 
 
 def measure(
-    run_id: str, config: ExperimentConfig, dataset: Dataset, split: str, tracker: Tracker
+    run: Run, config: ExperimentConfig, dataset: Dataset, split: str, tracker: Tracker, draw: bool = True
 ) -> tuple[dict[str, float], list[Picture]]:
-    """Metrics and pictures of a run's weights on a split of any dataset of the same shape."""
+    """Metrics and, if `draw`, pictures of a run's weights on a split of a dataset, as `as_trained` returns it."""
     import torch
 
     from assay.config.plugin import load_task
@@ -78,6 +131,6 @@ def measure(
     _, source = load_task(config.task.name)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        task = load_trained(run_id, config, dataset, tracker, folder)
+        task = load_trained(run, config, dataset, tracker, folder)
         context = LocalContext(folder, torch.device("cpu"), torch.get_num_threads())
-        return evaluate(task, source(config.task, dataset, split), split, config.train.batch_size, context)
+        return evaluate(task, source(config.task, dataset, split), split, config.train.batch_size, context, draw)
