@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from assay.state import ARTIFACTS, RUNS, TRACKING_DATABASE, find_project, state_folder
+from assay.state import ARTIFACTS, PACKAGE, RUNS, TRACKING_DATABASE, find_project, state_folder
 
 
 class Settings(BaseSettings):
@@ -40,6 +40,11 @@ class Settings(BaseSettings):
         return state_folder(self.root)
 
     @property
+    def packaged(self) -> bool:
+        """Whether the project is the package of a submitted job, which is removed when the job ends."""
+        return (self.root / PACKAGE).is_file()
+
+    @property
     def params_file(self) -> Path:
         return self.root / "params.yaml"
 
@@ -62,7 +67,7 @@ class Settings(BaseSettings):
 
     @property
     def data_cache_folder(self) -> Path:
-        """Where this node keeps the dataset versions that it fetched."""
+        """Where this node keeps the dataset versions that submitted jobs fetched."""
         return self.data_cache or Path(tempfile.gettempdir()) / f"assay-data-{os.getuid()}"
 
     @property

@@ -9,8 +9,13 @@ from assay.errors import InputError
 
 STATE = ".assay"
 
+PACKAGE = "assay-package.json"
+"""The file in a job's package that identifies its code, in place of git."""
+
 HASHES = "hashes.json"
 """Hashes of data files, with the size and time for which they hold."""
+DATASETS = "datasets"
+"""The dataset versions that are in use, one folder each, by their hash."""
 ADD_LOCK = "add.lock"
 """Held while raw data are added."""
 

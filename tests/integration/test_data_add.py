@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from assay.config.params import load_params
-from assay.data.dataset import open_dataset
+from assay.data.dataset import CARD, open_dataset
+from assay.data.version import folder_hash
+from assay.settings import Settings
+from assay.storage.dataset_versions import open_version
+from assay.storage.dvc_cache import DvcCache
 from assay.usecases import add_data as add_module
 from tests.support.bad_images import coco_folder, make_folder, style_folder
 from tests.support.program import call
@@ -133,6 +139,115 @@ def test_any_failure_leaves_everything_as_it_was(project: Path) -> None:
     (project / "dvc.yaml").write_text(broken)
     assert state(project) == before
     assert "up to date" in run(project, "dvc", "status", "data@fruit").stdout
+
+
+@pytest.fixture
+def small_cache(project: Path, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Gives DVC's cache a small disk of its own, or another size to it."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    run(project, "dvc", "config", "--local", "cache.dir", str(cache))
+
+    def mount(size: str) -> None:
+        how = f"remount,size={size}" if os.path.ismount(cache) else f"size={size}"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(cache)], capture_output=True)
+        if done.returncode != 0:
+            pytest.skip("mounting is not permitted here")
+
+    yield mount
+    subprocess.run(["umount", str(cache)], capture_output=True)
+
+
+def test_a_full_disk_is_no_version_and_the_same_command_heals(
+    project: Path, small_cache: Callable[[str], None]
+) -> None:
+    make_folder(project / "raw", 72, 0)
+    before = state(project)
+    small_cache("64k")
+    told = str(add(project, "fruit", "raw", code=1)["error"]).splitlines()[-1]
+    assert re.search(r"^error: DVC says that data@fruit is recorded, but its cache lacks .*/cache/files/md5/", told)
+    assert told.endswith(
+        "so everything was restored: the disk is probably full (0 bytes free): make room, and add it again"
+    )
+    assert state(project) == before
+    small_cache("64m")
+    assert add(project, "fruit", "raw")["changed"] is True
+    shutil.rmtree(project / "data" / "fruit")
+    run(project, "dvc", "checkout", "data@fruit")
+    assert open_dataset(project, "fruit", project / "data" / "fruit").card.name == "fruit"
+
+
+def test_a_full_disk_while_preparing_leaves_nothing_half(project: Path) -> None:
+    make_folder(project / "raw", 72, 0)
+    add(project, "fruit", "raw")
+    data = project / "data"
+    shutil.rmtree(data)
+    data.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(data)], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        done = run(project, "dvc", "repro", "--force", "data@fruit", code=255)
+        assert "failed to run: assay data prepare fruit" in done.stdout + done.stderr
+        assert [path for path in data.rglob("*") if path.name != ".gitignore"] == []
+    finally:
+        subprocess.run(["umount", str(data)], capture_output=True)
+    run(project, "dvc", "repro", "--force", "data@fruit")
+    assert open_dataset(project, "fruit", data / "fruit").card.name == "fruit"
+
+
+@pytest.mark.parametrize("lost", ["file", "listing", "half a file"])
+def test_a_version_that_the_cache_of_dvc_lacks_is_stored_again(project: Path, lost: str) -> None:
+    """So a full disk left it before this was looked at: recorded, and gone with the next version."""
+    make_folder(project / "raw", 48, 0)
+    version = str(add(project, "fruit", "raw")["hash"])
+    folder, cache = project / "data" / "fruit", DvcCache.of(project)
+    md5 = folder_hash(folder, None)[1][CARD]
+    path = cache.object(version if lost == "listing" else md5)
+    content = path.read_bytes()
+    path.unlink()
+    if lost == "half a file":
+        path.write_bytes(content[: len(content) // 2])
+        path.chmod(0o444)
+    before = state(project)
+    result = add(project, "fruit", "raw")
+    assert (result["healed"], result["changed"]) == (True, False)
+    assert state(project) == before
+    assert path.read_bytes() == content
+    assert add(project, "fruit", "raw")["healed"] is False
+
+
+def test_a_version_is_on_the_disk_once(project: Path) -> None:
+    """The files of `data/NAME`, of DVC's cache and of the versions in use are the same ones, however they came."""
+    make_folder(project / "raw", 48, 0)
+    version = str(add(project, "fruit", "raw")["hash"])
+    folder, cache = project / "data" / "fruit", DvcCache.of(project)
+
+    def once() -> bool:
+        opened = open_version(Settings(project=project), "fruit", version, lambda _: None).folder
+        found = folder_hash(folder, None)[1].items()
+        return all(
+            (folder / path).samefile(cache.object(md5)) and (folder / path).samefile(opened / path)
+            for path, md5 in found
+        )
+
+    assert once()
+    run(project, "dvc", "repro", "--force", "data@fruit")
+    shutil.rmtree(project / ".assay" / "datasets")
+    assert once()
+    shutil.rmtree(folder)
+    run(project, "dvc", "checkout", "data@fruit")
+    assert once()
+
+    # A packed file is read-only; one that is damaged all the same is named, and made anew.
+    card = folder / CARD
+    assert not card.stat().st_mode & 0o222
+    card.chmod(0o644)
+    card.write_bytes(card.read_bytes() + b" ")
+    card.chmod(0o444)  # by which DVC would trust it: the damage is in its cache as well
+    assert CARD in run(project, "assay", "data", "check", "fruit", code=1).stderr
+    run(project, "dvc", "repro", "--force", "data@fruit")
+    assert json.loads(run(project, "assay", "data", "check", "fruit", "--json").stdout)["ok"] is True
+    assert once()
 
 
 def check_kind(project: Path, name: str, kind: str, annotation: str) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import os
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import boto3
 import pytest
@@ -15,10 +16,14 @@ import requests
 from moto.server import ThreadedMotoServer
 
 from assay.data.dataset import Dataset, read_card
-from assay.data.version import recorded_hash
+from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, Unavailable, WorkError
-from assay.storage import dvc_remote
-from assay.storage.dataset_fetch import dataset_folder, missing_in_remote
+from assay.settings import Settings
+from assay.state import PACKAGE
+from assay.storage import dataset_fetch, dvc_remote
+from assay.storage.dataset_fetch import missing_in_remote
+from assay.storage.dataset_versions import open_version
+from assay.storage.dvc_remote import Remote
 from tests.conftest import Project
 from tests.support.node import ended
 
@@ -37,7 +42,8 @@ def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     quick = {"AWS_MAX_ATTEMPTS": "1", "AWS_CONFIG_FILE": str(tmp_path / "none")}
     for name, value in (CREDENTIALS | around | quick).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(dvc_remote, "PAUSES", (0.01, 0.01))
+    for name in ("PAUSES", "LONG_PAUSES"):
+        monkeypatch.setattr(dvc_remote, name, (0.01, 0.01))
     boto3.client("s3").create_bucket(Bucket="team")
     yield url
     requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()
@@ -50,6 +56,7 @@ def package(project: Project, root: Path) -> Path:
     (root / ".dvc").mkdir(parents=True)
     for name in ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config"):
         shutil.copy(project.root / name, root / name)
+    (root / PACKAGE).write_text("{}")
     return root
 
 
@@ -76,8 +83,8 @@ def test_digits_travel_by_s3(project: Project, s3: str, tmp_path: Path, monkeypa
     root = package(project, tmp_path / "package")
 
     def fetch(cache: str = "cache") -> Path:
-        local = root / "data" / "digits"
-        return dataset_folder(root, "digits", version, local, tmp_path / cache, 10**9, lines.append)
+        settings = Settings(project=root, data_cache=tmp_path / cache, data_cache_gb=1)
+        return open_version(settings, "digits", version, lines.append).folder
 
     folder = fetch()
     opened = Dataset(folder, read_card(folder, "digits"), version)
@@ -85,7 +92,7 @@ def test_digits_travel_by_s3(project: Project, s3: str, tmp_path: Path, monkeypa
     for path in (project.root / "data" / "digits").iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert lines[-1].startswith("dataset digits: ")
-    assert sorted(path.name for path in root.iterdir()) == [".dvc", "dvc.lock", "dvc.yaml", "params.yaml"]
+    assert sorted(path.name for path in root.iterdir()) == [".dvc", PACKAGE, "dvc.lock", "dvc.yaml", "params.yaml"]
     assert [path.name for path in (root / ".dvc").iterdir()] == ["config"]
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -94,6 +101,63 @@ def test_digits_travel_by_s3(project: Project, s3: str, tmp_path: Path, monkeypa
     config = (root / ".dvc" / "config").read_text()
     (root / ".dvc" / "config").write_text(f"{config}    endpointurl = {s3}\n")
     assert fetch("second").is_dir()  # DVC's own setting goes before the environment
+
+
+def test_a_fetch_that_is_cut_off_goes_on_where_it_was(
+    project: Project, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.run("dvc", "remote", "add", "--default", "team", "s3://team/dvc")
+    project.run("dvc", "push", "data@digits")
+    version = recorded_hash(project.root, "digits")
+    assert version is not None
+    settings = Settings(project=package(project, tmp_path / "package"), data_cache=tmp_path / "cache")
+    monkeypatch.setattr(dataset_fetch, "BLOCK", 10_000)
+    opened: list[tuple[str, int]] = []
+    cut = 1
+    real = Remote.open_object
+
+    class Cut:
+        """Breaks off after some blocks."""
+
+        def __init__(self, file: IO[bytes]) -> None:
+            self.file, self.blocks = file, 0
+
+        def read(self, size: int) -> bytes:
+            self.blocks += 1
+            if self.blocks > 2:
+                raise ConnectionResetError("cut")
+            return self.file.read(size)
+
+    @contextmanager
+    def open_object(remote: Remote, md5: str, start: int = 0) -> Iterator[Any]:
+        opened.append((md5, start))
+        with real(remote, md5, start) as file:
+            yield Cut(file) if cut and not md5.endswith(".dir") else file
+
+    monkeypatch.setattr(Remote, "open_object", open_object)
+    large = max((project.root / "data" / "digits").iterdir(), key=lambda path: path.stat().st_size)
+    size = large.stat().st_size
+    monkeypatch.setattr(dvc_remote, "LONG_PAUSES", (0.01,))
+    folder = open_version(settings, "digits", version, lambda _: None).folder  # each try brings it further
+    starts = [start for md5, start in opened if md5 == folder_hash(folder, None)[1][large.name]]
+    assert starts == list(range(0, size, 20_000))
+    for path in (project.root / "data" / "digits").iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+
+    # Where it gives up, what is whole stays, and of the file that broke off the next command fetches only the rest.
+    ended()
+    shutil.rmtree(folder)
+    monkeypatch.setattr(dvc_remote, "LONG_PAUSES", ())
+    monkeypatch.setattr(dataset_fetch, "STREAMS", 1)
+    opened.clear()
+    failure(Unavailable, lambda: open_version(settings, "digits", version, lambda _: None))
+    assert not folder.exists()
+    *whole, (broken, _) = [(md5, start) for md5, start in opened if not md5.endswith(".dir")]
+    opened.clear()
+    cut = 0
+    assert open_version(settings, "digits", version, lambda _: None).folder == folder
+    assert (broken, 20_000) in opened
+    assert not {md5 for md5, _ in whole} & {md5 for md5, _ in opened}
 
 
 def test_what_s3_refuses(project: Project, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +194,8 @@ def test_the_mend_of_a_damaged_remote_is_true(project: Project, tmp_path: Path) 
 
     def fetch() -> Path:
         try:
-            return dataset_folder(root, "digits", version, root / "data", tmp_path / "cache", 10**9, lambda _: None)
+            settings = Settings(project=root, data_cache=tmp_path / "cache", data_cache_gb=1)
+            return open_version(settings, "digits", version, lambda _: None).folder
         finally:
             ended()
 

@@ -9,24 +9,28 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from assay.data.version import folder_hash
+from assay.settings import Settings
+from assay.state import PACKAGE
 from assay.storage import dataset_cache as node_cache
-from assay.storage.dataset_fetch import dataset_folder
+from assay.storage.dataset_versions import version_folder
 
 FILES = {"dataset.json": b"{}", "train-00000.arrow": b"t" * 900, "sub/test-00000.arrow": b"e" * 98}
 CHILD = """
 import sys
 from pathlib import Path
-from assay.storage.dataset_fetch import dataset_folder
+from assay.settings import Settings
+from assay.storage.dataset_versions import version_folder
 root, version, cache, limit = sys.argv[1:]
 say = lambda line: print(line, flush=True)
-folder = dataset_folder(Path(root), "pets", version, Path(root, "data/pets"), Path(cache), int(limit), say)
-print("folder", folder, flush=True)
+settings = Settings(project=Path(root), data_cache=Path(cache), data_cache_gb=int(limit) / 1e9)
+print("folder", version_folder(settings, "pets", version, say), flush=True)
 sys.stdin.read()
 """
 
@@ -61,6 +65,7 @@ class Node:
 
     def configure(self, url: str, more: str = "") -> None:
         (self.root / ".dvc").mkdir(parents=True, exist_ok=True)
+        (self.root / PACKAGE).write_text("{}")
         (self.root / ".dvc" / "config").write_text(f"[core]\nremote = team\n['remote \"team\"']\nurl = {url}\n{more}")
 
     def publish(self, files: dict[str, bytes]) -> str:
@@ -83,9 +88,11 @@ class Node:
         return self.remote / "files" / "md5" / md5[:2] / md5[2:]
 
     def fetch(self, version: str, limit: int = 10**9) -> Path:
-        return dataset_folder(
-            self.root, "pets", version, self.root / "data" / "pets", self.cache, limit, self.lines.append
-        )
+        """A version in this process, in the cache of the node."""
+        return version_folder(self.settings(limit), "pets", version, self.lines.append)
+
+    def settings(self, limit: int = 10**9) -> Settings:
+        return Settings(project=self.root, data_cache=self.cache, data_cache_gb=limit / 1e9)
 
     def child(self, version: str, limit: int = 10**9) -> subprocess.Popen[str]:
         """A process that asks for a version and uses it until its input is closed."""
@@ -107,13 +114,17 @@ def md5(data: bytes) -> str:
 
 
 class Web:
-    """A web server over a folder, without ranges.
+    """A web server over a folder, without ranges unless it is given `ranges`.
 
-    It answers with `status`; `cut` answers to a path break off; the rest of `held` comes when the `gate` is open.
+    It answers with `status` and counts the bytes that it `sent`. `cut` answers to a path break off; the rest of `held`
+    comes when the `gate` is open. `meet` is called before each answer.
     """
 
     def __init__(self, folder: Path) -> None:
         self.asked: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+        self.ranges = False
+        self.meet: Callable[[str], object] = lambda _: None
         self.cut: Counter[str] = Counter()
         self.held: str | None = None
         self.status = 200
@@ -126,12 +137,15 @@ class Web:
 
             def do_GET(self) -> None:
                 web.asked[self.path] += 1
+                web.meet(self.path)
                 self.answer(body=True)
 
             def answer(self, body: bool) -> None:
                 path = folder / self.path.lstrip("/")
                 data = path.read_bytes() if path.is_file() else b""
-                self.send_response(web.status if path.is_file() else 404)
+                first = int(self.headers.get("Range", "bytes=0-")[6:-1]) if web.ranges and body else 0
+                data = data[first:]
+                self.send_response(206 if first else web.status if path.is_file() else 404)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 if not body:
@@ -139,6 +153,7 @@ class Web:
                 half = len(data) // 2
                 self.wfile.write(data[:half])
                 self.wfile.flush()
+                web.sent[self.path] += half
                 if web.cut[self.path] > 0:
                     web.cut[self.path] -= 1
                     self.close_connection = True
@@ -147,6 +162,7 @@ class Web:
                     web.reached.set()
                     web.gate.wait(60)
                 self.wfile.write(data[half:])
+                web.sent[self.path] += len(data) - half
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -26,12 +26,14 @@ def prepare(name: Name, as_json: AsJson = False) -> None:
     from assay.data.version import folder_hash
     from assay.settings import Settings
     from assay.state import HASHES
+    from assay.storage.dvc_cache import DvcCache
 
     settings = Settings()
     config = load_params(settings.params_file).dataset(name)
     folder = settings.dataset_folder(name)
     with progress_bar(name) as progress:
         card = prepare_dataset(settings.root, name, config, folder, progress)
+    DvcCache.of(settings.root).meet(folder, settings.state / HASHES)
     found, _ = folder_hash(folder, settings.state / HASHES)
     _report(summary(folder, card, found), as_json)
 
@@ -55,7 +57,9 @@ def add(
     _report(result, as_json)
     if kind is None:
         log(f"{name}: read as {result['kind']}; use --kind to choose another layout")
-    if not result["changed"]:
+    if result["healed"] and not result["changed"]:
+        log(f"{name}: unchanged since it was added; DVC's cache lacked files of it, and has them again")
+    elif not result["changed"]:
         log(f"{name}: unchanged since it was added; nothing to do")
     elif result["experiment"]:
         log(f"{name}: added to params.yaml; to train its {result['task']} model: assay train {name}")

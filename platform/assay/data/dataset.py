@@ -1,4 +1,4 @@
-"""Dataset versions: packed from raw data by `prepare`, opened by everything that trains or evaluates.
+"""Dataset versions: packed from raw data by `prepare`. Whatever trains opens them by hash (`storage/`), not by path.
 
 A version is a folder `data/<name>` with `dataset.json` (the card), the packed splits and, if there is something to
 say of single files, their report; it is identified by the hash that DVC gives the folder. Equal raw data, config and
@@ -29,7 +29,7 @@ from assay.data.report import Report, listed
 from assay.data.samples import Sample, Scan, SourceChanged
 from assay.data.shards import SHARD_BYTES, shards
 from assay.data.split import SPLITS, Division, split_samples
-from assay.data.version import fix, folder_hash, recorded_hash, tree_hash
+from assay.data.version import fix, folder_hash, listing_hash, recorded_hash
 from assay.errors import InputError, known
 from assay.files import new_folder, swapped, write_atomic
 from assay.progress import Progress
@@ -237,7 +237,7 @@ def read_card(folder: Path, name: str) -> Card:
 
 
 def open_dataset(root: Path, name: str, folder: Path) -> Dataset:
-    """Open the version that `dvc.lock` records, after comparing every file with it.
+    """Open `folder` if it is the version that `dvc.lock` records, after comparing every file with it.
 
     Raises:
         InputError: it is missing, not recorded, or differs from what was recorded; one line with the fix.
@@ -283,7 +283,7 @@ def sound_files(card: Card, md5s: Mapping[str, str], recorded: str | None) -> se
 
 def _is_recorded(card: Card, md5s: Mapping[str, str], recorded: str | None) -> bool:
     """Whether this card and the files that it names make the recorded hash. Always true if nothing is recorded."""
-    return recorded in (None, tree_hash({**card.files, CARD: md5s[CARD]}))
+    return recorded in (None, listing_hash({**card.files, CARD: md5s[CARD]}))
 
 
 def _not_here(name: str) -> str:

@@ -5,11 +5,55 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from assay.errors import InputError
+
+
+class Hashes:
+    """The md5 of files, read once and then known by path, size, modification time and inode.
+
+    `file` keeps them between processes; None: every file is read. Use `save` at the end.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._kept = {} if file is None else _read_cache(file)
+        self._entries = dict(self._kept)
+
+    def md5(self, path: Path) -> str:
+        """Of a file's content; reads it only if it is new or has changed."""
+        identity, known = _identity(path), self._entries.get(_key(path))
+        md5 = known[3] if known is not None and known[:3] == identity else _md5(path)
+        self._entries[_key(path)] = [*identity, md5]
+        return str(md5)
+
+    def note(self, path: Path, md5: str) -> None:
+        """Take the md5 of a file that this process has just written and verified as known."""
+        self._entries[_key(path)] = [*_identity(path), md5]
+
+    def adopt(self, path: Path, other: Path, hashes: Hashes) -> None:
+        """Know of `path`, a hard link, what `hashes` know of `other`. If it is another file, it is read later."""
+        if (entry := hashes._entries.get(_key(other))) is not None:
+            self._entries[_key(path)] = entry
+
+    def within(self, folder: Path) -> dict[Path, str]:
+        """What is known of the files in a folder, without looking at them: the md5 of each."""
+        prefix = f"{_key(folder)}{os.sep}"
+        return {Path(key): str(entry[3]) for key, entry in self._entries.items() if key.startswith(prefix)}
+
+    def keep(self, folder: Path, files: Iterable[Path]) -> None:
+        """Forget what is not among the files of a folder."""
+        prefix, here = f"{_key(folder)}{os.sep}", {_key(path) for path in files}
+        self._entries = {k: entry for k, entry in self._entries.items() if k in here or not k.startswith(prefix)}
+
+    def save(self) -> None:
+        if self._file is not None:
+            _write_cache(self._file, self._kept, self._entries)
+            self._kept = dict(self._entries)
 
 
 def folder_hash(folder: Path, cache_file: Path | None) -> tuple[str, dict[str, str]]:
@@ -18,46 +62,23 @@ def folder_hash(folder: Path, cache_file: Path | None) -> tuple[str, dict[str, s
     `cache_file` keeps the md5 of files whose path, size, modification time and inode are unchanged. Without it, all
     files are read.
     """
-    cache = _read_cache(cache_file) if cache_file is not None else {}
-    prefix = f"{folder.resolve()}{os.sep}"
-    fresh: dict[str, list[Any]] = {}
-    md5s: dict[str, str] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        relative = path.relative_to(folder).as_posix()
-        key = f"{prefix}{relative}"
-        stat = path.stat()
-        identity = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        known = cache.get(key)
-        md5 = known[3] if known is not None and known[:3] == identity else _md5(path)
-        fresh[key] = [*identity, md5]
-        md5s[relative] = md5
-    if cache_file is not None:
-        others = {key: entry for key, entry in cache.items() if not key.startswith(prefix)}
-        _write_cache(cache_file, cache, {**others, **fresh})
-    return tree_hash(md5s), md5s
-
-
-def tree_hash(md5s: Mapping[str, str]) -> str:
-    """DVC 3's hash of a folder that holds files with these md5, by relative path."""
-    listing = [{"md5": md5s[relative], "relpath": relative} for relative in sorted(md5s)]
-    text = json.dumps(listing, sort_keys=True)
-    return f"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}.dir"
+    hashes = Hashes(cache_file)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    md5s = {path.relative_to(folder).as_posix(): hashes.md5(path) for path in files}
+    hashes.keep(folder, files)
+    hashes.save()
+    return listing_hash(md5s), md5s
 
 
 def fix(name: str) -> str:
     """What to do about a version that is damaged, for the end of a line."""
-    return f"run `dvc checkout data@{name}` to go back or `dvc repro data@{name}` to prepare it again"
+    return f"run `dvc checkout data@{name}` to go back, or `dvc repro --force data@{name}` to prepare it again"
 
 
-def remember(folder: Path, cache_file: Path, md5s: Mapping[str, str]) -> None:
-    """Cache the md5 of files that were just written and verified, so that `folder_hash` need not read them again."""
-    entries: dict[str, list[Any]] = {}
-    for relative, md5 in md5s.items():
-        stat = (folder / relative).stat()
-        key = f"{folder.resolve()}{os.sep}{relative}"
-        entries[key] = [stat.st_size, stat.st_mtime_ns, stat.st_ino, md5]
-    known = _read_cache(cache_file)
-    _write_cache(cache_file, known, {**known, **entries})
+def listing_hash(md5s: Mapping[str, str]) -> str:
+    """DVC's hash of a folder with these files, the md5 of each by relative path."""
+    text = json.dumps([{"md5": md5s[relative], "relpath": relative} for relative in sorted(md5s)], sort_keys=True)
+    return f"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
 def recorded_hash(root: Path, name: str) -> str | None:
@@ -78,6 +99,23 @@ def recorded_hash(root: Path, name: str) -> str | None:
         return next((str(out["md5"]) for out in outs if out["path"] == f"data/{name}"), None)
     except (KeyError, TypeError):
         return None
+
+
+def recorded_versions(root: Path) -> set[str]:
+    """The hashes of all folders that `dvc.lock` names, the versions of datasets among them."""
+    try:
+        return set(re.findall(r"\b[0-9a-f]{32}\.dir\b", (root / "dvc.lock").read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
+def _key(path: Path) -> str:
+    return str(path.resolve())
+
+
+def _identity(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
 def _md5(path: Path) -> str:

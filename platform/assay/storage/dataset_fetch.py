@@ -1,55 +1,28 @@
-"""Fetches datasets to the nodes of a cluster: the version in `dvc.lock`, once per node, from the DVC remote."""
+"""Fetches what a node lacks of a dataset version from the DVC remote: several files at a time, each continued where a
+broken connection or a kill left it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
-from assay.data.version import folder_hash, recorded_hash, remember
+from assay.data.version import recorded_hash
 from assay.errors import InputError, WorkError
-from assay.files import sync
-from assay.log import Log
 from assay.progress import PlainProgress
-from assay.settings import Settings
-from assay.state import HASHES, state_folder
-from assay.storage.dataset_cache import Place, amount
+from assay.storage.dataset_cache import Place, amount, link
 from assay.storage.dvc_remote import DamagedListing, Remote, check_version, open_remote
 
 BLOCK = 4 * 2**20
-
-
-def dataset_folder(root: Path, name: str, version: str, local: Path, cache: Path, limit_bytes: int, log: Log) -> Path:
-    """The folder of a dataset version: `local` if it holds exactly that one, else in the cache, fetched if needed.
-
-    It stays in the cache as long as this process lives.
-
-    Raises:
-        InputError: the settings of the project or of this node do not allow fetching it.
-        WorkError: the remote lacks it or has damaged files of it, or the disk is full.
-        Unavailable: the remote does not answer, or versions in use fill the cache.
-    """
-    check_version(version)
-    if local.is_dir() and folder_hash(local, state_folder(root) / HASHES)[0] == version:
-        return local
-    place = Place(name, version, cache.absolute(), limit_bytes, log)
-    with place.plain_errors():
-        place.use()
-        if place.found()[0] != version:
-            with place.fetching():
-                if place.found()[0] != version:  # no other process fetched it while this one waited
-                    _fetch(place, open_remote(root))
-    return place.folder
-
-
-def fetch_dataset(settings: Settings, name: str, version: str, log: Log) -> Path:
-    """`dataset_folder` of a project on this node, with this node's cache."""
-    local, limit = settings.dataset_folder(name), int(settings.data_cache_gb * 1e9)
-    return dataset_folder(settings.root, name, version, local, settings.data_cache_folder, limit, log)
+STREAMS = 4
+"""Files that are fetched at a time."""
 
 
 def missing_in_remote(root: Path, name: str) -> list[str]:
@@ -70,87 +43,151 @@ def missing_in_remote(root: Path, name: str) -> list[str]:
     files = _listing(remote, name, version)
     if files is None:
         return [remote.shown(version)]
-    _sizes(remote, name, version, files)
+    _sizes(remote, name, version, files.values(), files)
     return []
 
 
-def _fetch(place: Place, remote: Remote) -> None:
-    """Fetch what the cache lacks of a version. An existing folder is repaired while others use it."""
+def listing(remote: Remote, place: Place) -> dict[str, str]:
+    """The files of a version with their md5. Raises `WorkError` if it was never pushed, or is damaged."""
     files = _listing(remote, place.name, place.version)
     if files is None:
         raise WorkError(_never_pushed(place, remote))
-    sizes = _sizes(remote, place.name, place.version, files)
-    place.size = sum(sizes.values())
-    if place.size > place.limit:
-        raise InputError(
-            f"ASSAY_DATA_CACHE_GB={place.limit / 1e9:g}: dataset {place.name!r} takes {amount(place.size)}: "
-            "set it higher on every node"
-        )
-    here = place.found()[1]
-    wanted = {path: md5 for path, md5 in files.items() if here.get(path) != md5}
-    if here:
-        place.log(f"dataset {place.name}: {place.folder} was changed; fetching {len(wanted)} files again")
-    place.reserve({path: sizes[path] for path in wanted})
-    began = time.monotonic()
-    total = _copy_all(place, remote, wanted, sizes)
-    if here:
-        _repair(place, here.keys() - files.keys(), wanted)
-    else:
-        shutil.rmtree(place.folder, ignore_errors=True)  # it contains no file
-        place.part.rename(place.folder)
-    sync(place.cache)
-    remember(place.folder, place.hidden("hashes.json"), wanted)
-    if place.found()[0] != place.version:
-        raise WorkError(f"dataset {place.name!r}: {place.folder} changes during the fetch: find out what writes to it")
-    seconds = time.monotonic() - began
-    place.log(f"dataset {place.name}: {amount(total)} fetched in {seconds:.0f} s, kept in {place.folder}")
+    return files
 
 
-def _copy_all(place: Place, remote: Remote, wanted: Mapping[str, str], sizes: Mapping[str, int]) -> int:
-    """Copy files of a version from the remote; returns their bytes."""
-    progress = PlainProgress(f"dataset {place.name}:", place.log, amount, last=False)
-    total, before = sum(sizes[path] for path in wanted), 0
-    for path, md5 in wanted.items():
+def fetch(place: Place, remote: Remote, files: Mapping[str, str], missing: Mapping[str, str]) -> None:
+    """Bring the missing files of a version to their place, each verified.
 
-        def show(copied: int, before: int = before) -> None:
-            progress(before + copied, total)
+    Args:
+        files: of the version, the md5 of each; those that are not missing are in `place.target` or its folder.
 
-        remote.retry(partial(_copy, place, remote, md5, path, show))
-        before += sizes[path]
-    return total
+    Raises:
+        InputError: the version is larger than the node's cache may be.
+        WorkError: the remote lacks files or has damaged ones, or the disk is full.
+        Unavailable: the remote does not answer, or versions in use fill the cache.
+    """
+    sizes = _sizes(remote, place.name, place.version, missing.values(), files)
+    here = sum(_bytes(place, path) for path in files.keys() - missing.keys())
+    place.size = here + sum(sizes[md5] for md5 in missing.values())
+    place.reserve(sum(sizes.values()))
+    if missing:
+        _Fetch(place, remote, missing, sizes).run()
 
 
-def _copy(place: Place, remote: Remote, md5: str, path: str, show: Callable[[int], None]) -> None:
-    """Copy a file of a version from the remote, and compare it with its hash."""
-    digest, copied = hashlib.md5(usedforsecurity=False), 0
-    with place.plain_errors():
-        target = (place.part / path).open("r+b", buffering=0)  # so that a full disk fails here
-    with target, remote.open_object(md5) as source:
-        while block := source.read(BLOCK):
-            digest.update(block)
-            copied += len(block)
-            with place.plain_errors():
-                rest = memoryview(block)
-                while rest:
-                    rest = rest[target.write(rest) :]
-            show(copied)
-        with place.plain_errors():
-            target.truncate()
-            os.fsync(target)
-    if digest.hexdigest() != md5:
-        raise WorkError(
-            f"dataset {place.name!r}: {path} is damaged in the DVC remote {remote.name!r}: "
-            f"{_repair_remote(remote, place.name, place.version, md5)}"
+def _bytes(place: Place, path: str) -> int:
+    """Of a file that is not missing."""
+    for at in (place.part / "files" / path, place.folder / path):
+        if at.exists():
+            return at.stat().st_size
+    return 0
+
+
+class _Fetch:
+    """Several streams, one for each file, and how far they are together. The first that fails stops the others."""
+
+    def __init__(self, place: Place, remote: Remote, missing: Mapping[str, str], sizes: Mapping[str, int]) -> None:
+        self.place, self.remote, self.sizes = place, remote, sizes
+        self.paths: defaultdict[str, list[str]] = defaultdict(list)
+        for path, md5 in missing.items():
+            self.paths[md5].append(path)
+        self.copied = dict.fromkeys(sizes, 0)
+        self.progress = PlainProgress(f"dataset {place.name}:", place.log, amount, last=False)
+        self.turn, self.stopped = threading.Lock(), threading.Event()
+
+    def run(self) -> None:
+        began, before = time.monotonic(), self._written()
+        with ThreadPoolExecutor(STREAMS, "fetch") as pool:
+            try:
+                futures = [pool.submit(self._one, md5) for md5 in self.sizes]
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            finally:
+                self.stopped.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+        seconds, total = time.monotonic() - began, sum(self.sizes.values())
+        kept = f", {amount(before)} of it by an earlier try" if before else ""
+        self.place.log(
+            f"dataset {self.place.name}: {amount(total)} fetched in {seconds:.0f} s{kept}, kept in {self.place.folder}"
         )
 
+    def _written(self) -> int:
+        """The bytes of the unfinished files, left by an earlier try."""
+        return sum(at.stat().st_size for md5 in self.sizes if (at := self.place.partial(md5)).exists())
 
-def _repair(place: Place, strange: set[str], wanted: Mapping[str, str]) -> None:
-    """Replace bad files by good ones, each in one step; programs that have a bad one open keep reading it."""
-    for path in strange:
-        (place.folder / path).unlink()
-    for path in wanted:
-        (place.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (place.part / path).replace(place.folder / path)
+    def _one(self, md5: str) -> None:
+        if self.stopped.is_set():
+            return
+        try:
+            self._bring(md5)
+        except BaseException:
+            self.stopped.set()
+            raise
+
+    def _bring(self, md5: str) -> None:
+        """Fetch a file, for as long as the remote sends something now and then, and put it in its place."""
+        for _ in range(2):  # a mistake of an earlier try is no damage of the remote
+            if self.remote.retry(partial(self._copy, md5), lambda: self.copied[md5], self.stopped.wait):
+                break
+        else:
+            fix = _repair_remote(self.remote, self.place.name, self.place.version, md5)
+            what = f"{self.paths[md5][0]} is damaged in the DVC remote {self.remote.name!r}"
+            raise WorkError(f"dataset {self.place.name!r}: {what}: {fix}")
+        if self.stopped.is_set():
+            return
+        with self.place.plain_errors():
+            first, *others = (self.place.target(path) for path in self.paths[md5])
+            for other in others:
+                other.unlink(missing_ok=True)
+                link(self.place.partial(md5), other)
+                self.place.hashes.note(other, md5)
+            self.place.partial(md5).replace(first)
+            self.place.hashes.note(first, md5)
+
+    def _copy(self, md5: str) -> bool:
+        """Continue a file up to its end; returns whether it has its hash. If not, it is removed."""
+        at, size = self.place.partial(md5), self.sizes[md5]
+        digest = hashlib.md5(usedforsecurity=False)
+        with self.place.plain_errors(), at.open("ab+", buffering=0) as target:
+            if target.seek(0, os.SEEK_END) > size:
+                target.truncate(0)
+            target.seek(0)
+            while block := target.read(BLOCK):
+                digest.update(block)
+            have = target.tell()
+            self._show(md5, have)
+        if have < size:
+            have = self._stream(md5, have, digest)
+        if self.stopped.is_set():
+            return True  # for nobody
+        if have < size:
+            raise ConnectionError(f"{have} of {size} bytes")
+        if digest.hexdigest() != md5:
+            at.unlink()
+            return False
+        return True
+
+    def _stream(self, md5: str, have: int, digest: hashlib._Hash) -> int:
+        """Append what a file lacks; returns how many bytes it has then."""
+        with self.place.plain_errors():
+            target = self.place.partial(md5).open("ab", buffering=0)  # so that a full disk fails here
+        with target, self.remote.open_object(md5, have) as source:
+            while not self.stopped.is_set() and (block := source.read(BLOCK)):
+                digest.update(block)
+                have += len(block)
+                with self.place.plain_errors():
+                    rest = memoryview(block)
+                    while rest:
+                        rest = rest[target.write(rest) :]
+                self._show(md5, have)
+            with self.place.plain_errors():
+                os.fsync(target)
+        return have
+
+    def _show(self, md5: str, have: int) -> None:
+        with self.turn:
+            self.copied[md5] = have
+            self.progress(sum(self.copied.values()), sum(self.sizes.values()))
 
 
 def _listing(remote: Remote, name: str, version: str) -> dict[str, str] | None:
@@ -161,16 +198,17 @@ def _listing(remote: Remote, name: str, version: str) -> dict[str, str] | None:
         raise WorkError(f"dataset {name!r}: {error}: {_repair_remote(remote, name, version)}") from None
 
 
-def _sizes(remote: Remote, name: str, version: str, files: Mapping[str, str]) -> dict[str, int]:
-    """The bytes of each file. Raises `WorkError` if the remote lacks one."""
-    found = {md5: remote.size(md5) for md5 in dict.fromkeys(files.values())}
-    sizes = {path: size for path, md5 in files.items() if (size := found[md5]) is not None}
-    if lost := sorted(files.keys() - sizes.keys()):
+def _sizes(remote: Remote, name: str, version: str, md5s: Iterable[str], files: Mapping[str, str]) -> dict[str, int]:
+    """The bytes of each file, by md5. Raises `WorkError` if the remote lacks one."""
+    wanted = list(dict.fromkeys(md5s))
+    with ThreadPoolExecutor(STREAMS) as pool:
+        found = dict(zip(wanted, pool.map(remote.size, wanted), strict=True))
+    if lost := sorted(path for path, md5 in files.items() if md5 in found and found[md5] is None):
         raise WorkError(
             f"dataset {name!r}: the DVC remote {remote.name!r} lacks {len(lost)} of {len(files)} files ({lost[0]} …): "
             f"{_repair_remote(remote, name, version)}"
         )
-    return sizes
+    return {md5: size for md5, size in found.items() if size is not None}
 
 
 def _never_pushed(place: Place, remote: Remote) -> str:

@@ -12,14 +12,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError, causes
+from assay.log import Log
 from assay.redaction import hide_login, hide_logins
 
 PAUSES = (1.0, 4.0)
 """Seconds before the second and the third try."""
+LONG_PAUSES = (1.0, 4.0, 15.0, 30.0, *(60.0,) * 10)
+"""The same where nobody waits: nodes of a cluster sit out an outage of ten minutes."""
+TELL_SECONDS = 15.0
+"""A pause of which people are told."""
+BLOCK = 16 * 2**20
+"""Bytes of an S3 object that are requested at a time."""
 CONNECT_SECONDS = 10
 """How long an S3 or HTTP server may take to answer a connection, unless DVC's configuration says otherwise."""
 
@@ -34,12 +42,19 @@ class DamagedListing(WorkError):
 
 @dataclass(frozen=True)
 class Remote:
-    """An open remote. `address` is for people: without user and password."""
+    """An open remote.
+
+    Attributes:
+        address: for people, without user and password.
+        patient: whether an outage is waited out for many minutes; `tell` hears of it.
+    """
 
     name: str
     address: str
     files: Any
     path: str
+    patient: bool = False
+    tell: Log = lambda _: None
 
     @property
     def local(self) -> bool:
@@ -68,11 +83,20 @@ class Remote:
         return self.retry(ask)
 
     @contextmanager
-    def open_object(self, md5: str) -> Iterator[IO[bytes]]:
-        """Open an object, to be read from the beginning to the end."""
-        # without block_size=0, objects of a web server without ranges would be read in one piece
-        options = {"block_size": 0} if self.files.protocol in ("http", "https") else {}
-        with self.files.open(self.where(md5), "rb", **options) as file:
+    def open_object(self, md5: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Open an object, to be read from byte `start` to the end."""
+        if self.files.protocol in ("http", "https"):
+            # without block_size=0, objects of a web server without ranges would be read in one piece
+            headers = {"Range": f"bytes={start}-"} if start else {}
+            options = {"block_size": 0, "size": 1, **({"headers": headers} if start else {})}
+            with self.files.open(self.where(md5), "rb", **options) as file:
+                skip = start if file.r.status != HTTPStatus.PARTIAL_CONTENT else 0
+                while skip and (block := file.read(min(skip, BLOCK))):
+                    skip -= len(block)
+                yield file
+            return
+        with self.files.open(self.where(md5), "rb", **({"block_size": BLOCK} if not self.local else {})) as file:
+            file.seek(start)
             yield file
 
     def listing(self, version: str) -> dict[str, str] | None:
@@ -93,19 +117,35 @@ class Remote:
             raise DamagedListing(f"the DVC remote {self.name!r} has a damaged listing")
         return parse_listing(content, version)
 
-    def retry(self, work: Callable[[], Result]) -> Result:
-        """Call `work`; retry it after a pause if the remote failed for a reason that may pass."""
-        pauses = iter(PAUSES)
+    def retry(
+        self,
+        work: Callable[[], Result],
+        done: Callable[[], int] = lambda: 0,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> Result:
+        """Call `work`; retry it after a pause if the remote failed for a reason that may pass.
+
+        Args:
+            done: how far it is; if this has grown, the tries are counted anew.
+            wait: waits for these seconds; what it returns is true if there is no need to go on.
+        """
+        pauses = LONG_PAUSES if self.patient else PAUSES
+        left, most = iter(pauses), done()
         while True:
             try:
                 return work()
             except AssayError:
                 raise
             except Exception as error:  # each kind of remote has exceptions of its own
-                failure, pause = self._failure(error), next(pauses, None)
+                if done() > most:
+                    left, most = iter(pauses), done()
+                failure, pause = self._failure(error), next(left, None)
                 if pause is None or not isinstance(failure, Unavailable):
                     raise failure from None  # what a library says may hold a password
-                time.sleep(pause)
+                if pause >= TELL_SECONDS:
+                    self.tell(f"{failure}; trying again in {pause:.0f} s")
+                if wait(pause):
+                    raise failure from None
 
     def _failure(self, error: Exception) -> AssayError:
         """The failure of the remote as an error for users."""

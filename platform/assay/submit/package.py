@@ -18,8 +18,9 @@ from pathlib import Path
 
 from assay.errors import InputError
 from assay.redaction import redact, secrets_of
+from assay.state import PACKAGE
 from assay.submit.selection import CACHES, looks_like_key, select
-from assay.tracking.provenance import PACKAGE, CodeState, code_state
+from assay.tracking.provenance import CodeState, code_state
 
 LIMIT = 5_000_000
 """The most bytes that a package may have, compressed."""

@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from assay.config.params import read_yaml
 from assay.errors import InputError
-from assay.state import RAY_TOKEN, STATE
-from assay.tracking.provenance import PACKAGE
+from assay.state import PACKAGE, RAY_TOKEN, STATE
 
 CACHES = {
     ".git", ".hg", ".svn", STATE, ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache",

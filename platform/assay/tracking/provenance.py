@@ -20,6 +20,7 @@ from assay.config.schema import digest, resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.redaction import redact, redact_known
+from assay.state import PACKAGE
 from assay.tracking.code_hash import code_sha256, libraries
 
 PREFIX = "assay."
@@ -70,9 +71,6 @@ FLAGGED = {
 """What each session of a run records for itself. Where sessions differ in it, the run says so: sums may have been
 rounded differently.
 """
-
-PACKAGE = "assay-package.json"
-"""The file in a job's package that identifies its code, in place of git."""
 
 SOURCE = {".py", ".yaml", ".yml", ".toml"}
 """Suffixes of new files that are carried as text."""

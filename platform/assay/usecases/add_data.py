@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from assay.errors import InputError, WorkError, known
 from assay.files import new_folder, swapped, write_atomic
 from assay.progress import Progress
 from assay.state import ADD_LOCK, HASHES, state_folder
+from assay.storage.dataset_cache import amount
+from assay.storage.dvc_cache import DvcCache
 
 _BOM = "\ufeff"
 
@@ -38,8 +41,9 @@ def add_folder(root: Path, name: str, folder: Path, kind: str | None, progress: 
     unchanged folder again changes nothing; a changed one becomes the new version. On any failure and on Ctrl-C,
     `params.yaml`, `dvc.lock` and the dataset are restored.
 
-    Returns the contents of the card, `kind`, `changed`, `new` (the dataset did not exist before), `experiment`, the
-    name of the experiment that was added (None if it existed, or if no task fits such data), and its `task`.
+    Returns the contents of the card, `kind`, `changed`, `new` (the dataset did not exist before), `healed` (DVC's cache
+    lacked files of the recorded version, and has them again, if that is still the version), `experiment`, the name of
+    the experiment that was added (None if it existed, or if no task fits such data), and its `task`.
 
     Raises:
         InputError: something is wrong with the name, the project or the folder; nothing was written.
@@ -57,11 +61,11 @@ def add_folder(root: Path, name: str, folder: Path, kind: str | None, progress: 
         kind = _kind(name, raw, kind, old)
         if old is not None and _is_current(root, name, old, path, raw, target):
             return _result(root, name, read_card(target, name), changed=False, new=False, experiment=None)
-        before = _state(root, name)
+        before, lost = _state(root, name), _lost(root, name, target)
         source = load_source(kind).model_validate({"path": path, "sha256": ""})
         card, experiment = _import(root, name, source, old, params, progress)
         changed = _state(root, name) != before
-        return _result(root, name, card, changed=changed, new=old is None, experiment=experiment)
+        return _result(root, name, card, changed=changed, new=old is None, experiment=experiment, healed=lost)
 
 
 def _kind(name: str, raw: Path, kind: str | None, old: DatasetConfig | None) -> str:
@@ -112,6 +116,8 @@ def _is_current(root: Path, name: str, old: DatasetConfig, path: str, raw: Path,
     recorded = recorded_hash(root, name)
     if recorded is None or recorded != folder_hash(target, state_folder(root) / HASHES)[0]:
         return False
+    if missing_in_cache(root, target):
+        return False
     if has_empty_folder(raw):
         return False  # the digest covers only files, and a new empty folder may be a class without images
     return bool(folder_digest(raw) == old.source.sha256)
@@ -141,10 +147,36 @@ def _import(
         stack.enter_context(_restored(lock_file))
         stack.enter_context(_restored(params_file))
         write_atomic(params_file, after)
+        DvcCache.of(root).meet(target, state_folder(root) / HASHES)
         _record(root, name)
         if recorded_hash(root, name) != folder_hash(target, state_folder(root) / HASHES)[0]:
             raise WorkError(f"dvc.lock records another version of {name!r} than was packed, so everything was restored")
+        if missing := missing_in_cache(root, target):
+            raise WorkError(
+                f"DVC says that data@{name} is recorded, but its cache lacks {missing[0]}, so everything was restored: "
+                f"the disk is probably full ({_free(missing[0])} free): make room, and add it again"
+            )
     return card, experiment
+
+
+def _lost(root: Path, name: str, folder: Path) -> bool:
+    """Whether DVC's cache lacks files of the recorded version, and `folder` has them."""
+    recorded = recorded_hash(root, name)
+    if recorded is None or recorded != folder_hash(folder, state_folder(root) / HASHES)[0]:
+        return False
+    return bool(missing_in_cache(root, folder))
+
+
+def missing_in_cache(root: Path, folder: Path) -> list[Path]:
+    """What DVC's cache lacks of the version in `folder`, or has in another length. On a full disk DVC tells nobody."""
+    version, md5s = folder_hash(folder, state_folder(root) / HASHES)
+    sizes = {md5: (folder / path).stat().st_size for path, md5 in md5s.items()}
+    return DvcCache.of(root).lacks(version, sizes)
+
+
+def _free(path: Path) -> str:
+    existing = next(folder for folder in path.parents if folder.exists())
+    return amount(shutil.disk_usage(existing).free)
 
 
 def first_experiment(name: str, card: Card) -> dict[str, Any] | None:
@@ -235,13 +267,20 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _result(
-    root: Path, name: str, card: Card, changed: bool, new: bool, experiment: dict[str, Any] | None
+    root: Path,
+    name: str,
+    card: Card,
+    changed: bool,
+    new: bool,
+    experiment: dict[str, Any] | None,
+    healed: bool = False,
 ) -> dict[str, Any]:
     return {
         **summary(root / "data" / name, card, recorded_hash(root, name)),
         "kind": card.kind,
         "changed": changed,
         "new": new,
+        "healed": healed,
         "experiment": name if experiment else None,
         "task": experiment["task"]["name"] if experiment else None,
     }

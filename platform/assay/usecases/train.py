@@ -42,12 +42,11 @@ from assay.tracking.tracker import Tracker
 from assay.train.folder import CHECKPOINTS, PICTURES
 from assay.usecases.helpers.places import (
     open_or_fetch_dataset,
-    project_for_nodes,
     require_cluster,
     require_repository,
 )
 from assay.usecases.helpers.results import ExperimentResults, write_run
-from assay.usecases.helpers.trained import recorded_config
+from assay.usecases.helpers.trained import open_training_dataset, recorded_config
 from assay.usecases.helpers.training_progress import TrainingProgress
 from assay.workers.assignment import Assignment
 from assay.workers.launch import launch
@@ -86,7 +85,10 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
     require_known_store(settings, tracker)
     config = requested_config(request, settings, tracker)
     require_repository(settings.root)
-    dataset = open_or_fetch_dataset(config.data, settings, progress.log)
+    if request.resume:
+        dataset = open_training_dataset(tracker.get(request.resume), settings, progress.log)
+    else:
+        dataset = open_or_fetch_dataset(config.data, settings, progress.log)
     check_fit(config, dataset.card.samples)
     local = located(config, settings.root)  # with the paths of this machine, which are not recorded
     load_task(config.task.name)[0].check(local, dataset)
@@ -127,13 +129,13 @@ def _assignment(
     return Assignment(
         held.run_id,
         resolved(config),
-        str(dataset.folder),
+        str(settings.root),
         dataset.hash,
         str(held.folder),
         chosen.threads,
         chosen.gpu,
         chosen.compiled,
-        project=project_for_nodes(settings),
+        cluster=bool(settings.ray_address),
         store=f"{settings.remote_runs}/{held.run_id}" if settings.remote_runs else "",
         attempt=lease_name(held.lease.number) if held.lease else "",
         session=held.session,

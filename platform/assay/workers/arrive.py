@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.config.experiment import ExperimentConfig, moved, parse_experiment
-from assay.data.dataset import Dataset, read_card
+from assay.data.dataset import Dataset
 from assay.log import Log
 from assay.settings import Settings
+from assay.storage.dataset_versions import open_version
 from assay.workers.assignment import Assignment
 
 
@@ -21,20 +22,14 @@ class Arrival:
 
 
 def arrive(assignment: Assignment, log: Log) -> Arrival:
-    """Find what the assignment names, here; fetch the dataset if this node lacks it.
+    """Find what the assignment names, here: the dataset by its content, fetched if this node lacks it.
 
     Raises:
-        InputError: the settings of the project or of this node do not allow fetching the dataset.
+        InputError: the dataset version is nowhere, or settings of the project or of this node do not allow fetching it.
         WorkError: the remote lacks the dataset or has damaged files of it, or the disk is full.
         Unavailable: the remote does not answer.
     """
-    if not assignment.project:  # the workers share the machine of the process that started them
-        config, folder = parse_experiment(assignment.config, "config"), Path(assignment.dataset)
-    else:
-        from assay.storage.dataset_fetch import fetch_dataset
-
-        origin = Path(assignment.project)
-        project = origin if (origin / "params.yaml").exists() else Path.cwd()  # else the unpacked Ray job
-        config = parse_experiment(moved(assignment.config, assignment.project, str(project)), "config")
-        folder = fetch_dataset(Settings(project=project), config.data, assignment.dataset_hash, log)
-    return Arrival(config, Dataset(folder, read_card(folder, config.data), assignment.dataset_hash))
+    origin = Path(assignment.project)
+    project = origin if (origin / "params.yaml").exists() else Path.cwd()  # else the unpacked Ray job
+    config = parse_experiment(moved(assignment.config, assignment.project, str(project)), "config")
+    return Arrival(config, open_version(Settings(project=project), config.data, assignment.dataset_hash, log))

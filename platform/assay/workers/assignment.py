@@ -13,10 +13,11 @@ class Assignment:
 
     Attributes:
         config: a resolved `ExperimentConfig`.
-        dataset: folder of the dataset version, and its `hash`.
+        project: the project's folder on the machine that starts the training.
+        dataset_hash: the dataset version, which each process opens and verifies by itself.
         folder: the run's folder, shared by all workers.
         compiled: whether networks go through `torch.compile`.
-        project: the project's folder on the machine that starts the training, if workers may be on other nodes.
+        cluster: whether workers may be on other nodes.
         store: the run's address in object storage, if nodes do not share its folder.
         session: the number of the run's session that starts the training.
         attempt: the name of this attempt, which keeps what it writes apart from what others write; before it has one,
@@ -26,13 +27,13 @@ class Assignment:
 
     run_id: str
     config: Mapping[str, Any]
-    dataset: str
+    project: str
     dataset_hash: str
     folder: str
     threads: int
     gpu: bool
     compiled: bool = False
-    project: str = ""
+    cluster: bool = False
     store: str = ""
     session: int = 1
     attempt: str = ""

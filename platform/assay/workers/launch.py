@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from assay.errors import last_line
+from assay.errors import AssayError, last_line
 from assay.log import Log
 from assay.settings import Settings
 from assay.signals import handled_by
@@ -26,7 +26,7 @@ from assay.workers.on_ray import Watched, on_ray
 from assay.workers.plan import Plan
 from assay.workers.ray_private import ray_alive
 from assay.workers.ray_session import RayDied
-from assay.workers.worker import work_here, work_in_ray
+from assay.workers.worker import arrive_in_ray, work_here, work_in_ray
 
 RESERVATION = "reservation"
 """A file of a run's folder while its workers are on Ray: the cores that are reserved for them."""
@@ -115,6 +115,8 @@ def train_on_ray(
             receiver.follow(own.attempt)
         try:
             return _fit(own, plan, storage)
+        except AssayError:  # no worker died: the data are nowhere
+            raise
         except Exception as error:
             if over.is_set():
                 raise RayDied("its servers are gone") from error
@@ -125,7 +127,7 @@ def train_on_ray(
             if not ray_alive():
                 raise RayDied("its servers are gone") from error
             deaths.add("a worker", last_line(error), log)
-            if assignment.project:  # on a cluster, where its node may have died with it
+            if assignment.cluster:  # its node may have died with it
                 nodes.wait_for_free(plan, nodes.NODE_SECONDS, log, deaths.stopped)
 
 
@@ -133,20 +135,26 @@ def _fit(assignment: Assignment, plan: Plan, storage: Path) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
-    from assay.workers.ray_trainer import Trainer
+    from assay.workers.ray_trainer import ArriveFirst, Trainer, failure_before_the_group
 
     # By default it waits for slots forever. The types are those of Ray Train's first version.
     once = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)  # type: ignore[call-arg]
     resources: dict[str, float] = {"CPU": plan.threads, **({"GPU": 1} if plan.gpu else {})}
     trainer = Trainer(
         Path(assignment.folder) / RESERVATION,
+        ArriveFirst(arrive_in_ray, assignment.plain()),
         work_in_ray,
         train_loop_config=assignment.plain(),
         torch_config=TorchConfig(backend="nccl" if plan.gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu, resources_per_worker=resources),
         run_config=RunConfig(name=assignment.run_id, storage_path=str(storage), failure_config=once),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except Exception as error:
+        if (failure := failure_before_the_group(error)) is not None:
+            raise failure from None
+        raise
 
 
 @contextmanager

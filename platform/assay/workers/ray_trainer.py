@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, worker_group
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from assay.errors import AssayError
 from assay.files import write_atomic
 from assay.workers.ray_private import Bystander
 
@@ -36,6 +38,28 @@ def _current_actor_or_none(context: RuntimeContext) -> Any:
         return _current_actor(context)
     except RuntimeError:
         return None
+
+
+class ArriveFirst(WorkerGroupCallback):
+    """Runs `arrive` with `assignment` in every worker before torch forms their process group: it may take hours, and in
+    the group all would wait for the slowest, and no longer than the group's time limit.
+    """
+
+    def __init__(self, arrive: Callable[[dict[str, Any]], None], assignment: dict[str, Any]) -> None:
+        self.arrive, self.assignment = arrive, assignment
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        try:
+            worker_group.execute(self.arrive, self.assignment)
+        except BaseException:
+            worker_group.abort()  # Ray forgets a group that fails now, and would keep its cores reserved
+            raise
+
+
+def failure_before_the_group(error: Exception) -> AssayError | None:
+    """What a worker raised in its `arrive`; None if the error is another one."""
+    cause = getattr(getattr(error, "controller_failure", None), "cause", None)
+    return cause if isinstance(cause, AssayError) else None
 
 
 class AvailableSlots(FixedScalingPolicy):
@@ -86,16 +110,16 @@ def free(file: Path) -> None:
 class Trainer(TorchTrainer):
     """`TorchTrainer`, started in half the time. `reservation` is the file that notes the cores reserved for it."""
 
-    def __init__(self, reservation: Path, *values: Any, **named: Any) -> None:
+    def __init__(self, reservation: Path, first: ArriveFirst, *values: Any, **named: Any) -> None:
         super().__init__(*values, **named)
-        self.reservation = reservation
+        self.reservation, self.first = reservation, first
         free(reservation)
 
     def _create_default_callbacks(self) -> list[Any]:
         unused = (DatasetsCallback, PlacementGroupCleanerCallback)  # Ray Data's, and one that needs Ray's dashboard
         callbacks = super()._create_default_callbacks()  # type: ignore[misc] # hidden by Ray's decorator
         kept = [callback for callback in callbacks if not isinstance(callback, unused)]
-        return [*kept, ForgetReservation(self.reservation)]
+        return [self.first, *kept, ForgetReservation(self.reservation)]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
         vars(worker_group)["SynchronizationActor"] = ray.remote(num_cpus=0)(Bystander)

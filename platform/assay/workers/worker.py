@@ -20,6 +20,23 @@ if TYPE_CHECKING:
     from assay.train.context import LocalContext
 
 
+def arrive_in_ray(plain: dict[str, Any]) -> None:
+    """Find what a Ray Train worker needs on its node, before it joins the others; the first of a node reports."""
+    start_program()
+    import ray.train
+
+    from assay.workers.arrive import arrive
+
+    assignment = Assignment(**plain)
+    tells = not assignment.store and ray.train.get_context().get_local_rank() == 0
+
+    def tell(line: str) -> None:
+        with (Path(assignment.folder) / LOG).open("a") as file:
+            file.write(line + "\n")
+
+    arrive(assignment, tell if tells else lambda _: None)
+
+
 def work_in_ray(plain: dict[str, Any]) -> None:
     """The train function of a Ray Train worker."""
     start_program()

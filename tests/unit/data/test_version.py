@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assay.data import version
-from assay.data.version import folder_hash, recorded_hash, remember
+from assay.data.version import Hashes, folder_hash, recorded_hash, recorded_versions
 from assay.errors import InputError
 
 
@@ -58,9 +58,34 @@ def test_what_was_just_verified_need_not_be_read(tmp_path: Path, monkeypatch: py
     folder, cache = tmp_path / "data", tmp_path / "hashes.json"
     fill(folder)
     expected = folder_hash(folder, None)
-    remember(folder, cache, expected[1])
+    hashes = Hashes(cache)
+    for path, md5 in expected[1].items():
+        hashes.note(folder / path, md5)
+    hashes.save()
     monkeypatch.delattr(version, "_md5")
     assert folder_hash(folder, cache) == expected
+
+
+def test_a_link_to_a_verified_file_need_not_be_read_but_another_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = tmp_path / "data", tmp_path / "other"
+    fill(folder)
+    known, hashes = Hashes(tmp_path / "hashes.json"), Hashes(None)
+    expected = known.md5(folder / "b.bin")
+    other.mkdir()
+    os.link(folder / "b.bin", other / "b.bin")
+    hashes.adopt(other / "b.bin", folder / "b.bin", known)
+    read: list[Path] = []
+    real = version._md5
+    monkeypatch.setattr(version, "_md5", lambda path: read.append(path) or real(path))
+    assert hashes.md5(other / "b.bin") == expected
+    assert read == []
+    (other / "a.txt").write_bytes(b"swapped in between")
+    known.md5(folder / "a.txt")
+    hashes.adopt(other / "a.txt", folder / "a.txt", known)
+    assert hashes.md5(other / "a.txt") != known.md5(folder / "a.txt")
+    assert other / "a.txt" in read
 
 
 def test_recorded_hashes(tmp_path: Path) -> None:
@@ -68,6 +93,9 @@ def test_recorded_hashes(tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").write_text("stages:\n  data@pets:\n    outs:\n    - {path: data/pets, md5: 12.dir}\n")
     assert recorded_hash(tmp_path, "pets") == "12.dir"
     assert recorded_hash(tmp_path, "cats") is None
+    assert recorded_versions(tmp_path) == set()
+    (tmp_path / "dvc.lock").write_text(f"outs:\n- md5: {'a1' * 16}.dir\n- md5: {'b2' * 16}\n")
+    assert recorded_versions(tmp_path) == {f"{'a1' * 16}.dir"}
     (tmp_path / "dvc.lock").write_text("<<<<<<< HEAD\n: [")
     with pytest.raises(InputError, match=r"dvc\.lock: not readable"):
         recorded_hash(tmp_path, "pets")

@@ -13,7 +13,8 @@ from tests.support.node import Node, Web, ended
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    monkeypatch.setattr(dvc_remote, "PAUSES", (0.01, 0.01))
+    for name in ("PAUSES", "LONG_PAUSES"):
+        monkeypatch.setattr(dvc_remote, name, (0.01, 0.01))
     node = Node(tmp_path)
     node.configure(str(node.remote))
     yield node

@@ -5,22 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import threading
+import time
 
 import pytest
 
 from assay.errors import InputError, Unavailable, WorkError
-from assay.storage.dataset_fetch import missing_in_remote
+from assay.storage.dataset_fetch import STREAMS, missing_in_remote
 from tests.support.node import FILES, Node, Web, content, ended, md5
-
-
-def test_the_local_folder_is_used_only_if_it_is_that_version(node: Node) -> None:
-    version = node.publish(FILES)
-    local = node.root / "data" / "pets"
-    shutil.copytree(node.base / "published", local)
-    assert node.fetch(version) == local
-    assert not node.cache.exists()
-    (local / "dataset.json").write_bytes(b"[]")
-    assert node.fetch(version) == node.cache / version
 
 
 def test_a_version_is_fetched_once_and_nothing_else_is_left(node: Node) -> None:
@@ -73,7 +65,8 @@ def test_damage_in_the_remote_is_named_and_never_used(node: Node) -> None:
     ):
         node.fetch(version)
     assert node.kept == set()
-    assert node.parts == []
+    (part,) = node.parts
+    assert set(content(part)) == {"files/dataset.json", "files/sub/test-00000.arrow"}  # what is whole is kept
     node.object(version).write_bytes(b"[]")
     with pytest.raises(
         WorkError, match=rf"damaged listing: delete {node.object(version)}, and run `dvc push data@pets`"
@@ -96,7 +89,7 @@ def test_a_changed_copy_is_noticed_and_mended_under_its_users(node: Node, web: W
     assert content(folder) == FILES | {"val-00000.arrow": b"v" * 50}
     fetched = {"/" + node.object(md5(FILES[path])).relative_to(node.remote).as_posix() for path in FILES if "0" in path}
     assert {path for path in web.asked if not path.endswith(".dir")} == fetched
-    assert "was changed; fetching 2 files again" in node.lines[-2]
+    assert "was changed; replacing 2 files" in node.lines[-2]
 
 
 def test_two_processes_at_once_fetch_once(node: Node, web: Web) -> None:
@@ -115,6 +108,66 @@ def test_two_processes_at_once_fetch_once(node: Node, web: Web) -> None:
         assert child.returncode == 0
     assert content(node.cache / version) == FILES
     assert set(web.asked.values()) == {1}
+
+
+def test_a_killed_fetch_is_continued_where_it_was(node: Node, web: Web) -> None:
+    """What is whole is not asked for again, of what is not only the rest, and damage in between is found."""
+    web.ranges = True
+    large = bytes(range(256)) * 2**15
+    version = node.publish(FILES | {"val-00000.arrow": large})
+    path = f"/{node.object(md5(large)).relative_to(node.remote)}"
+    web.held = path
+    child = node.child(version)
+    assert web.reached.wait(60)
+    (part,) = node.parts
+    partial = part / "partial" / md5(large)
+    while not partial.exists() or partial.stat().st_size < len(large) // 2:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    web.gate.set()
+    web.asked.clear()
+    web.sent.clear()
+    assert content(node.fetch(version)) == FILES | {"val-00000.arrow": large}
+    assert {asked for asked in web.asked if not asked.endswith(".dir")} == {path}
+    assert web.sent[path] == len(large) - len(large) // 2
+    assert node.parts == []
+    assert re.search(r"8\.4 MB fetched in \d+ s, 4\.2 MB of it by an earlier try", node.lines[-1])
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_damaged_part_of_an_earlier_try_is_not_blamed_on_the_remote(node: Node, web: Web, ranges: bool) -> None:
+    web.ranges = ranges
+    version = node.publish(FILES)
+    lost = md5(FILES["train-00000.arrow"])
+    partial = node.cache / f".{version}.part" / "partial" / lost
+    partial.parent.mkdir(parents=True)
+    for earlier in (b"t" * 400, b"x" * 400, b"t" * 2000):
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(earlier)
+        assert content(node.fetch(version)) == FILES
+        ended()
+        shutil.rmtree(node.cache / version)
+
+
+def test_files_are_fetched_side_by_side(node: Node, web: Web) -> None:
+    files = {f"{number}.arrow": bytes([number]) * 1000 for number in range(8)}
+    version = node.publish(files)
+    together = threading.Barrier(STREAMS, timeout=60)
+    web.meet = lambda path: None if path.endswith(".dir") else together.wait()
+    assert content(node.fetch(version)) == files  # with fewer streams, nobody would pass the barrier
+
+
+def test_only_what_differs_from_the_versions_that_are_here_is_fetched(node: Node, web: Web) -> None:
+    first = node.publish(FILES)
+    old = node.fetch(first)
+    ended()
+    second = node.publish(FILES | {"train-00000.arrow": b"T" * 900})
+    web.asked.clear()
+    new = node.fetch(second)
+    assert {asked.rpartition("/")[2] for asked in web.asked if not asked.endswith(".dir")} == {md5(b"T" * 900)[2:]}
+    assert (new / "dataset.json").samefile(old / "dataset.json")
+    assert node.kept == {first, second}
 
 
 def test_a_killed_fetch_leaves_nothing_half(node: Node, web: Web) -> None:
@@ -143,7 +196,7 @@ def test_a_remote_that_breaks_off_is_asked_three_times(node: Node, web: Web) -> 
     assert web.asked[path] == 3
     shutil.rmtree(node.cache)
     ended()
-    web.cut[path] = 3
+    web.cut[path] = 9
     with pytest.raises(Unavailable, match=r"the DVC remote 'team' \(http://127.0.0.1:\d+\) does not answer"):
         node.fetch(version)
     assert node.kept == set()

@@ -81,7 +81,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(trials, "arrive", lambda assignment, log: Arrival(config(), cast("Dataset", None)))
     monkeypatch.setattr(trials, "prepare", lambda settings, dataset, context: training(tmp_path, settings))
     plain = {
-        "run_id": "r", "config": {}, "dataset": "", "dataset_hash": "", "folder": str(tmp_path), "threads": 1,
+        "run_id": "r", "config": {}, "project": "", "dataset_hash": "", "folder": str(tmp_path), "threads": 1,
         "gpu": False,
     }  # fmt: skip
     return lambda: Here(TrialAssignment(plain, 0, until=3, milestones=(0.5, 1)))

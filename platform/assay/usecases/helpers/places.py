@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from assay.data.dataset import Dataset, open_dataset, read_card
+from assay.data.dataset import Dataset, open_dataset
 from assay.data.version import recorded_hash
 from assay.errors import InputError
 from assay.log import Log
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
-from assay.storage.dataset_fetch import fetch_dataset
-from assay.tracking.provenance import PACKAGE, git_commit
+from assay.storage.dataset_versions import open_version
+from assay.tracking.provenance import git_commit
 from assay.workers import nodes
 
 
@@ -23,10 +23,9 @@ def open_or_fetch_dataset(name: str, settings: Settings, log: Log) -> Dataset:
         InputError: it is missing or differs from what was recorded; the line names the fix.
     """
     version = recorded_hash(settings.root, name)
-    if version is None or not _is_package(settings):
-        return open_dataset(settings.root, name, settings.dataset_folder(name))
-    folder = fetch_dataset(settings, name, version, log)
-    return Dataset(folder, read_card(folder, name), version)
+    if version is None or not settings.packaged:
+        version = open_dataset(settings.root, name, settings.dataset_folder(name)).hash
+    return open_version(settings, name, version, log)
 
 
 def require_repository(root: Path) -> None:
@@ -34,11 +33,6 @@ def require_repository(root: Path) -> None:
     git_commit(root)
     if not (root / ".dvc").is_dir():
         raise InputError(f"{root}: not a DVC repository: run `dvc init`, so that datasets have versions")
-
-
-def project_for_nodes(settings: Settings) -> str:
-    """The project's folder, if workers may run on other nodes; else an empty string."""
-    return str(settings.root) if settings.ray_address else ""
 
 
 def require_cluster(settings: Settings, searching: bool) -> None:
@@ -51,7 +45,7 @@ def require_cluster(settings: Settings, searching: bool) -> None:
         InputError: the line names the setting and the fix.
     """
     several = bool(settings.ray_address) and nodes.node_count() > 1
-    if not several and not _is_package(settings):
+    if not several and not settings.packaged:
         return
     _require_tracking(settings, several)
     if settings.storage is None:
@@ -69,11 +63,6 @@ def require_cluster(settings: Settings, searching: bool) -> None:
         if (place := _folder(settings.artifacts)) is not None and not _on_server(settings):
             shared["ASSAY_ARTIFACT_URI"] = place
         nodes.require_nodes(shared, settings.remote_runs)
-
-
-def _is_package(settings: Settings) -> bool:
-    """Whether the project is the package of a submitted job, which is removed when the job ends."""
-    return (settings.root / PACKAGE).is_file()
 
 
 def _require_tracking(settings: Settings, several: bool) -> None:

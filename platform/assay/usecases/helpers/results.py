@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import InputError
-from assay.files import write_json
+from assay.files import write_atomic, write_json
 from assay.tracking import artifacts
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def write_run(results: ExperimentResults, record: Mapping[str, Any], tracker: Tr
     """Write the outputs of the DVC stage `train`. They are the same for the same run, whenever they are written."""
     results.folder.mkdir(parents=True, exist_ok=True)
     write_record(results.record, _without(record, "trained_steps", "status", "resumed_from", "seconds"))
-    results.curves.write_bytes(tracker.read_bytes(record["run_id"], artifacts.CURVES))
+    write_atomic(results.curves, tracker.read_bytes(record["run_id"], artifacts.CURVES))
 
 
 def write_search(results: SearchResults, record: Mapping[str, Any], tracker: Tracker) -> None:
@@ -123,7 +123,7 @@ def write_search(results: SearchResults, record: Mapping[str, Any], tracker: Tra
     results.folder.mkdir(parents=True, exist_ok=True)
     write_record(results.record, _without(record, "seconds", "status"))
     for path, name in ((results.page, artifacts.PAGE), (results.trials, artifacts.TRIALS)):
-        path.write_bytes(tracker.read_bytes(record["search_id"], name))
+        write_atomic(path, tracker.read_bytes(record["search_id"], name))
 
 
 def _without(record: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from assay.tune.space import Space, bound
 from assay.tune.trial import TrialAssignment, trial_folder
 from assay.usecases.helpers.places import (
     open_or_fetch_dataset,
-    project_for_nodes,
     require_cluster,
     require_repository,
 )
@@ -132,9 +131,9 @@ class SearchContext:
         load_task(config.task.name)[0].check(config, self.dataset)
         at = trial_folder(held.folder, trial.number)
         training = Assignment(
-            f"{held.run_id}-{trial.number:04d}", resolved(config), str(self.dataset.folder), self.dataset.hash, str(at),
+            f"{held.run_id}-{trial.number:04d}", resolved(config), str(self.settings.root), self.dataset.hash, str(at),
             self.plan.threads, bool(self.plan.gpus), self.plan.compiled,
-            project=project_for_nodes(self.settings), session=held.session,
+            cluster=bool(self.settings.ray_address), session=held.session,
         )  # fmt: skip
         return TrialAssignment(
             training=training.plain(),

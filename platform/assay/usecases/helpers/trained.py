@@ -16,10 +16,10 @@ from assay.data.dataset import Dataset
 from assay.errors import InputError, WorkError
 from assay.log import Log
 from assay.settings import Settings
+from assay.storage.dataset_versions import open_version
 from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
-from assay.usecases.helpers.places import open_or_fetch_dataset
 from assay.usecases.helpers.results import ExperimentResults, read_record
 
 if TYPE_CHECKING:
@@ -67,15 +67,9 @@ def require_finished(run: Run, doing: str) -> None:
 
 
 def open_training_dataset(run: Run, settings: Settings, log: Log) -> Dataset:
-    """The dataset version that a run was trained on. Raises `InputError` if the version here is another one."""
-    name, version = run.data.tags[PREFIX + "dataset"], run.data.tags[PREFIX + "dataset_hash"]
-    dataset = open_or_fetch_dataset(name, settings, log)
-    if dataset.hash != version:
-        raise InputError(
-            f"dataset {name!r} is at version {dataset.hash}, but run {run.info.run_id} was trained on {version}: "
-            "train on the version here, or restore the old one: `git checkout` its dvc.lock, then `dvc checkout`"
-        )
-    return dataset
+    """The dataset version that a run was trained on, wherever it is. Raises `InputError` if it is nowhere."""
+    tags = run.data.tags
+    return open_version(settings, tags[PREFIX + "dataset"], tags[PREFIX + "dataset_hash"], log)
 
 
 def as_trained(run: Run, dataset: Dataset, tracker: Tracker) -> Dataset:
