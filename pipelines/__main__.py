@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -171,13 +172,23 @@ def _log(line: str, *_: Any, **__: Any) -> None:
     typer.echo(line, err=True)
 
 
+def _end(_number: int, _frame: object) -> None:
+    """A closed terminal ends a flow as `kill` does, which Prefect answers."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> None:
     """One line and an exit code for each error, as the `assay` program does."""
     from assay.errors import AssayError
+    from assay.program import outlive_output
+    from assay.signals import handled_by
+    from assay.system_errors import explaining
     from pipelines.runtime.errors import StageFailed
 
+    outlive_output()
     try:
-        app()
+        with explaining(), handled_by(_end, (signal.SIGHUP,)):
+            app()
     except (AssayError, StageFailed) as error:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from assay.config.params import load_params
-from assay.usecases.helpers.results import SearchResults, read_record
+from assay.usecases.helpers.results import SearchResults
 from pipelines.runtime.artifacts import artifact_key
 from pipelines.runtime.flow import assay_flow, holding
 from pipelines.runtime.late_runs import overtaken
@@ -47,6 +47,6 @@ def tune(root: str, search: str, minutes: float) -> dict[str, Any]:
     """Search for at most `minutes`, or until the search's budget ends it; returns its record."""
     command = [*ASSAY, "tune", search, "--minutes", str(minutes)]
     run(command, root, seconds=(minutes + STOP_MINUTES) * 60).require_success(f"search {search}")
-    record = read_record(SearchResults.of(Path(root), search).record)
+    record = SearchResults.of(Path(root), search).read()
     get_run_logger().info("%s: %s trials, %s", search, record["trials"], record["reason"])
     return record

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from assay.redaction import hide_login
 from assay.settings import Settings
-from assay.usecases.helpers.results import ExperimentResults, read_record
+from assay.usecases.helpers.results import ExperimentResults
 
 PICTURES_BYTES = 400_000
 """The most that an artifact's pictures take together: Prefect keeps them in its database, with each run."""
@@ -21,7 +21,7 @@ def read_results(root: Path, experiment: str) -> dict[str, Any]:
     """`train`, `metrics` and `model`: what `results/` holds."""
     results = ExperimentResults.of(root, experiment)
     files = {"train": results.record, "metrics": results.metrics, "model": results.model}
-    return {name: read_record(file) for name, file in files.items()}
+    return {name: results.read(file) for name, file in files.items()}
 
 
 def verdict(model: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from assay.errors import AssayError
 from assay.redaction import redact
 from assay.settings import Settings
+from assay.system_errors import explaining
 from pipelines.runtime import webhook
 from pipelines.runtime.errors import StageFailed
 from pipelines.runtime.flow_processes import register_process
@@ -90,5 +91,5 @@ def notify(
 def holding() -> Iterator[Path]:
     """Hold the project's checkout; yields its root."""
     root = Settings().root
-    with workspace(root, runtime.flow_run.name, get_run_logger().info):
+    with explaining(), workspace(root, runtime.flow_run.name, get_run_logger().info):
         yield root

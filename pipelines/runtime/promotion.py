@@ -9,15 +9,15 @@ from prefect import runtime
 from prefect.context import FlowRunContext
 
 from assay.settings import Settings
-from assay.usecases.helpers.results import ExperimentResults, read_record
+from assay.usecases.helpers.results import ExperimentResults
 from pipelines.runtime.artifacts import publish_artifacts, read_results, verdict
 from pipelines.runtime.flow import notify
 
 
 def champion_of(root: Path, experiment: str) -> str | None:
     """The version that was champion when the experiment was last registered."""
-    file = ExperimentResults.of(root, experiment).model
-    model = read_record(file) if file.exists() else {}
+    results = ExperimentResults.of(root, experiment)
+    model = results.read(results.model) if results.model.exists() else {}
     return model["version"] if model.get("alias") else None
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from prefect.tasks import Task, exponential_backoff
 
 from assay.cli.failure import FILE
 from assay.config.params import load_params
+from assay.scratch import scratch_folder
 from pipelines.runtime.errors import StageFailed
 from pipelines.runtime.project import require_stages
 from pipelines.runtime.workspace import forget, stop_group, watch
@@ -88,8 +88,8 @@ def run(command: list[str], root: str, seconds: float = STAGE_SECONDS, keep_outp
     Raises:
         StageFailed: time was up.
     """
-    with tempfile.TemporaryDirectory(prefix="assay-stage-") as folder:
-        failure, output = Path(folder) / "error.json", Path(folder) / "output"
+    with scratch_folder(Path(root)) as folder:
+        failure, output = folder / "error.json", folder / "output"
         bin_folder = str(Path(sys.executable).parent)
         path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
         with output.open("wb") as file:

@@ -21,6 +21,7 @@ from prefect.workers.process import ProcessWorker
 
 from assay.log import Log
 from assay.services.prefect import POOL
+from assay.signals import STOPPING
 from pipelines.runtime.flow_processes import registered_processes
 from pipelines.runtime.reaper import Reaper
 from pipelines.runtime.server import require_server
@@ -35,7 +36,7 @@ END_SECONDS = 35.0
 
 
 def work(settings: Settings, log: Log) -> None:
-    """Serve the pool until SIGTERM or SIGINT.
+    """Serve the pool until one of `STOPPING`.
 
     Raises:
         Unavailable: there is no server.
@@ -54,7 +55,7 @@ async def _serve(settings: Settings, log: Log) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unless_cancelled)
     asked = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         loop.add_signal_handler(number, asked.set)
     reaper.start()
     ending = asyncio.ensure_future(asked.wait())

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from assay.errors import InputError
+from assay.errors import InputError, last_line
+from assay.owner import Owner, life_of
+
+FORGET_SECONDS = 24 * 3600
+"""Age at which what a process of another machine, or from before a restart of this one, left is removed."""
+_LONGEST = 100
+"""Bytes of a name to which others may be added: file systems take 255."""
+_LEFTOVER = re.compile(r"\.(?P<target>.+)\.(?P<kind>new|old|gone)-(?P<owner>[0-9a-f]+-\d+-\d+)\.[0-9a-f]{8}")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -19,16 +28,16 @@ def write_atomic(path: Path, content: bytes) -> None:
     path = path.resolve()
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = _beside(path, "new")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with named(path), temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
+        temporary.chmod(mode)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
 
@@ -38,6 +47,45 @@ def _umask() -> int:
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)
     return 0o022
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let errors of the system in the block name `path` if they name none: writing to an open file raises such."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def read_json(path: Path, fix: str, needs: Sequence[str] = ()) -> dict[str, Any]:
+    """The object that a file of Assay's own holds.
+
+    Args:
+        fix: what to do about a damaged file, as a clause: "run `assay train digits`".
+        needs: names that it must have.
+
+    Raises:
+        InputError: the file is empty, cut, not JSON, no object, or lacks a name.
+        OSError: it is missing, or cannot be read.
+    """
+    return parse_json(path.read_bytes(), str(path), fix, needs)
+
+
+def parse_json(content: bytes | str, name: str, fix: str, needs: Sequence[str] = ()) -> dict[str, Any]:
+    """The object in the content of a file; `name` is what errors call the file. As `read_json`."""
+    try:
+        data = json.loads(content)
+    except ValueError as error:  # also of bytes that are no text
+        why = "it is empty" if not content.strip() else f"it is cut or no JSON: {last_line(error)}"
+        raise InputError(f"{name}: damaged ({why}): {fix}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{name}: damaged (it holds no object): {fix}")
+    if lacking := [key for key in needs if key not in data]:
+        raise InputError(f"{name}: damaged (it lacks {', '.join(lacking)}): {fix}")
+    return data
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -66,9 +114,8 @@ def private_folder(folder: Path) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """An empty folder next to `target` to build in; removed at the end unless it was moved away."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(target)
-    folder = target.parent / f".{target.name}.new-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
+    clear_leftovers(target.parent)
+    folder = _beside(target, "new")
     folder.mkdir()
     try:
         yield folder
@@ -79,7 +126,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 @contextmanager
 def swapped(folder: Path, target: Path) -> Iterator[None]:
     """Put `folder` in the place of `target`; if the block fails, put everything back."""
-    old = target.parent / f".{target.name}.old-{os.getpid()}"
+    old = _beside(target, "old")
     try:
         if target.exists():
             target.rename(old)
@@ -95,16 +142,41 @@ def swapped(folder: Path, target: Path) -> Iterator[None]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def clear_leftovers(target: Path) -> None:
-    """Remove what a killed process left next to `target`; put its old version back if the new one never arrived."""
-    import psutil
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once for everybody who looks, if it is there; a kill leaves what `clear_leftovers` finds."""
+    gone = _beside(folder, "gone")
+    with suppress(FileNotFoundError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
-    for kind in ("old", "new"):
-        for leftover in target.parent.glob(f".{target.name}.{kind}-*"):
-            pid = leftover.name.rpartition("-")[2]
-            if not pid.isdigit() or psutil.pid_exists(int(pid)):
+
+def _beside(target: Path, kind: str) -> Path:
+    """A name next to `target` that says which process made it. A long name is cut, unless it will be asked for."""
+    name = target.name if kind == "old" else target.name.encode()[:_LONGEST].decode(errors="ignore")
+    return target.with_name(f".{name}.{kind}-{Owner.here().label}.{secrets.token_hex(4)}")
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what dead processes left in a folder; put back what was to be replaced by something that never arrived.
+
+    What cannot be removed stays until the next time.
+    """
+    for leftover in sorted(folder.glob(".*"), reverse=True):  # `.x.old-` before `.x.new-`
+        found = _LEFTOVER.fullmatch(leftover.name)
+        if found is None:
+            continue
+        with suppress(OSError):
+            life, target = life_of(found["owner"]), folder / found["target"]
+            if life == "alive":
                 continue
-            if kind == "old" and not target.exists():
+            if found["kind"] == "old" and not target.exists():
                 leftover.rename(target)
-            else:
-                shutil.rmtree(leftover, ignore_errors=True)
+            elif life == "gone" or time.time() - leftover.lstat().st_ctime > FORGET_SECONDS:
+                _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()

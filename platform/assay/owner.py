@@ -6,6 +6,7 @@ the boot of its machine, its namespace of process ids, its id, and its start cou
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -62,11 +63,31 @@ class Owner:
             return "elsewhere"
         return "alive" if _started(self.pid) == self.started else "gone"
 
+    @property
+    def label(self) -> str:
+        """The owner as a part of a file's name: `life_of` answers from it alone."""
+        return f"{_place(self.machine, self.namespace)}-{self.pid}-{self.started}"
+
     def plain(self) -> Mapping[str, Any]:
         return asdict(self)
 
     def text(self) -> str:
         return json.dumps(self.plain())
+
+
+def life_of(label: str) -> Life | None:
+    """Whether the process of a label lives; None if it is no label."""
+    place, _, process = label.partition("-")
+    pid, _, started = process.partition("-")
+    if not (pid.isdigit() and started.isdigit()):
+        return None
+    if place != _place(_machine(), _namespace()):
+        return "elsewhere"
+    return "alive" if _started(int(pid)) == int(started) else "gone"
+
+
+def _place(machine: str, namespace: str) -> str:
+    return hashlib.sha256(f"{machine} {namespace}".encode()).hexdigest()[:12]
 
 
 @cache

@@ -7,13 +7,15 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from assay.owner import Owner
 from assay.state import SCRATCH, state_folder
 
+FORGET_SECONDS = 30 * 24 * 3600
 _OWNER = "owner.json"
 """Written first: a folder without it is being made, or was left by a kill in that moment."""
 
@@ -44,5 +46,12 @@ def clear_scratch(root: Path) -> None:
             owner = None
         pid = folder.name.partition("-")[0]
         unwritten = owner is None and (not pid.isdigit() or Owner.of(int(pid)) is None)
-        if unwritten or (owner is not None and owner.life == "gone"):
+        if unwritten or (owner is not None and (owner.life == "gone" or _is_old(folder, owner))):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_old(folder: Path, owner: Owner) -> bool:
+    """Whether a folder is from another machine, or from before a restart of this one, and nobody's any more."""
+    with suppress(OSError):
+        return owner.life == "elsewhere" and time.time() - folder.stat().st_mtime > FORGET_SECONDS
+    return False

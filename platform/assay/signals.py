@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a program to end: Ctrl-C, `kill`, and a terminal that is closed."""
+
+INTERRUPTED = 130
+"""The exit code of a program that a signal stopped."""
 
 
 @contextmanager
 def handled_by(handler: Handler, numbers: Iterable[signal.Signals] = STOPPING) -> Iterator[None]:
     """Let `handler` answer these signals until the end of the block, then put the old handlers back.
 
-    Outside the main thread, which alone may set handlers, nothing changes.
+    A SIGHUP that is ignored from the start, as by `nohup`, stays ignored. Outside the main thread, which alone may set
+    handlers, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = {number: signal.signal(number, handler) for number in numbers}
+    chosen = [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    old = {number: signal.signal(number, handler) for number in chosen}
     try:
         yield
     finally:
         for number, before in old.items():
             signal.signal(number, before)
+
+
+@contextmanager
+def programs_deaf_to(*numbers: signal.Signals) -> Iterator[None]:
+    """Let programs that this thread starts in the block never hear these signals; this process hears them after it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """A handler that does for any signal what Python does for Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def quit_at_once() -> NoReturn:
+    """End this process as a kill would: others clear up, as after a kill.
+
+    An ordinary end takes as long as what runs in other threads, and torch aborts the process if one of them still
+    computes.
+    """
+    with suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h")  # a live display has hidden the cursor
+    os._exit(INTERRUPTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -22,9 +23,9 @@ from assay.data.dataset import open_dataset
 from assay.errors import InputError, Unavailable
 from assay.http import status_of
 from assay.settings import Settings
+from assay.tracking import artifacts
 from assay.tracking.provenance import missing
 from assay.tracking.tracker import Tracker
-from assay.train.spool import read_spool
 from assay.usecases.evaluate import evaluate
 from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import promote, register
@@ -83,9 +84,9 @@ def steps(project: Project, run_id: str, metric: str) -> list[int]:
 
 
 def spooled(project: Project, run_id: str, metric: str) -> list[int]:
-    """The steps at which the training wrote it down."""
-    spool = project.settings.runs / run_id / "spool.jsonl"
-    return [record.step for record, _ in read_spool(spool, 0) if metric in record.metrics]
+    """The steps at which the training wrote it down: its curves are drawn from the spool."""
+    table = Tracker(project.settings).read_bytes(run_id, artifacts.CURVES).decode()
+    return [int(row["step"]) for row in csv.DictReader(table.splitlines()) if row["metric"] == metric]
 
 
 def in_mid_training(project: Project, act: Callable[[], None]) -> threading.Thread:

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -44,18 +46,26 @@ def killed_while_training(project: Project, *arguments: str, metric: str, sign: 
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     folder = project.root / ".assay/runs"
-    limit = time.monotonic() + 120
-    while not (
-        any(metric in path.read_text() for path in folder.glob("*/spool.jsonl"))
-        and (sign == signal.SIGINT or list(folder.glob("*/checkpoints/step-*")))
-    ):
-        assert child.poll() is None, child.stderr and child.stderr.read()
-        assert time.monotonic() < limit
-        time.sleep(0.02)
+    until(
+        child,
+        lambda: (
+            any(metric in path.read_text() for path in folder.glob("*/spool.jsonl"))
+            and (sign == signal.SIGINT or bool(list(folder.glob("*/checkpoints/step-*"))))
+        ),
+    )
     (run,) = (path.parent for path in folder.glob("*/spool.jsonl"))
     (os.killpg if group else os.kill)(child.pid, sign)
     child.communicate(timeout=90)
     return run
+
+
+def until(child: subprocess.Popen[Any], reached: Callable[[], bool]) -> None:
+    """Wait until a training in another process is so far."""
+    limit = time.monotonic() + 120
+    while not reached():
+        assert child.poll() is None, child.stderr and child.stderr.read()
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
 def wait_for_status(project: Project, run_id: str, status: str, seconds: float = 30) -> None:

@@ -245,7 +245,7 @@ def test_credentials_are_kept_and_refused_when_others_may_read_them(tmp_path: Pa
         load_credentials(file)
     file.chmod(0o600)
     file.write_text("{}")
-    with pytest.raises(InputError, match="must hold user, password and secret_key"):
+    with pytest.raises(InputError, match="damaged .*: repair it, or remove it and auth.db"):
         load_credentials(file)
     file.unlink()
     file.symlink_to(tmp_path / "elsewhere")

@@ -15,11 +15,20 @@ def test_a_handler_answers_for_the_block_and_the_old_one_comes_back() -> None:
     with handled_by(lambda number, _frame: heard.append(number)):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
-        assert signal.getsignal(signal.SIGHUP) == before[signal.SIGHUP]
+        os.kill(os.getpid(), signal.SIGHUP)
         with handled_by(signal.SIG_IGN):
             os.kill(os.getpid(), signal.SIGTERM)
-    assert heard == [signal.SIGTERM, signal.SIGINT]
+    assert heard == [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handled_by(lambda *_: None):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_another_thread_changes_nothing() -> None:

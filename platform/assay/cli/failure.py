@@ -14,6 +14,7 @@ from pathlib import Path
 
 from assay.errors import AssayError, Unavailable
 from assay.files import write_atomic
+from assay.signals import INTERRUPTED
 
 FILE = "ASSAY_ERROR_FILE"
 
@@ -34,7 +35,8 @@ def failure_reported() -> Iterator[None]:
         raise
     except SystemExit as end:  # how Typer ends, well or not
         if end.code:
-            _write(path, 2, f"exit code {end.code}", retry=False)
+            code = end.code if isinstance(end.code, int) else 1
+            _write(path, code, "a signal stopped it" if code == INTERRUPTED else f"exit code {code}", retry=False)
         else:
             path.unlink()
         raise

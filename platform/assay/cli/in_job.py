@@ -10,7 +10,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from assay.redaction import secrets_of, without
+from assay.scratch import scratch_folder
 
 
 class RedactedStream(io.TextIOBase):
@@ -51,8 +51,8 @@ def main() -> None:
     out = sys.stdout
     os.environ.pop("ASSAY_CLUSTER", None)  # this is the cluster
     os.environ["ASSAY_PROJECT"] = str(Path.cwd())
-    with tempfile.TemporaryDirectory() as folder:
-        why = Path(folder) / "error.json"
+    with scratch_folder(Path.cwd()) as folder:
+        why = folder / "error.json"
         os.environ["ASSAY_ERROR_FILE"] = str(why)
         redacted = RedactedStream(sys.stderr, secrets_of(os.environ))
         with redirect_stderr(redacted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import nullcontext, suppress
 
@@ -16,7 +17,9 @@ from assay.cli.runs import runs
 from assay.cli.services import down, up
 from assay.cli.tune import tune
 from assay.cli.ui import ui
-from assay.program import start_program
+from assay.program import outlive_output, start_program
+from assay.signals import INTERRUPTED, STOPPING, handled_by, interrupt
+from assay.system_errors import explaining
 
 app = typer.Typer(
     name="assay",
@@ -52,6 +55,9 @@ app.command(context_settings=jobs.WORDS)(jobs.submit)
 TRACKED = {"train", "evaluate", "tune", "search", "runs"}
 """Verbs that read or write runs, and nothing else of MLflow: they do it by a process of its own."""
 
+ENDING = tuple(number for number in STOPPING if number != signal.SIGINT)
+"""Signals that do what Ctrl-C does: whatever is at work clears up."""
+
 OF_SERVICES = {"up", "down", "ui"}
 """Verbs that manage the services themselves."""
 
@@ -62,18 +68,25 @@ def _options(
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),  # noqa: ARG001 - `main` reads it
 ) -> None:
     if context.invoked_subcommand not in OF_SERVICES:
-        _use_services()
+        _enter_project()
 
 
-def _use_services() -> None:
-    """Point this verb and its children to the services, if they are running."""
+def _enter_project() -> None:
+    """Clear what killed verbs left, and point this one and its children to the services, if they are running."""
     from assay.errors import InputError
 
-    with suppress(ModuleNotFoundError, InputError, ValueError):  # the verb itself reports what is wrong
+    try:
         from assay.services.running import enter
         from assay.settings import Settings
 
-        enter(Settings())
+        settings = Settings()
+        settings.root  # noqa: B018 - looked for when it is asked for
+    except (ModuleNotFoundError, InputError, ValueError):
+        return  # the verb itself reports what is wrong
+    from assay.usecases.clear import clear_project
+
+    clear_project(settings)
+    enter(settings)
 
 
 def _start_tracking() -> None:
@@ -94,10 +107,15 @@ def main() -> None:
     from assay.errors import AssayError
 
     start_program()
-    _start_tracking()
+    outlive_output()
     try:
-        with failure_reported(), results_only() if "--json" in sys.argv else nullcontext():
-            app()
+        with failure_reported(), explaining(), handled_by(interrupt, ENDING):
+            _start_tracking()
+            try:
+                with results_only() if "--json" in sys.argv else nullcontext():
+                    app()
+            finally:
+                sys.stdout.flush()  # while a failure can still be reported
     except AssayError as error:
         if "--debug" in sys.argv:
             raise
@@ -106,6 +124,8 @@ def main() -> None:
         for line in redact(str(error)).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
         if "--debug" in sys.argv or str(error.name).startswith("assay"):
             raise

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay.errors import InputError
+from assay.files import read_json
 from assay.state import MLFLOW_LOGINS
 
 USER = "assay"
@@ -40,16 +41,17 @@ def load_credentials(file: Path) -> Credentials:
 
 def _read_credentials(file: Path) -> Credentials:
     _require_private(file)
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        values = {name: data[name] for name in ("user", "password", "secret_key")}
-    except (ValueError, KeyError, TypeError):
-        values = {}
-    if not values or not all(isinstance(value, str) and value for value in values.values()):
-        raise InputError(
-            f"{file}: must hold user, password and secret_key; repair it, or remove it and {MLFLOW_LOGINS} next to it"
-        )
+    values = read_secrets(file)
     return Credentials(file, **values)
+
+
+def read_secrets(file: Path) -> dict[str, str]:
+    """User, password and secret key in `file`. Raises `InputError` if it is damaged."""
+    fix, names = f"repair it, or remove it and {MLFLOW_LOGINS} next to it", ("user", "password", "secret_key")
+    values = {name: value for name, value in read_json(file, fix, names).items() if name in names}
+    if not all(isinstance(value, str) and value for value in values.values()):
+        raise InputError(f"{file}: damaged (its values must be texts, and none empty): {fix}")
+    return values
 
 
 def ray_token(file: Path) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from assay.errors import InputError
-from assay.files import write_json
+from assay.files import read_json, write_json
 from assay.services.net import HOST, port_owner
 from assay.state import PORTS
 
@@ -50,8 +49,8 @@ def kept_ports(state: Path) -> Ports:
     if not file.exists():
         return Ports()
     try:
-        return Ports(**{name: int(port) for name, port in json.loads(file.read_text(encoding="utf-8")).items()})
-    except (ValueError, TypeError, AttributeError):
+        return Ports(**{name: int(port) for name, port in read_json(file, "remove it").items()})
+    except (ValueError, TypeError):
         raise InputError(f"{file}: must hold the ports mlflow, prefect, dashboard and ray; remove it") from None
 
 

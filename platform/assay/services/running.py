@@ -7,7 +7,6 @@ reports that all of them have answered. That file holds addresses and no secret.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.errors import InputError
+from assay.files import read_json
+from assay.services.credentials import read_secrets
 from assay.state import CREDENTIALS, RAY_TOKEN, SERVICES_LOCK, SERVICES_STATUS
 
 if TYPE_CHECKING:
@@ -56,9 +58,8 @@ def supervised(state: Path) -> bool:
 
 def read_status(state: Path) -> dict[str, Any]:
     """What the supervisor wrote last; empty if it wrote nothing."""
-    with suppress(FileNotFoundError, ValueError):
-        status: dict[str, Any] = json.loads((state / SERVICES_STATUS).read_text(encoding="utf-8"))
-        return status
+    with suppress(FileNotFoundError, InputError):
+        return read_json(state / SERVICES_STATUS, "run `assay up`")
     return {}
 
 
@@ -76,13 +77,13 @@ def enter(settings: Settings) -> None:
     """Let this process and its children use the services that are up, unless the user has named others."""
     found = running(settings.state)
     if found is not None:
-        with suppress(OSError, ValueError, KeyError):  # without the password, commands do without the services
+        with suppress(OSError):  # without the password, another user's commands do without the services
             os.environ.update(variables(found, settings.state, os.environ))
 
 
 def variables(found: Running, state: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that lead to the services, except those that are set. A password goes with its address only."""
-    kept = json.loads((state / CREDENTIALS).read_text(encoding="utf-8"))
+    kept = read_secrets(state / CREDENTIALS)
     user, password = kept["user"], kept["password"]
     tracking = {
         "ASSAY_TRACKING_URI": found.mlflow,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from assay.errors import WorkError
 from assay.log import Log
-from assay.signals import STOPPING, handled_by
+from assay.signals import handled_by
 
 if TYPE_CHECKING:
     import psutil
@@ -74,10 +74,7 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Ctrl-C, SIGTERM and a closed terminal set the `Stop` while this lasts; `nohup` keeps its meaning."""
     stop = Stop()
-    numbers = [*STOPPING]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    with handled_by(stop, numbers):
+    with handled_by(stop):
         yield stop
 
 

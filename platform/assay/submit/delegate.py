@@ -112,7 +112,7 @@ def _stop(cluster: Cluster, job_id: str, log: Log) -> None:
 
 @contextmanager
 def _halting() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets, at any moment; the second leaves at once."""
+    """An event that the first of `STOPPING` sets, at any moment; the second leaves at once."""
     halt = threading.Event()
 
     def handle(_number: int, _frame: object) -> None:

@@ -19,7 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from assay.program import start_program
+from assay.program import outlive_output, start_program
+from assay.signals import STOPPING
 
 if TYPE_CHECKING:
     from assay.settings import Settings
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
     start_program()
+    outlive_output()
     from assay.services.running import enter
     from assay.settings import Settings
     from assay.tracking.tracker import Tracker
@@ -66,14 +68,16 @@ def serve(tracker: Tracker, calls: IO[bytes], answers: IO[bytes], meanwhile: Ite
 def _answer(tracker: Tracker, line: bytes) -> dict[str, Any]:
     from pydantic import validate_call
 
+    from assay.system_errors import explained
     from assay.tracking.remote import CALLS
 
     name, arguments = json.loads(line)
     try:
         assert name in CALLS
         return {"result": validate_call(getattr(tracker, name))(**arguments)}
-    except Exception as error:
-        cause = error.__cause__
+    except Exception as raised:
+        error = explained(raised) or raised
+        cause = raised.__cause__
         return {
             "error": type(error).__name__,
             "message": str(error),

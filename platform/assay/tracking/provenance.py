@@ -19,6 +19,7 @@ from assay.config.params import read_yaml
 from assay.config.schema import digest, resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError
+from assay.files import parse_json, read_json
 from assay.redaction import redact, redact_known
 from assay.state import PACKAGE
 from assay.tracking.code_hash import code_sha256, libraries
@@ -160,7 +161,8 @@ def fingerprint(inputs: str, versions: Mapping[str, str]) -> str:
 
 def other_libraries(tags: Mapping[str, str]) -> list[str]:
     """How the libraries of a recorded run differ from those here, such as `torch 2.13.0, here 2.14.1`."""
-    then, here = json.loads(tags.get(f"{PREFIX}libraries", "{}")), libraries()
+    tag = f"{PREFIX}libraries"
+    then, here = parse_json(tags.get(tag, "{}"), f"the run's tag {tag}", "train again with --new"), libraries()
     return [
         f"{name} {then.get(name, 'missing')}, here {here.get(name, 'missing')}"
         for name in sorted(then | here)
@@ -227,11 +229,9 @@ def _packaged(root: Path) -> CodeState | None:
     """
     if (root / ".git").exists() or not (root / PACKAGE).is_file():
         return None
-    try:
-        record = json.loads((root / PACKAGE).read_text())
-        return CodeState(record["commit"], record["diff"], record["diff_sha256"], record["redacted"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{root / PACKAGE}: damaged: submit the job again") from None
+    names = ("commit", "diff", "diff_sha256", "redacted")
+    record = read_json(root / PACKAGE, "submit the job again", names)
+    return CodeState(*(record[name] for name in names))
 
 
 def git_state(root: Path) -> tuple[str, str]:

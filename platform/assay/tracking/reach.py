@@ -17,9 +17,10 @@ from filelock import FileLock
 from assay.errors import AssayError, InputError, Unavailable, WorkError, causes
 from assay.http import NoAnswer, ask
 from assay.redaction import hide_login, hide_logins
-from assay.services.stores import store_error
+from assay.services.stores import sqlite_file, store_error
 from assay.settings import Settings
 from assay.state import TRACKING_LOCK
+from assay.system_errors import refusal, sqlite_failure
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,6 +106,12 @@ def translated(error: Exception, settings: Settings) -> AssayError | None:
     """What an error of MLflow's client means to the user; None if it is not about reaching a store."""
     from mlflow.exceptions import MlflowException
 
+    if (database := sqlite_file(settings.tracking)) is not None:
+        for link in causes(error, implied=True):
+            if (failure := sqlite_failure(link, database)) is not None:
+                return failure
+    if (refused := refusal(error)) is not None:
+        return refused
     store, line = f"the tracking store {hide_login(settings.tracking)}", one_line(error)
     chain = list(causes(error, implied=True))
     if any(_is(link, "botocore", "boto3", "s3transfer") for link in chain):

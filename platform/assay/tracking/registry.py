@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from assay.config.plugin import load_serving
 from assay.config.schema import resolved
 from assay.errors import InputError, WorkError
+from assay.scratch import scratch_folder
 from assay.tracking import artifacts
 from assay.tracking.paging import pages
 from assay.tracking.provenance import PREFIX
@@ -125,8 +125,8 @@ class Registry:
         """
         from mlflow.exceptions import MlflowException
 
-        with tempfile.TemporaryDirectory() as folder:
-            files = Path(folder) / "model"
+        with scratch_folder(self.tracker.settings.root) as folder:
+            files = folder / "model"
             with _packages_found_by_name():
                 prove(save_model(files, run_id, config, dataset, task))
             digest = _digest(files)
@@ -224,8 +224,8 @@ def run_of(version: ModelVersion) -> str:
 def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Dataset, task: Task) -> Callable[[Any], Any]:
     """Save an MLflow model without pickle; returns it, loaded again.
 
-    A traceable network becomes a `pt2` program, which needs no code of ours; any other is kept as the parts that
-    `serve.py` builds it from, and its weights.
+    `path` is in a scratch folder. A traceable network becomes a `pt2` program, which needs no code of ours; any other
+    is kept as the parts that `serve.py` builds it from, and its weights.
     """
     import mlflow.pyfunc
     import numpy as np
@@ -273,21 +273,20 @@ def _save_as_code(
     from assay.train.checkpoint import weights_sha256
 
     package = Path(__file__).parents[1]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "trained"
-        folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(resolved(config)))
-        (folder / CARD).write_text(dataset.card.model_dump_json())
-        weights = {key: tensor.contiguous() for key, tensor in task.state_dict().items()}
-        save_file(weights, folder / "model.safetensors")
-        (folder / "model.sha256").write_text(weights_sha256(weights))
-        mlflow.pyfunc.save_model(
-            str(path),
-            python_model=str(package / "tracking" / "serve.py"),
-            artifacts={"trained": str(folder)},
-            code_paths=[str(package)],
-            **common,
-        )
+    folder = path.with_name("trained")
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(resolved(config)))
+    (folder / CARD).write_text(dataset.card.model_dump_json())
+    weights = {key: tensor.contiguous() for key, tensor in task.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    (folder / "model.sha256").write_text(weights_sha256(weights))
+    mlflow.pyfunc.save_model(
+        str(path),
+        python_model=str(package / "tracking" / "serve.py"),
+        artifacts={"trained": str(folder)},
+        code_paths=[str(package)],
+        **common,
+    )
 
 
 @contextmanager

@@ -65,6 +65,7 @@ class OtherProcess:
     def __init__(self, root: Path, draws: bool) -> None:
         self.root = root
         self._turn = threading.Lock()
+        self._owed = 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "assay.tracking.process", str(root), *(["draws"] if draws else [])],
             stdin=subprocess.PIPE,
@@ -82,7 +83,11 @@ class OtherProcess:
             try:
                 self._process.stdin.write(to_json([name, arguments], inf_nan_mode="constants") + b"\n")
                 self._process.stdin.flush()
-                line = self._process.stdout.readline()
+                self._owed += 1
+                line = b""
+                while self._owed:  # the answers to calls that Ctrl-C interrupted come first
+                    line = self._process.stdout.readline()
+                    self._owed -= 1
             except BrokenPipeError:
                 line = b""
         if not line:

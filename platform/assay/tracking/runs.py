@@ -14,19 +14,20 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from assay.errors import AssayError, InputError, Interrupted
-from assay.files import write_atomic
+from assay.files import read_json, remove_folder, write_atomic
 from assay.owner import Life, Owner
 from assay.settings import Settings
 from assay.storage.attempts import pull_metrics, pull_starts
 from assay.storage.lease import Lease, TakenOver, is_dead, is_free, turn
 from assay.storage.object_store import ObjectStore
+from assay.system_errors import explained
 from assay.tracking.known_store import remember_store
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.recorder import ship
 from assay.tracking.run import Run
 from assay.tracking.sessions import log_texts, next_number, note_starts, session_tag
 from assay.tracking.tracker import Tracker
-from assay.train.folder import LOCK, STOP
+from assay.train.folder import LOCK, OUTCOME, STOP
 
 CLAIMS = ".claims.lock"
 CREATING = ".creating"
@@ -228,13 +229,17 @@ def status_as_earned(run_id: str, tracker: Tracker) -> Iterator[None]:
         raise
     except BaseException as error:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
+        reason = str(explained(error) or error) or type(error).__name__
         with suppress(AssayError):  # of a store that is silent, or a run that was deleted: the error itself says more
-            tracker.set_status(run_id, "FAILED" if failed else "KILLED", str(error) or type(error).__name__)
+            tracker.set_status(run_id, "FAILED" if failed else "KILLED", reason)
         raise
 
 
 def reap(settings: Settings, tracker: Tracker) -> list[str]:
-    """Mark as KILLED the runs that are RUNNING though no process holds them, and ship the metrics they left."""
+    """Mark as KILLED the runs that are RUNNING though no process holds them, and ship the metrics they left.
+
+    Also remove the folders of finished runs.
+    """
     settings.runs.mkdir(parents=True, exist_ok=True)
     dead = []
     with FileLock(settings.runs / CLAIMS):
@@ -253,7 +258,16 @@ def reap(settings: Settings, tracker: Tracker) -> list[str]:
                 if _bury(tracker, run_id):
                     dead.append(run_id)
         (settings.runs / CREATING).unlink(missing_ok=True)
+        _forget_finished(settings, tracker)
     return dead
+
+
+def _forget_finished(settings: Settings, tracker: Tracker) -> None:
+    """Remove the folders of runs that are finished: a kill between the status and the removal leaves them."""
+    for outcome in settings.runs.glob(f"*/{OUTCOME}"):
+        with suppress(AssayError):  # no run of this store, or a damaged outcome, which is not used again
+            if read_json(outcome, "")["finished"] and tracker.get(outcome.parent.name).info.status == "FINISHED":
+                remove_folder(outcome.parent)
 
 
 def _bury(tracker: Tracker, run_id: str) -> bool:

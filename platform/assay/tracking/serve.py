@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ class Served(PythonModel):
         from assay.config.experiment import parse_experiment
         from assay.config.plugin import load_serving
         from assay.data.dataset import Dataset, read_card
+        from assay.files import read_json
         from assay.train.prepare import load_weights, rebuild
 
         folder = Path(context.artifacts["trained"])
-        config = parse_experiment(json.loads((folder / "config.json").read_text()), "the model's config")
+        config = parse_experiment(read_json(folder / "config.json", "register the run again"), "the model's config")
         dataset = Dataset(folder, read_card(folder, config.data), "")
         sha256 = (folder / "model.sha256").read_text()
         weights = load_weights(folder / "model.safetensors", sha256, "this model")

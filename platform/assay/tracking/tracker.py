@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -17,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from assay.errors import InputError, Unavailable, WorkError, known
+from assay.files import parse_json
 from assay.redaction import hide_login, redact, redact_known
+from assay.scratch import scratch_folder
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
+from assay.system_errors import refusal
 from assay.tracking import artifacts
 from assay.tracking.curves import curves_table, draw_curves, read_curves
 from assay.tracking.paging import pages
@@ -238,8 +240,8 @@ class Tracker(Tickets):
         """Record an artifact; one that explains the run, with its hash."""
         if artifacts.is_record(name):
             self.set_tags(run_id, {hash_tag(name): hashlib.sha256(content).hexdigest()})
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
+        with scratch_folder(self.settings.root) as folder:
+            path = folder / Path(name).name
             path.write_bytes(content)
             self.log_file(run_id, str(Path(name).parent), path)
 
@@ -259,8 +261,8 @@ class Tracker(Tickets):
             InputError: the run has none of that name.
             WorkError: it is not what was recorded.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            content = self.fetch(run_id, name, Path(folder)).read_bytes()
+        with scratch_folder(self.settings.root) as folder:
+            content = self.fetch(run_id, name, folder).read_bytes()
         if artifacts.is_record(name):
             recorded = self.get(run_id).data.tags.get(hash_tag(name))
             found = hashlib.sha256(content).hexdigest()
@@ -271,12 +273,19 @@ class Tracker(Tickets):
                 )
         return content
 
+    def read_object(self, run_id: str, name: str) -> dict[str, Any]:
+        """The object in an artifact of JSON. Raises `InputError` if the run has none, or a damaged one."""
+        fix = "restore it from a copy of the artifact store, or train again with --new"
+        return parse_json(self.read_bytes(run_id, name), f"run {run_id}: its {name}", fix)
+
     def fetch(self, run_id: str, name: str, folder: Path) -> Path:
         from mlflow.exceptions import MlflowException
 
         try:
             return Path(self._client.download_artifacts(run_id, name, str(folder)))
         except (MlflowException, OSError) as error:
+            if (failure := refusal(error)) is not None:
+                raise failure from error
             if self._has(run_id, name):  # checked, because MLflow reports a missing file and a silent store alike
                 raise Unavailable(f"run {run_id}: its {name} cannot be read: {one_line(error)}") from error
             raise InputError(f"run {run_id} has no {name}: it did not finish; train it to the end") from None
@@ -295,8 +304,7 @@ class Tracker(Tickets):
 
     def record(self, run_id: str) -> dict[str, Any]:
         """What `assay train` printed when the run finished."""
-        record: dict[str, Any] = json.loads(self.read_bytes(run_id, artifacts.RECORD))
-        return record
+        return self.read_object(run_id, artifacts.RECORD)
 
     def _experiment_id(self, name: str) -> str:
         from mlflow.exceptions import MlflowException

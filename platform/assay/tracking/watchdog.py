@@ -10,9 +10,11 @@ import signal
 import sys
 from pathlib import Path
 
+from assay.signals import STOPPING
+
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)  # meant for the parent, when a job and all that it started is stopped
     if sys.stdin.buffer.read():
         return

@@ -6,7 +6,6 @@ any other, so the actor lives on; only a worker that dies takes its actor with i
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
@@ -19,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from assay.errors import Interrupted, WorkError
-from assay.files import write_json
+from assay.files import read_json, write_json
 from assay.sealed import Line
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
@@ -104,7 +103,7 @@ class Guarded:
         try:
             report = self.runner.advance()
         except Exception as error:
-            failure = failure_of(error)
+            failure = failure_of(error, self.folder)
             with suppress(OSError):  # the disk may be what failed
                 write_json(self.folder / FAILURE, failure)
             report = {"done": True, "failure": failure["message"][:2000]}
@@ -256,7 +255,7 @@ class OnRayTrain:
             return {"done": True, "interrupted": True}
         if self.failure:
             raise_recorded(self.failure[0], self.folder)
-        outcome = json.loads((self.folder / OUTCOME).read_text())
+        outcome = read_json(self.folder / OUTCOME, "the trial is tried again")
         if not outcome["finished"]:
             return {"done": True, "interrupted": True}
         newest = max((self.folder / CHECKPOINTS).glob("step-*"))

@@ -27,9 +27,11 @@ from assay.data.version import folder_hash, recorded_hash
 from assay.errors import InputError, WorkError, known
 from assay.files import new_folder, swapped, write_atomic
 from assay.progress import Progress
+from assay.scratch import scratch_folder
 from assay.state import ADD_LOCK, HASHES, state_folder
 from assay.storage.dataset_cache import amount
 from assay.storage.dvc_cache import DvcCache
+from assay.system_errors import refusal
 
 _BOM = "\ufeff"
 
@@ -197,10 +199,8 @@ def _remove_if_empty(folder: Path) -> None:
 
 def _parsed(content: bytes, root: Path) -> dict[str, Any]:
     """The new `params.yaml` as data, as every command will read it."""
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory(dir=state_folder(root)) as folder:
-        path = Path(folder) / "params.yaml"
+    with scratch_folder(root) as folder:
+        path = folder / "params.yaml"
         path.write_bytes(content)
         return read_yaml(path)
 
@@ -253,6 +253,7 @@ def _record(root: Path, name: str) -> None:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines
         detail = errors[0] if errors else f"exit code {process.returncode}"
+        detail = str(refusal(WorkError(detail)) or detail)
         raise WorkError(f"DVC could not record data@{name}, so everything was restored: {detail}")
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.files import new_folder, swapped, write_json
+from assay.files import new_folder, parse_json, swapped, write_json
 from assay.log import Log
 from assay.settings import Settings
 from assay.tracking import artifacts
@@ -56,7 +56,7 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
                 held.require()
                 tracker.set_tags(run_id, {tag: json.dumps(metrics)})
         run = tracker.get(run_id)
-    metrics = json.loads(run.data.tags[tag])
+    metrics = parse_json(run.data.tags[tag], f"run {run_id}: its tag {tag}", "remove the tag, and evaluate again")
     _log_points(run, metrics, tracker)
     if target != run_id:
         results = ExperimentResults.of(settings.root, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from assay.config.plugin import load_serving
 from assay.errors import InputError
 from assay.files import write_atomic
 from assay.progress import Progress
+from assay.scratch import scratch_folder
 from assay.settings import Settings
 from assay.tracking.registry import Registry
 from assay.tracking.tracker import Tracker
@@ -47,8 +47,8 @@ def predict(request: PredictRequest, settings: Settings, progress: Progress) -> 
     registry = Registry(Tracker(settings))
     version = registry.named(request.model)
     files = list(_files(request.paths))
-    with tempfile.TemporaryDirectory() as folder:
-        loaded, registered = registry.load(version, Path(folder))
+    with scratch_folder(settings.root) as folder:
+        loaded, registered = registry.load(version, folder)
         serving = load_serving(registered["task"])(registered["facts"])
         rejected: list[dict[str, str]] = []
         inputs = _read(request, files, serving, rejected)

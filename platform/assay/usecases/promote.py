@@ -6,16 +6,16 @@ Each holds the turn of its model, and looks at the registry only then: what it d
 from __future__ import annotations
 
 import json
-import tempfile
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.config.experiment import GateConfig
 from assay.config.params import load_params
 from assay.errors import InputError
+from assay.files import parse_json
 from assay.log import Log
+from assay.scratch import scratch_folder
 from assay.settings import Settings
 from assay.tracking import artifacts
 from assay.tracking.gates import Decision, decide
@@ -118,8 +118,7 @@ def _add(model: str, run: Run, registry: Registry, held: Turn) -> ModelVersion:
     run_id, tracker = run.info.run_id, registry.tracker
     config = recorded_config(run_id, tracker)
     dataset = as_trained(run, open_training_dataset(run, tracker.settings, _silent), tracker)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder(tracker.settings.root) as folder:
         task = load_trained(run, config, dataset, tracker, folder)
         log_seen(run, dataset, tracker)
         proof = partial(prove, task=task, config=config, dataset=dataset, recorded=recorded_metrics(run), folder=folder)
@@ -130,7 +129,7 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, held: Turn, name
     """Hold a version against its gate and the champion, and move the alias if it passes."""
     champion = registry.champion(version.name)
     if champion is not None and champion.version == version.version:
-        report = json.loads(version.tags.get(PREFIX + "gate", "{}"))  # the reasons for which it was promoted
+        report = _report_of(version)
         reasons = [check["detail"] for check in report.get("checks", [])] + report.get("notes", [])
         return _result(version, "promoted", reasons or ["it is already the champion"], report)
     if ROLLED_BACK in version.tags and not named:
@@ -156,7 +155,7 @@ def _held_back(version: ModelVersion) -> dict[str, Any]:
         f"version {version.version} was rolled back at {version.tags[ROLLED_BACK]}: to promote it all the same, run "
         f"`assay promote {version.name} --version {version.version}`"
     )
-    return _result(version, "rejected", [reason], json.loads(version.tags.get(PREFIX + "gate", "{}")))
+    return _result(version, "rejected", [reason], _report_of(version))
 
 
 def _correct_results(demoted: ModelVersion, settings: Settings) -> None:
@@ -176,6 +175,12 @@ def _gate(model: str, settings: Settings, recorded: GateConfig) -> GateConfig:
     """The experiment's gate in today's params.yaml; the recorded one if the experiment is gone."""
     experiments = load_params(settings.params_file).experiments
     return experiments[model].gate if model in experiments else recorded
+
+
+def _report_of(version: ModelVersion) -> dict[str, Any]:
+    """The gate's last report on a version; empty before the first."""
+    tag, where = PREFIX + "gate", f"version {version.version} of {version.name!r}"
+    return parse_json(version.tags.get(tag, "{}"), f"{where}: its tag {tag}", "remove the tag")
 
 
 def _report(

@@ -17,6 +17,7 @@ from assay.config.plugin import load_task
 from assay.config.schema import resolved
 from assay.data.dataset import Dataset
 from assay.errors import AssayError, InputError, Interrupted
+from assay.files import remove_folder
 from assay.log import Log
 from assay.settings import Settings
 from assay.storage.attempts import lease_name
@@ -94,6 +95,7 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
     load_task(config.task.name)[0].check(local, dataset)
     if (done := _find_finished(request, config, dataset, tracker, progress.log)) is not None:
         progress.log(f"nothing to train: run {done['run_id']} has exactly these inputs")
+        remove_folder(settings.runs / done["run_id"])  # left by a kill at the very end
         if _is_chosen(request, config, dataset, done["run_id"], tracker):
             request = replace(request, resume=None)
         write_results(request, done, settings, tracker)
@@ -115,6 +117,7 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
         with claim(settings, tracker, request.experiment, provenance, request.resume, request.new) as held:
             if held.finished:  # by another process in the meantime
                 record = found_record(held.run_id, tracker)
+                remove_folder(held.folder)
             else:
                 assignment = _assignment(held, local, dataset, chosen, settings)
                 record = _execute(assignment, chosen, held, settings, tracker, progress)
@@ -227,9 +230,9 @@ def _execute(
         record = _record(assignment, outcome, tags, time.monotonic() - started)
         _log_results(held, record, tracker)
     tracker.set_status(held.run_id, "FINISHED")
-    shutil.rmtree(held.folder / CHECKPOINTS)
     if assignment.store:
         _clear_store(ObjectStore(assignment.store), progress.log)
+    remove_folder(held.folder)  # all of it is in the tracking store now
     return record
 
 

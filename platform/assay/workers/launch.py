@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError, last_line
+from assay.files import read_json
 from assay.log import Log
 from assay.settings import Settings
-from assay.signals import handled_by
+from assay.signals import handled_by, quit_at_once
 from assay.storage.attempts import attempt_name
 from assay.storage.run_mirror import Receiver, receiving
 from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STOP
@@ -52,8 +52,7 @@ def launch(
             Watched(lambda: work_here(own)).run(folder, tick)
         else:
             _launch_on_ray(assignment, plan, settings, tick, log)
-    outcome: dict[str, Any] = json.loads((folder / OUTCOME).read_text())
-    return outcome
+    return read_json(folder / OUTCOME, "give the same command again, which continues from the last checkpoint")
 
 
 def _launch_on_ray(assignment: Assignment, plan: Plan, settings: Settings, tick: Callable[[], None], log: Log) -> None:
@@ -163,7 +162,7 @@ def stopping_on_signals(folder: Path, log: Log) -> Iterator[None]:
 
     def handle(number: int, _frame: object) -> None:
         if (folder / STOP).exists():
-            raise KeyboardInterrupt
+            quit_at_once()
         (folder / STOP).touch()
         log(f"{signal.Signals(number).name}: saving a checkpoint and stopping; repeat to quit at once")
 

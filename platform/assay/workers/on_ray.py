@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from assay.errors import AssayError, Unavailable, WorkError
+from assay.files import read_json
 from assay.log import Log
 from assay.settings import Settings
 from assay.train.folder import FAILURE
@@ -92,7 +91,7 @@ def raise_recorded(error: BaseException, folder: Path) -> None:
     if isinstance(error, AssayError):
         raise error
     if (folder / FAILURE).exists():
-        failure: dict[str, Any] = json.loads((folder / FAILURE).read_text())
+        failure = read_json(folder / FAILURE, "give the same command again, which continues from the last checkpoint")
         more = "" if failure["expected"] else f" (the traceback is in {folder / FAILURE})"
         raise WorkError(f"{failure['message']}{more}") from error
     raise error

@@ -22,7 +22,7 @@ from assay.config.experiment import TrainConfig
 from assay.errors import Unavailable, last_line
 from assay.log import Log
 from assay.settings import Settings
-from assay.signals import STOPPING
+from assay.signals import STOPPING, programs_deaf_to
 from assay.state import RAY
 from assay.workers import nodes
 from assay.workers.deaths import TICK_SECONDS, hear, pause
@@ -122,7 +122,8 @@ def _started(folder: Path, log: Log, stopped: Callable[[], bool]) -> _Keeper:
     import ray
 
     def begin() -> None:
-        with servers_of_trainings_alone():
+        # a closed terminal is for the training alone, which saves with Ray's servers and workers still there
+        with servers_of_trainings_alone(), programs_deaf_to(signal.SIGHUP):
             ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=str(folder), **COMMON)
         note_owner(folder)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.errors import AssayError, WorkError
+from assay.errors import WorkError
 from assay.files import write_json
 from assay.program import start_program
 from assay.redaction import redact
+from assay.system_errors import explained
 from assay.train.folder import FAILURE, LOG, OUTCOME
 from assay.workers.assignment import Assignment
 from assay.workers.starts import note_start
@@ -47,7 +48,7 @@ def work_in_ray(plain: dict[str, Any]) -> None:
         with at_home(Assignment(**plain), rank()) as here, _sending(here, rank()):
             _run_guarded(here, lambda: RayContext(Path(here.folder), here.threads, here.compiled), replaced=True)
     except Exception as error:  # Ray logs it as it is raised here; the details are in the run's folder
-        raise WorkError(redact(f"{type(error).__name__}: {error}")) from None
+        raise WorkError(failure_of(error, Path(plain["folder"]))["message"]) from None
 
 
 def work_here(assignment: Assignment) -> None:
@@ -86,15 +87,16 @@ def _run_guarded(assignment: Assignment, make_context: Callable[[], LocalContext
         _train(assignment, make_context())
     except Exception as error:
         if not (replaced and is_death(error)):
-            write_json(Path(assignment.folder) / FAILURE, failure_of(error))
+            with suppress(OSError):  # the disk may be what failed
+                write_json(Path(assignment.folder) / FAILURE, failure_of(error, Path(assignment.folder)))
         raise
 
 
-def failure_of(error: Exception) -> dict[str, Any]:
-    """Why a training failed, for people, with the traceback of the exception being handled."""
-    expected = isinstance(error, AssayError)
-    message = str(error) if expected else f"{type(error).__name__}: {error}"
-    return {"message": redact(message), "expected": expected, "traceback": redact(traceback.format_exc())}
+def failure_of(error: Exception, folder: Path | None = None) -> dict[str, Any]:
+    """Why a training in `folder` failed, for people, with the traceback of the exception being handled."""
+    failure = explained(error, folder)
+    message = str(failure) if failure is not None else f"{type(error).__name__}: {error}"
+    return {"message": redact(message), "expected": failure is not None, "traceback": redact(traceback.format_exc())}
 
 
 OF_DEATHS = ("gloo", "nccl", "cuda error", "uncorrectable ecc")

@@ -25,6 +25,7 @@ from assay.data.samples import Sample, Scan
 from assay.data.split import split_samples
 from assay.data.version import folder_hash
 from assay.errors import InputError
+from assay.owner import Owner
 from assay.usecases.check_data import check_dataset
 from tests.support.bad_images import CLASSES, encoded, make_folder, noise
 
@@ -162,7 +163,8 @@ def test_raw_data_are_never_replaced_by_packed_data(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
     make_folder(tmp_path / "raw", 48, 0)
-    (tmp_path / "data" / ".pets.new-4194304").mkdir(parents=True)
+    gone = replace(Owner.here(), started=1).label
+    (tmp_path / "data" / f".pets.new-{gone}.0123abcd").mkdir(parents=True)
     make(tmp_path, config(tmp_path / "raw"))
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["pets"]
 

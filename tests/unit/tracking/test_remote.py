@@ -97,6 +97,24 @@ def test_one_that_was_killed_says_so(settings: Settings, monkeypatch: pytest.Mon
         far.unfinished()
 
 
+def test_an_interrupted_call_does_not_answer_the_next_one(
+    far: Tracker, other: OtherProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while a call is under way: the run's last status is set by the same process right after."""
+
+    class Interrupted:
+        def readline(self) -> bytes:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(other._process, "stdout", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            far.find("remote", "e" * 64)
+    assert isinstance(far.unfinished(), list)
+    with pytest.raises(InputError, match="no run"):
+        far.get("0" * 32)
+
+
 def test_it_ends_with_the_process_that_started_it(settings: Settings) -> None:
     """Killed by -9 or not, while a signal for the group of both leaves it at work."""
     program = f"""if 1:
@@ -112,7 +130,7 @@ def test_it_ends_with_the_process_that_started_it(settings: Settings) -> None:
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         there = psutil.Process(int(started.stdout.readline()))
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             there.send_signal(number)
         assert there.is_running()
         os.kill(started.pid, signal.SIGKILL)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import InputError
-from assay.files import write_atomic, write_json
+from assay.files import read_json, write_atomic, write_json
 from assay.tracking import artifacts
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class ExperimentResults:
         """The registered version, and what the gate decided."""
         return self.folder / "model.json"
 
+    def read(self, file: Path, needs: Sequence[str] = ()) -> dict[str, Any]:
+        """The object in the record, the metrics or the model. Raises `InputError` if it is damaged or lacks a name."""
+        verb = {self.record: "train", self.metrics: "evaluate", self.model: "register"}[file]
+        return read_record(file, f"run `assay {verb} {self.folder.name}`, which writes it again", needs)
+
 
 @dataclass(frozen=True)
 class SearchResults:
@@ -81,29 +86,28 @@ class SearchResults:
         """The trials with their settings and metrics."""
         return self.folder / "trials.csv"
 
+    def read(self) -> dict[str, Any]:
+        """The search's record. Raises `InputError` if it is damaged."""
+        return read_record(self.record, f"run `assay tune {self.folder.name}`, which writes it again")
+
 
 def write_record(path: Path, data: Mapping[str, Any]) -> None:
     """Write a file of `results/` with a hash of what it says."""
     write_json(path, {**data, SHA256: _sha256(data)})
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """What `write_record` wrote.
+def read_record(path: Path, fix: str, needs: Sequence[str] = ()) -> dict[str, Any]:
+    """What `write_record` wrote; files without a hash are believed.
+
+    Args:
+        fix, needs: as in `read_json`.
 
     Raises:
-        InputError: the file cannot be read, or says something else.
+        InputError: the file is damaged, lacks a name, or says something else than was written.
     """
-    try:
-        data: dict[str, Any] = json.loads(path.read_bytes())
-        whole = data.pop(SHA256, None) in (None, _sha256(data))  # earlier versions wrote no hash
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, AttributeError, TypeError):
-        whole = False
-    if not whole:
-        raise InputError(
-            f"{path}: is not what was written: restore it with `dvc checkout`, or remove it and run the stage again"
-        )
+    data = read_json(path, fix, needs)
+    if data.pop(SHA256, None) not in (None, _sha256(data)):
+        raise InputError(f"{path}: is not what was written: {fix}")
     return data
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from assay.config.search import SearchConfig
 from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.log import Log
+from assay.scratch import scratch_folder
 from assay.settings import Settings
 from assay.tracking.provenance import PREFIX, Provenance, collect
 from assay.tracking.run import Run
@@ -189,6 +189,6 @@ def network_costs(config: ExperimentConfig, context: SearchContext) -> dict[str,
     from assay.networks.costs import task_costs
     from assay.train.prepare import rebuild
 
-    with tempfile.TemporaryDirectory() as folder:
-        task = rebuild(located(config, context.settings.root), context.dataset, Path(folder))
+    with scratch_folder(context.settings.root) as folder:
+        task = rebuild(located(config, context.settings.root), context.dataset, folder)
         return task_costs(task, load_serving(config.task.name)).metrics

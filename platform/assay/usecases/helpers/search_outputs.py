@@ -20,7 +20,7 @@ from assay.tracking.tracker import Tracker
 from assay.train.folder import CHECKPOINTS
 from assay.tune.search import Search
 from assay.tune.trial import WEIGHTS, trial_folder
-from assay.usecases.helpers.results import ExperimentResults, read_record
+from assay.usecases.helpers.results import ExperimentResults
 from assay.usecases.helpers.search_context import SearchContext, network_costs
 
 
@@ -43,9 +43,11 @@ def page_header(context: SearchContext, recorded: Mapping[str, str]) -> dict[str
 
 def measure_baseline(context: SearchContext) -> dict[str, float]:
     """The metrics and costs of the unchanged experiment on this dataset; empty if it was not trained here."""
-    path = ExperimentResults.of(context.settings.root, context.config.experiment).record
-    trained = read_record(path) if path.exists() else {}
-    if trained.get("dataset", {}).get("hash") != context.dataset.hash:
+    results = ExperimentResults.of(context.settings.root, context.config.experiment)
+    if not results.record.exists():
+        return {}
+    trained = results.read(results.record, needs=("dataset", "metrics"))
+    if trained["dataset"]["hash"] != context.dataset.hash:
         return {}
     return {**trained["metrics"], **(network_costs(context.experiment, context) if context.costs else {})}
 

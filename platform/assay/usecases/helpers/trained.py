@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +12,15 @@ from assay.config.card import Card
 from assay.config.experiment import ExperimentConfig, parse_experiment
 from assay.data.dataset import Dataset
 from assay.errors import InputError, WorkError
+from assay.files import parse_json
 from assay.log import Log
+from assay.scratch import scratch_folder
 from assay.settings import Settings
 from assay.storage.dataset_versions import open_version
 from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
-from assay.usecases.helpers.results import ExperimentResults, read_record
+from assay.usecases.helpers.results import ExperimentResults
 
 if TYPE_CHECKING:
     from assay.task import Picture, Task
@@ -35,19 +35,19 @@ def resolve_run(target: str, settings: Settings) -> str:
     """
     if len(target) == 32 and set(target) <= set("0123456789abcdef"):
         return target
-    record = ExperimentResults.of(settings.root, target).record
-    if not record.exists():
+    results = ExperimentResults.of(settings.root, target)
+    if not results.record.exists():
         from assay.config.params import load_params
 
         load_params(settings.params_file).experiment(target)
         raise InputError(f"experiment {target!r} has no finished run here: run `assay train {target}`")
-    run_id: str = read_record(record)["run_id"]
+    run_id: str = results.read(results.record, needs=("run_id",))["run_id"]
     return run_id
 
 
 def recorded_config(run_id: str, tracker: Tracker) -> ExperimentConfig:
     """The settings that a run was trained with."""
-    return parse_experiment(json.loads(tracker.read_bytes(run_id, artifacts.CONFIG)), f"run {run_id}")
+    return parse_experiment(tracker.read_object(run_id, artifacts.CONFIG), f"run {run_id}")
 
 
 def recorded_metrics(run: Run) -> dict[str, float]:
@@ -55,7 +55,7 @@ def recorded_metrics(run: Run) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name, value in run.data.tags.items():
         if name.startswith(PREFIX + "evaluation."):
-            metrics |= json.loads(value)
+            metrics |= parse_json(value, f"run {run.info.run_id}: its tag {name}", "remove the tag, and evaluate again")
     return metrics
 
 
@@ -123,8 +123,7 @@ def measure(
     from assay.train.loop import evaluate
 
     _, source = load_task(config.task.name)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder(tracker.settings.root) as folder:
         task = load_trained(run, config, dataset, tracker, folder)
         context = LocalContext(folder, torch.device("cpu"), torch.get_num_threads())
         return evaluate(task, source(config.task, dataset, split), split, config.train.batch_size, context, draw)

@@ -1,0 +1,109 @@
+"""How a training ends when somebody ends it: its reader leaves, its terminal closes, Ctrl-C once and twice."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BIN, Project
+from tests.integration.test_train import runs, until, wait_for_status
+
+LONG = ("train", "digits", "--workers", "0", "--set", "train.epochs=200")
+SHORT = (*LONG[:-1], "train.epochs=3")
+
+
+def started(project: Project, *words: str, **more: object) -> subprocess.Popen[bytes]:
+    """The real program in a session of its own."""
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        [BIN / "assay", *words], cwd=project.root, env=project.environment, start_new_session=True, **more
+    )
+
+
+def training(project: Project, child: subprocess.Popen[bytes], meanwhile: Callable[[], None] = lambda: None) -> Path:
+    """The folder of the run, once it trains."""
+
+    def trains() -> bool:
+        meanwhile()
+        return any("train/loss" in path.read_text() for path in spools(project))
+
+    until(child, trains)
+    return spools(project)[0].parent
+
+
+def spools(project: Project) -> list[Path]:
+    return list(project.root.glob(".assay/runs/*/spool.jsonl"))
+
+
+def test_a_reader_that_leaves_stops_no_training(project: Project) -> None:
+    with started(project, *SHORT, "--json", stdout=-1, stderr=-1) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stderr.close()
+        child.stdout.close()
+        assert child.wait(240) == 0
+    assert runs(project) == ["FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("end", "twice"), [(signal.SIGINT, True), pytest.param(signal.SIGTERM, False, marks=pytest.mark.thorough)]
+)
+def test_a_signal_saves_and_a_second_one_ends_at_once(project: Project, end: signal.Signals, twice: bool) -> None:
+    with started(project, *LONG, stdout=-1, stderr=-1) as child:
+        folder = training(project, child)
+        child.send_signal(end)
+        if twice:
+            until(child, (folder / "stop").exists)
+            child.send_signal(end)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 130
+        assert b"Traceback" not in errors
+        assert b"terminate called" not in errors
+    wait_for_status(project, folder.name, "KILLED")
+    assert twice or list((folder / "checkpoints").glob("step-*"))
+
+
+def closed_terminal(project: Project, *words: str) -> Path:
+    """The run of a training whose terminal was closed while it trained."""
+    ours, theirs = pty.openpty()
+    with started(project, *words, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=terminal(theirs)) as child:
+        os.close(theirs)
+        os.set_blocking(ours, False)
+        folder = training(project, child, lambda: drain(ours))
+        os.close(ours)
+        assert child.wait(120) == 130
+    return folder
+
+
+def drain(descriptor: int) -> None:
+    """Read what a terminal shows: a full one would hold up the program."""
+    with suppress(BlockingIOError):
+        while os.read(descriptor, 65536):
+            pass
+
+
+def terminal(descriptor: int) -> Callable[[], None]:
+    import fcntl
+    import termios
+
+    return lambda: fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+
+
+def test_a_closed_terminal_saves(project: Project) -> None:
+    folder = closed_terminal(project, *LONG)
+    assert runs(project) == ["KILLED"]
+    assert list((folder / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.thorough
+def test_a_closed_terminal_saves_on_workers_too(project: Project) -> None:
+    """Ray's servers and workers stand in the terminal's group: they must not go before the training has saved."""
+    folder = closed_terminal(project, *LONG[:3], "1", *LONG[4:])
+    assert runs(project) == ["KILLED"]
+    assert list((folder / "checkpoints").glob("step-*"))
