@@ -8,7 +8,7 @@ export PATH := $(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 TESTS := tests/integration tests/contract tests/unit
 
-.PHONY: help setup demo up down test test-quick test-all lint bench clean
+.PHONY: help setup demo up down test test-quick test-all lint bench chaos clean
 
 help:           ## Show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ bench: setup    ## Side-by-side measurements, one JSON line a figure
 	$(BIN)/python -m benchmarks.flows
 	$(BIN)/python -m benchmarks.cluster
 	$(BIN)/python -m benchmarks.services
+
+chaos: setup    ## About an hour of kills, full disks and cut servers, one JSON line a figure
+	$(BIN)/python -m benchmarks.chaos
 
 clean:          ## Remove local state: runs, models, results, packed data (not the virtual environment)
 	rm -rf .assay data results

@@ -7,7 +7,18 @@ import pkgutil
 import sys
 from pathlib import Path
 
-HIDDEN = {"__main__", "common", "in_process", "bare_digits", "quality", "search", "flows", "cluster", "services"}
+HIDDEN = {
+    "__main__",
+    "common",
+    "in_process",
+    "bare_digits",
+    "quality",
+    "search",
+    "flows",
+    "cluster",
+    "services",
+    "chaos",
+}
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What the parts share: a project with small experiments, what its stores say, and processes by what they do."""
