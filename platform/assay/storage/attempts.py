@@ -187,9 +187,10 @@ def inherit(store: ObjectStore, attempt: str, folder: Path) -> bool:
         append_metrics(source, folder, found)
         pull_checkpoints(attempts(store, attempt), folder)
         (folder / LOG).write_bytes(source.get(LOG) or b"")
-        pull_starts(store, folder, attempt)
         for name in source.list(PICTURES):
             source.download(name, folder / name)
+    if not kept or not (folder / STARTS).exists():
+        pull_starts(store, folder, attempt)
     mark.write_text(attempt)
     return kept
 
