@@ -158,7 +158,7 @@ def _fit(assignment: Assignment, plan: Plan, storage: Path) -> None:
 
 @contextmanager
 def stopping_on_signals(folder: Path, log: Log) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM request a stop, and the second quit at once."""
+    """Let the first Ctrl-C, SIGTERM or SIGHUP request a stop, and the second quit at once."""
 
     def handle(number: int, _frame: object) -> None:
         if (folder / STOP).exists():

@@ -79,7 +79,7 @@ def training(folder: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[int |
     monkeypatch.setattr(launch, "_fit", fit)
     monkeypatch.setattr(launch, "ray_alive", lambda: True)
     run = Assignment("r", {}, "", "", str(folder), 1, False)
-    launch.train_on_ray(run, None, folder, lines.append, launch.deaths_of(run), threading.Event())  # type: ignore[arg-type]
+    launch.train_on_ray(run, None, folder, lines.append, launch.deaths_of(folder), threading.Event())  # type: ignore[arg-type]
     return lines
 
 
@@ -95,8 +95,7 @@ def test_a_run_that_gets_nowhere_is_given_up(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_checkpoint_is_progress(tmp_path: Path) -> None:
-    run = Assignment("r", {}, "", "", str(tmp_path), 1, False)
-    counted = launch.deaths_of(run)
+    counted = launch.deaths_of(tmp_path)
     for step in range(1, 10):
         (tmp_path / CHECKPOINTS / f"step-{step:010d}").mkdir(parents=True)
         counted.add("a worker", "x", silent)

@@ -9,7 +9,7 @@ import ray
 from ray._raylet import get_authentication_mode
 
 from assay.settings import Settings
-from assay.workers.launch import ray_running
+from assay.workers.ray_session import ray_running
 
 with ray_running(Settings(project={project!r}), lambda _: None):
     print(ray.get(ray.remote(lambda: 42).remote()), get_authentication_mode())
