@@ -16,6 +16,7 @@ from assay.data.dataset import prepare
 from assay.data.version import folder_hash
 from assay.errors import AssayError
 from assay.state import DATASETS
+from assay.tracking.runs import Claim
 from assay.tune.search import Trial
 from assay.tune.trial import begin
 from assay.usecases import train as train_module
@@ -131,7 +132,7 @@ def test_data_replaced_before_a_trial_begins(project: Project, replace: Callable
     context = SearchContext.of("s", project.settings)
 
     def trained(folder: Path) -> str:
-        assignment = context.assign("s", folder, Trial(0, 0, {"optimizer.lr": 0.005}, None, 1), ())
+        assignment = context.assign(Claim("s", folder, False), Trial(0, 0, {"optimizer.lr": 0.005}, None, 1), ())
         assignment.folder.mkdir(parents=True)
         runner = begin(assignment.plain())
         report = runner.advance()

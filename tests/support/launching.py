@@ -13,6 +13,7 @@ from assay.config.dataset import DatasetConfig
 from assay.config.experiment import ExperimentConfig
 from assay.config.schema import resolved
 from assay.data.dataset import prepare
+from assay.data.version import folder_hash
 from assay.errors import AssayError
 from assay.program import start_program
 from assay.settings import Settings
@@ -25,7 +26,8 @@ WORKERS = 2
 
 def main(root: Path, epochs: int) -> None:
     start_program()
-    data = root / "digits"
+    data = root / "data/digits"
+    (root / "params.yaml").touch()
     if not data.exists():
         config = DatasetConfig.model_validate({"source": {"kind": "digits"}})
         prepare(root, "digits", config, data, lambda *_: None)
@@ -34,7 +36,7 @@ def main(root: Path, epochs: int) -> None:
     experiment = ExperimentConfig.model_validate({"task": task, "data": "digits", "train": train})
     folder = root / ".assay/runs/r"
     folder.mkdir(parents=True, exist_ok=True)
-    run = Assignment("r", resolved(experiment), str(data), "0" * 32, str(folder), 1, False)
+    run = Assignment("r", resolved(experiment), str(root), folder_hash(data, None)[0], str(folder), 1, False)
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")

@@ -223,7 +223,9 @@ def test_the_code_of_a_task_is_all_files_of_its_folder(tmp_path: Path, monkeypat
 
 def test_a_run_carries_everything_that_registering_asks_for(git: Any, project: Path) -> None:
     (project / "main.py").write_text("API_KEY = 'hunter2secret'\n")
-    dataset: Any = SimpleNamespace(hash="abc.dir", card=SimpleNamespace(classes=["a", "b"]))
+    dataset: Any = SimpleNamespace(
+        hash="abc.dir", card=SimpleNamespace(classes=["a", "b"], model_dump_json=lambda **_: "{}")
+    )
     machine = {"world_size": "2", "threads": "1", "device": "cpu"}
     made = collect(project, "digits", config_of_a_shipped_task(), dataset, machine)
     tags = {PREFIX + name: value for name, value in made.tags.items()}

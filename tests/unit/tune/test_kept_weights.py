@@ -47,7 +47,7 @@ def trained(folder: Path, lr: float, until: int, parent: Path | None = None, kee
     """The last report of a trial."""
     folder.mkdir(parents=True)
     plain = {
-        "run_id": "r", "config": {"lr": lr}, "dataset": "", "dataset_hash": "", "folder": str(folder), "threads": 1,
+        "run_id": "r", "config": {"lr": lr}, "project": "", "dataset_hash": "", "folder": str(folder), "threads": 1,
         "gpu": False,
     }  # fmt: skip
     runner = Here(TrialAssignment(plain, 0, until, parent=None if parent is None else str(parent), keep=keep))
