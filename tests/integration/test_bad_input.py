@@ -18,7 +18,7 @@ def edit(project: Project, old: str, new: str) -> None:
 
 
 def snapshot(root: Path) -> set[str]:
-    ignored = (".git", ".dvc/tmp", ".assay/hashes", ".assay/mlflow", "__pycache__")
+    ignored = (".git", ".dvc/tmp", ".assay/hashes", ".assay/mlflow", ".assay/datasets", "__pycache__")
     return {p for p in (str(path.relative_to(root)) for path in root.rglob("*")) if not any(i in p for i in ignored)}
 
 

@@ -100,9 +100,9 @@ def test_damaged_artifacts_and_services_are_named(project: Project) -> None:
         kept = shutil.copy(path, path.with_suffix(".kept"))
         for content in DAMAGES.values():
             path.write_bytes(content)
-            line = project.refused(*words)
+            line = project.refused(*words, code=1)
             assert line.startswith(f"error: run {run}: its ")
-            assert ": damaged (" in line
+            assert "is not what was recorded" in line
             assert len(line.splitlines()) == 1
         Path(kept).replace(path)
         project.verb(*words)

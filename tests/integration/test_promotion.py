@@ -326,9 +326,9 @@ def as_another_version(project: Project, run_id: str, card: dict[str, Any] | Non
 @pytest.mark.parametrize(
     ("new", "says"),
     [
-        (359, "the champion was measured again on this dataset version"),
-        (30, "compared on the 30 of 359 test samples of this dataset version that are new to the champion"),
-        (29, "not compared with the champion: only 29 of 359 test samples are new to the champion"),
+        (367, "the champion was measured again on this dataset version"),
+        (30, "compared on the 30 of 367 test samples of this dataset version that are new to the champion"),
+        (29, "not compared with the champion: only 29 of 367 test samples are new to the champion"),
     ],
 )
 def test_a_champion_is_measured_on_what_it_has_not_learnt_from(
@@ -337,15 +337,19 @@ def test_a_champion_is_measured_on_what_it_has_not_learnt_from(
     project, good = rivals, Runs.of(rivals).good
     loosen_further(project, "0.0}}")
     as_another_version(project, good)
-    test = [number.to_bytes(16, "big") for number in range(359)]
+    test = [number.to_bytes(16, "big") for number in range(367)]
     monkeypatch.setattr(rival, "identities", lambda dataset, split: test)
     monkeypatch.setattr(rival, "seen_identities", lambda dataset: {b"x" * 16})
-    artifact(project, good, artifacts.SEEN).write_bytes(b"".join(test[new:]))
+    record_seen(project, good, b"".join(test[new:]))
     result = promote("digits", "2", project.settings)
     assert says in result["reasons"]
     assert (result["decision"] == "promoted") == (new < 30), "only its own floor decides if it was not compared"
     against = [reason for reason in result["reasons"] if "against the champion's" in reason]
     assert len(against) == (new >= 30)
+
+
+def record_seen(project: Project, run_id: str, content: bytes) -> None:
+    Tracker(project.settings).log_bytes(run_id, artifacts.SEEN, content)
 
 
 def test_a_champion_without_a_record_is_not_compared_and_that_is_said(rivals: Project) -> None:
@@ -373,7 +377,7 @@ def test_a_grey_champion_sees_a_colour_version_in_grey(rivals: Project, monkeypa
 
     monkeypatch.setattr(rival, "open_training_dataset", coloured)
     monkeypatch.setattr(rival, "seen_identities", lambda dataset: set())
-    artifact(project, good, artifacts.SEEN).write_bytes(b"")
+    record_seen(project, good, b"")
     result = promote("digits", "2", project.settings)
     assert any(f"against the champion's {accuracy['test/accuracy']:.4f}" in reason for reason in result["reasons"])
 
@@ -382,7 +386,7 @@ def test_a_champion_that_does_not_fit_is_no_failure(rivals: Project) -> None:
     project, good = rivals, Runs.of(rivals).good
     loosen_further(project, "0.0}}")
     as_another_version(project, good, COLOUR)
-    artifact(project, good, artifacts.SEEN).write_bytes(b"")
+    record_seen(project, good, b"")
     result = promote("digits", "2", project.settings)
     assert result["decision"] == "promoted"
     assert any("not compared with the champion: it does not fit" in reason for reason in result["reasons"])

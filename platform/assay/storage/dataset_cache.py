@@ -248,6 +248,8 @@ class Place:
         except OSError as error:
             if error.errno in _FULL:
                 raise self._full(f"{amount(self.size)} needed in all: {error.strerror}") from error
+            if not self._setting:  # the project's own: said like whatever else the system refuses
+                raise
             raise InputError(f"{self._setting}{self.store.folder} cannot be used: {error}") from error
 
     def _full(self, detail: str) -> DiskFull:

@@ -203,10 +203,14 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+SERVED = "registered_model_meta"
+"""A file that MLflow adds to a model in a local artifact store when it serves it: the name and the version."""
+
+
 def _digest(folder: Path) -> str:
-    """One hash of the names and contents of all files in a folder."""
+    """One hash of the names and contents of all files in a model's folder, but for what MLflow itself adds there."""
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SERVED):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
