@@ -51,7 +51,7 @@ def test_a_job_trains_on_two_nodes_and_its_model_is_registered(site: ClusterSite
     run = trained["run_id"]
     evaluated, _ = site.submit("evaluate", run)
     registered, _ = site.submit("register", run)
-    assert (registered["model"], registered["alias"]) == ("digits", "champion")
+    assert (registered["model"], registered["alias"]) == ("digits", "champion"), registered["reasons"]
     artifacts = [name for name in site.s3.objects("artifacts/") if run in name]
     assert {"curves.png", "test-confusion.png", "model.safetensors"} <= {Path(name).name for name in artifacts}
     assert not site.s3.objects("runs/")  # all of it is in the tracking store

@@ -319,8 +319,8 @@ def test_two_evaluations_at_once_record_each_metric_once(ready: Project) -> None
 def as_another_version(project: Project, run_id: str, card: dict[str, Any] | None = None) -> None:
     """Let a champion's run come from another version of the dataset."""
     Tracker(project.settings).set_tags(run_id, {"assay.dataset_hash": "f" * 32 + ".dir"})
-    path = artifact(project, run_id, artifacts.CARD)
-    path.write_text(json.dumps(json.loads(path.read_text()) | (card or {})))
+    tracker = Tracker(project.settings)
+    tracker.log_text(run_id, artifacts.CARD, json.dumps(tracker.read_object(run_id, artifacts.CARD) | (card or {})))
 
 
 @pytest.mark.parametrize(
