@@ -74,7 +74,7 @@ def logs(job: JobId, address: Address = None, as_json: AsJson = False) -> None:
 
     cluster = _cluster(address)
     info, written = cluster.info(job), JobLog()
-    lines = list(written.rest(cluster.log(job)))
+    lines = list(written.new(cluster.log(job), last=True))
     present(
         {**_row(info), "lines": lines, "ended": written.final_report()},
         as_json,

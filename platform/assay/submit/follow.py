@@ -12,7 +12,7 @@ from typing import Any
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError
 from assay.log import Log
-from assay.submit.ray_jobs import LONGEST_PAUSE, STOP_SECONDS, Cluster, JobInfo, UnknownJob
+from assay.submit.ray_jobs import STOP_SECONDS, Cluster, JobInfo, UnknownJob
 
 END = "::assay-job-ended:: "
 """Begins the last line that a job writes; JSON follows: what the verb printed, its exit code, and why it failed."""
@@ -21,6 +21,10 @@ ERROR = "error: "
 """Begins the line with the reason why `assay` ends."""
 
 POLL_SECONDS = 1.0
+BYTES_PER_SECOND = 200_000
+"""The log is sent whole each time: a long one is read less often."""
+
+LONGEST_PAUSE = 30.0
 UNREADABLE = 5
 """After so many failures to read the log of an ended job, it ends without it."""
 
@@ -48,28 +52,18 @@ class Halted(Exception):
 
 
 class JobLog:
-    """The lines of a job's log, each given once."""
+    """The lines of a job's log, each returned once, however often the log is read."""
 
     def __init__(self) -> None:
         self._given = 0  # characters
-        self._begun = ""  # of the line that has not ended
         self._end: str | None = None
         self._error = ""
 
-    def more(self, text: str) -> Iterator[str]:
-        """The lines that end with what was written now."""
-        text = self._begun + text
-        upto = text.rfind("\n") + 1
-        self._given, self._begun = self._given + upto, text[upto:]
-        yield from self._lines(text[:upto])
-
-    def rest(self, whole: str) -> Iterator[str]:
-        """The lines that are left, once the log has ended; of the last one what there is, if it cannot be read."""
-        yield from self._lines(whole[self._given :] or self._begun)
-        self._given, self._begun = max(self._given, len(whole)), ""
-
-    def _lines(self, text: str) -> Iterator[str]:
-        for line in text.splitlines():
+    def new(self, text: str, last: bool = False) -> Iterator[str]:
+        """The whole lines of `text`, the log so far, that are new; what follows them too, if it is the `last` text."""
+        upto = len(text) if last else text.rfind("\n") + 1
+        lines, self._given = text[self._given : upto].splitlines(), max(self._given, upto)
+        for line in lines:
             if line.startswith(END):
                 self._end = line.removeprefix(END)
             else:
@@ -95,7 +89,6 @@ class Follower:
         self._halt = halt or threading.Event()
         self._halted = False
         self._job_log = JobLog()
-        self._stream = cluster.log_stream(job_id)
         self._failures = self._unreadable = 0
 
     def to_the_end(self) -> JobEnd:
@@ -106,10 +99,7 @@ class Follower:
         while True:
             try:
                 info = self.cluster.info(self.job_id)
-                if info.open:
-                    lines = self._job_log.more(self._stream.more(POLL_SECONDS))
-                else:
-                    lines = self._job_log.rest(self._whole())
+                text = self._text(info)
             except Unavailable as error:
                 self._wait(error)
                 continue
@@ -121,19 +111,18 @@ class Follower:
             if self._failures >= 2:
                 self.log("connected again")
             self._failures = 0
-            for line in lines:
+            for line in self._job_log.new(text, last=not info.open):
                 self.show(line)
             if not info.open:
-                self._stream.close()
                 return _job_end(info, self._job_log.final_report())
-            self._pause(POLL_SECONDS)
+            self._pause(max(POLL_SECONDS, len(text) / BYTES_PER_SECOND))
 
-    def _whole(self) -> str:
-        """The log of the job, which has ended; empty if the cluster cannot read it."""
+    def _text(self, info: JobInfo) -> str:
+        """The log so far; empty if the job has ended and the cluster cannot read its log."""
         try:
             return self.cluster.log(self.job_id)
         except Unavailable as error:
-            self._unreadable += 1
+            self._unreadable += not info.open
             if self._unreadable < UNREADABLE:
                 raise
             self.log(f"the rest of the log is lost: {error}")

@@ -12,23 +12,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from assay import http
 from assay.errors import InputError, Unavailable, WorkError, known, last_line
 from assay.submit.package import Archive
 
-if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
-
 SECONDS = 20.0
 """The longest wait for an answer."""
-
-QUIET_SECONDS = 0.1
-"""If nothing of a log comes for so long, there is no more of it for now."""
-LONGEST_PAUSE = 30.0
-"""Between two tries while nothing answers."""
 
 READY_SECONDS = 60.0
 """How long a head that answers may take until it can start jobs."""
@@ -159,10 +151,6 @@ class Cluster:
         """All that the job has written, to standard output and standard error."""
         return str(self._json("GET", f"/api/jobs/{job_id}/logs")["logs"])
 
-    def log_stream(self, job_id: str) -> LogStream:
-        """What the job writes, as it writes it."""
-        return LogStream(f"ws{self.address[4:]}/api/jobs/{job_id}/logs/tail")
-
     def ask_to_stop(self, job_id: str) -> None:
         """Let the job save and end: its process gets SIGTERM, and is killed after a minute."""
         self._json("POST", f"/api/jobs/{job_id}/stop")
@@ -191,62 +179,6 @@ class Cluster:
         if answer.status >= 500:
             raise Unavailable(f"{self.origin} {self.address}: {last_line(answer.text)}")
         return answer
-
-
-class LogStream:
-    """The log of a job as it grows, over one connection. Another one begins anew: what was read before is left out.
-
-    The cluster has no other way to read on from somewhere.
-    """
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._socket: ClientConnection | None = None
-        self._read = 0  # characters that were returned
-        self._at = 0  # and how many came over this connection
-        self._pause, self._next = 0.0, 0.0  # before another connection is made
-
-    def more(self, seconds: float) -> str:
-        """What has come since the last call, read for at most these seconds. A lost connection gives nothing."""
-        from websockets.exceptions import WebSocketException
-
-        new, limit = [], time.monotonic() + seconds
-        try:
-            socket = self._connected()
-            while socket is not None and time.monotonic() < limit:
-                text = str(socket.recv(timeout=QUIET_SECONDS))
-                new.append(text[max(self._read - self._at, 0) :])
-                self._at += len(text)
-                self._read = max(self._read, self._at)
-                self._pause = 0.0
-        except TimeoutError:  # nothing more for now
-            pass
-        except (OSError, WebSocketException):  # it was cut, or the job has ended: whoever asks for its state sees which
-            self.close()
-        return "".join(new)
-
-    def close(self) -> None:
-        """End the connection, and make the next one later than the last time."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        self._pause = min(max(2 * self._pause, 1.0), LONGEST_PAUSE)
-        self._next = time.monotonic() + self._pause
-
-    def _connected(self) -> ClientConnection | None:
-        from websockets.sync.client import connect
-
-        if self._socket is None and time.monotonic() >= self._next:
-            self._at = 0
-            self._socket = connect(
-                self.address,
-                additional_headers=_token_header(),
-                open_timeout=SECONDS,
-                close_timeout=1,
-                max_size=None,
-                proxy=None,
-            )
-        return self._socket
 
 
 _HINT = "is the cluster up, and its dashboard's port reachable from here?"
