@@ -33,7 +33,7 @@ class TrainingProgress(Bar):
         """Show what is new."""
         self._show_log()
         spool = self.folder / SPOOL
-        if not spool.exists():
+        if not (spool.exists() and (self.folder / STEPS).exists()):  # metrics of another machine come without steps
             return
         before = self.step
         for record, end in read_spool(spool, self.spool_offset):
@@ -44,7 +44,7 @@ class TrainingProgress(Bar):
             return
         if before < 0:
             self.start(self.step)
-        total = int((self.folder / STEPS).read_text())  # written before the first metric
+        total = int((self.folder / STEPS).read_text())
         self.update(self.step, total, self._metrics())
 
     def _metrics(self) -> str:
