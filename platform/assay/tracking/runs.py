@@ -94,7 +94,7 @@ def claim(
         yield Claim(run.info.run_id, settings.runs / run.info.run_id, True)
         return
     try:
-        with _leased(settings, run_id, folder) as lease:
+        with _leased(settings, run_id, provenance) as lease:
             session = 1 if run is None else _take_over(settings, tracker, run_id, provenance, finished)
             if session is None:
                 yield Claim(run_id, folder, True)
@@ -206,14 +206,14 @@ def _turn(settings: Settings, fingerprint: str) -> Iterator[None]:
 
 
 @contextmanager
-def _leased(settings: Settings, run_id: str, folder: Path) -> Iterator[Lease | None]:
+def _leased(settings: Settings, run_id: str, provenance: Provenance) -> Iterator[Lease | None]:
     """Lock a run against other machines too, if runs are kept in object storage."""
     if settings.remote_runs is None:
         yield None
         return
-    lease = Lease(ObjectStore(settings.remote_runs).below(run_id), (folder / STOP).touch)
+    lease = Lease(ObjectStore(settings.remote_runs).below(run_id), (settings.runs / run_id / STOP).touch)
     if not lease.take():
-        raise InputError(f"run {run_id} is being trained by another process; wait for it, or use --new")
+        raise _is_taken(run_id, provenance)
     try:
         yield lease
     finally:

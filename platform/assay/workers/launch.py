@@ -22,7 +22,7 @@ from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STOP
 from assay.workers import nodes
 from assay.workers.assignment import Assignment
 from assay.workers.deaths import Deaths
-from assay.workers.on_ray import Watched, on_ray
+from assay.workers.on_ray import AGAIN, Watched, on_ray
 from assay.workers.plan import Plan
 from assay.workers.ray_private import ray_alive
 from assay.workers.ray_session import RayDied
@@ -52,7 +52,7 @@ def launch(
             Watched(lambda: work_here(own)).run(folder, tick)
         else:
             _launch_on_ray(assignment, plan, settings, tick, log)
-    return read_json(folder / OUTCOME, "give the same command again, which continues from the last checkpoint")
+    return read_json(folder / OUTCOME, AGAIN)
 
 
 def _launch_on_ray(assignment: Assignment, plan: Plan, settings: Settings, tick: Callable[[], None], log: Log) -> None:

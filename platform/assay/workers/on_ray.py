@@ -25,6 +25,8 @@ STOPPED_SECONDS = 30.0
 GONE_SECONDS = 15.0
 """For this long a cluster may refuse to answer. After a minute Ray's own client would end this process."""
 PROBE_SECONDS = 2.0
+AGAIN = "give the same command again, which continues from the last checkpoint"
+"""What to do about a damaged file of a training."""
 
 Attempt = Callable[[threading.Event], AbstractContextManager[Callable[[], None]]]
 """One attempt: what it gives is called in a thread. The event is set once its Ray is to be used no more."""
@@ -91,7 +93,7 @@ def raise_recorded(error: BaseException, folder: Path) -> None:
     if isinstance(error, AssayError):
         raise error
     if (folder / FAILURE).exists():
-        failure = read_json(folder / FAILURE, "give the same command again, which continues from the last checkpoint")
+        failure = read_json(folder / FAILURE, AGAIN)
         more = "" if failure["expected"] else f" (the traceback is in {folder / FAILURE})"
         raise WorkError(f"{failure['message']}{more}") from error
     raise error
