@@ -203,10 +203,6 @@ class Tracker(Tickets):
 
         self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
-        now = time.time_ns() // 1_000_000
-        self.log_points(run_id, [(name, value, now, step) for name, value in metrics.items()])
-
     def log_points(self, run_id: str, points: Sequence[Point]) -> None:
         """Metrics with times and steps of their own, in as many calls as they need."""
         from mlflow.entities import Metric

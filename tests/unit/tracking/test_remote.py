@@ -51,7 +51,7 @@ def test_every_method_that_talks_to_mlflow_is_called_there() -> None:
 
 def test_a_run_is_the_same_from_both_sides(far: Tracker, tracker: Tracker, tmp_path: Path) -> None:
     run_id = far.create("remote", PROVENANCE)
-    far.log_metrics(run_id, {"val/loss": 0.25, "val/odd": float("inf")}, 3)
+    far.log_points(run_id, [("val/loss", 0.25, 1, 3), ("val/odd", float("inf"), 1, 3)])
     far.log_points(run_id, [("train/loss", 0.5, 1_700_000_000_000, 1)])
     far.log_bytes(run_id, "pictures/a.png", b"\x89PNG\0\xff")
     far.set_tags(run_id, {"assay.colour": "blue"})

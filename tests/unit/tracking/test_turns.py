@@ -6,9 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -19,6 +17,7 @@ from assay.settings import Settings
 from assay.tracking import turns
 from assay.tracking.tracker import Tracker
 from assay.tracking.turns import turn
+from tests.support.turns import take_turns
 
 ELSEWHERE = json.dumps({**replace(Owner.here(), machine="another").plain(), "key": "k"})
 HOLDER = """
@@ -42,23 +41,7 @@ def open_tickets(tracker: Tracker, subject: str) -> list[int]:
 
 
 def test_no_two_have_a_turn_at_once(tracker: Tracker) -> None:
-    inside, most, order = 0, 0, []
-    lock = threading.Lock()
-
-    def work(_: int) -> None:
-        nonlocal inside, most
-        for _ in range(2):
-            with turn(tracker, "model one", silent) as held:
-                with lock:
-                    inside += 1
-                    most = max(most, inside)
-                    order.append(held.number)
-                held.require()
-                with lock:
-                    inside -= 1
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(4)))
+    most, order = take_turns([tracker] * 4, each=2)
     assert most == 1
     assert len(order) == 8
     assert order == sorted(order)

@@ -123,7 +123,7 @@ def test_a_run_is_not_continued_without_what_it_has_behind_it(settings: Settings
     """From its beginning it would record each of its metrics again."""
     inputs = provenance()
     with claim(settings, tracker, EXPERIMENT, inputs, None, False) as first:
-        tracker.log_metrics(first.run_id, {"train/loss": 1.0}, 1)
+        tracker.log_points(first.run_id, [("train/loss", 1.0, 1, 1)])
     tracker.set_status(first.run_id, "KILLED")
     shutil.rmtree(first.folder)
     with claim(settings, tracker, EXPERIMENT, inputs, None, False) as second:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,9 +13,9 @@ import pytest
 
 from assay.settings import Settings
 from assay.tracking.tracker import Tracker
-from assay.tracking.turns import turn
 from tests.support.postgres import binaries, running_postgres
 from tests.support.servers import free_port, start, stop
+from tests.support.turns import take_turns
 
 pytestmark = pytest.mark.thorough
 
@@ -56,24 +54,7 @@ def test_no_two_have_a_turn_at_once(kept: object, tmp_path: Path, monkeypatch: p
     (tmp_path / "params.yaml").touch()
     with kept(tmp_path) as address:  # type: ignore[operator]
         monkeypatch.setenv("ASSAY_TRACKING_URI", address)
-        inside, most, order = 0, 0, []
-        lock = threading.Lock()
-
-        def work(_: int) -> None:
-            nonlocal inside, most
-            tracker = Tracker(Settings(project=tmp_path))
-            for _ in range(3):
-                with turn(tracker, "model one", lambda _: None) as held:
-                    with lock:
-                        inside += 1
-                        most = max(most, inside)
-                        order.append(held.number)
-                    held.require()
-                    with lock:
-                        inside -= 1
-
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(work, range(4)))
+        most, order = take_turns([Tracker(Settings(project=tmp_path)) for _ in range(4)], each=3)
         assert most == 1
         assert len(order) == 12
         assert order == sorted(order)
