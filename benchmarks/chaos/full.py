@@ -56,14 +56,14 @@ def _small_copy(project: Path, size: int = 120_000_000) -> Iterator[Path]:
     try:
         copy = place / "p"
         shutil.copytree(project, copy, symlinks=True, ignore=shutil.ignore_patterns("tests", "docs"))
-        _add_search(copy)
+        add_search(copy)
         yield copy
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
         place.rmdir()
 
 
-def _add_search(project: Path) -> None:
+def add_search(project: Path) -> None:
     from ruamel.yaml import YAML
 
     yaml, path = YAML(), project / "params.yaml"

@@ -89,10 +89,15 @@ def drain(descriptor: int) -> None:
 
 
 def terminal(descriptor: int) -> Callable[[], None]:
+    """Makes it the terminal of a program, which hears its end even if these tests run under `nohup`."""
     import fcntl
     import termios
 
-    return lambda: fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+    def become() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+
+    return become
 
 
 def test_a_closed_terminal_saves(project: Project) -> None:
