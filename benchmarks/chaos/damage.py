@@ -23,7 +23,7 @@ from benchmarks.chaos.tools.story import read_story
 from benchmarks.common import environment, figure, run
 
 NAME = "digits-0"
-UNFINISHED = ("train", NAME, "--set", "seed=1", "--set", "train.epochs=60")
+UNFINISHED = ("train", NAME, "--set", "seed=1", "--set", "train.epochs=10")
 Says = Callable[[str], None]
 
 

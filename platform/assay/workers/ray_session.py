@@ -41,6 +41,8 @@ START_SECONDS = 60.0
 SHUTDOWN_SECONDS = 5.0
 STARTS = 3
 """Attempts to start a Ray of our own."""
+THREAD = "ray"
+"""The name of the thread that has Ray."""
 
 
 class RayDied(Exception):
@@ -156,7 +158,7 @@ class _Keeper:
         self.begin = begin
         self.began, self.over = threading.Event(), threading.Event()
         self.failure: Exception | None = None
-        self.thread = threading.Thread(target=self._keep, name="ray", daemon=True)
+        self.thread = threading.Thread(target=self._keep, name=THREAD, daemon=True)
 
     def _keep(self) -> None:
         import ray
@@ -175,7 +177,7 @@ class _Keeper:
         earlier Ray hangs in this process, which can have only one.
         """
         limit = time.monotonic() + START_SECONDS
-        while any(thread.name == self.thread.name for thread in threading.enumerate()):
+        while any(thread.name == THREAD for thread in threading.enumerate()):
             pause(TICK_SECONDS, stopped)
             if time.monotonic() > limit:
                 raise Unavailable("Ray hangs in this process and cannot be started anew: run the same command again")

@@ -22,6 +22,8 @@ from assay.workers import deaths, on_ray, ray_private, ray_session
 from assay.workers.deaths import LIVES, Deaths
 from assay.workers.ray_session import STARTS, RayDied, ray_running
 
+THREAD = "ray of a test"
+
 
 def never() -> bool:
     return False
@@ -29,13 +31,15 @@ def never() -> bool:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Of a project whose Ray is what the test makes of `ray.init`."""
+    """Of a project whose Ray is what the test makes of `ray.init`. A real one that other tests share is left alone."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")  # put back at the end
     monkeypatch.setattr(ray, "is_initialized", never)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray_session, "listen_on_loopback_alone", lambda: None)
     monkeypatch.setattr(ray_session, "read_authentication_again", lambda: None)
+    monkeypatch.setattr(ray_session, "THREAD", THREAD)
+    monkeypatch.setattr(ray_session, "_processes", lambda folder: set())
     monkeypatch.setattr(deaths, "pause", lambda seconds, stopped: None)
     return Settings(project=tmp_path)
 
@@ -74,7 +78,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     released.set()
     for thread in threading.enumerate():
-        if thread.name == "ray":
+        if thread.name == THREAD:
             thread.join(20)
 
 
