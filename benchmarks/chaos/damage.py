@@ -6,6 +6,7 @@ function through which all commands do. What it then has must be what it has of 
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 import signal
@@ -47,7 +48,7 @@ class Kind:
 def main(cases: str = "1000") -> None:
     chosen = chance("damage")
     found: dict[str, Counter[str]] = {}
-    silent: list[dict[str, str]] = []
+    faults: list[dict[str, str]] = []
     with template(["digits"]) as project:
         _fill(project)
         for name, kind in KINDS.items():
@@ -59,9 +60,9 @@ def main(cases: str = "1000") -> None:
                 outcome, what = _case(project, f"{name}-{number}".replace(" ", "-"), kind, whole, flip, chosen)
                 found[name][outcome] += 1
                 if outcome not in ("found", "harmless"):
-                    silent.append({"kind": name, "outcome": outcome, "what": what})
+                    faults.append({"kind": name, "outcome": outcome, "what": what})
     figure(
-        "chaos damage", cases=sum(map(Counter.total, found.values())), silent=len(silent), first=silent[:20],
+        "chaos damage", cases=sum(map(Counter.total, found.values())), faults=len(faults), first=faults[:20],
         **{name: dict(outcomes) for name, outcomes in found.items()},
     )  # fmt: skip
 
@@ -203,10 +204,16 @@ def read_record(project: Path, say: Says) -> Any:
 
 
 def read_results(project: Path, say: Says) -> Any:
-    """What commands and flows read of `results/`; else DVC knows the hash of each file, and makes it again."""
+    """What commands and flows read of `results/`. Of the metrics DVC has the hash, and evaluates again."""
+    from ruamel.yaml import YAML
+
     from assay.usecases.helpers.results import ExperimentResults, SearchResults
 
     results = ExperimentResults.of(project, NAME)
+    outs = YAML(typ="safe").load(project / "dvc.lock")["stages"][f"evaluate@{NAME}"]["outs"]
+    recorded = {out["path"]: out["md5"] for out in outs}[str(results.metrics.relative_to(project))]
+    if hashlib.md5(results.metrics.read_bytes()).hexdigest() != recorded:
+        say("the metrics are not those that DVC recorded")
     read = [results.read(file) for file in (results.record, results.metrics, results.model)]
     return [*read, SearchResults.of(project, "s").read()]
 

@@ -50,8 +50,13 @@ TRIALS = "trials.csv"
 
 
 def is_record(name: str) -> bool:
-    """Whether an artifact says what a run is, so that its hash is kept in a tag and compared whenever it is read."""
-    return name in (RECORD, GATE_REPORT) or name.startswith(f"{PROVENANCE}/")
+    """Whether commands read an artifact again, so that its hash is kept in a tag and compared then.
+
+    The files of a model have one hash of their own, in the registry, and the weights one in the record.
+    """
+    if name.startswith(f"{PICTURES}/"):
+        return not name.startswith(f"{TRAINING_PICTURES}/")
+    return name in (RECORD, GATE_REPORT, PAGE, TRIALS) or name.startswith(f"{PROVENANCE}/")
 
 
 def evaluation_picture(split: str, name: str) -> str:
