@@ -98,9 +98,9 @@ def template(families: Collection[str] = tuple(FAMILIES)) -> Iterator[Path]:
 
 @contextmanager
 def copied(project: Path, name: str = "copy") -> Iterator[Path]:
-    """A copy of a project beside it, removed at the end."""
+    """A copy of a project beside it, hard links and all, removed at the end."""
     folder = project.parent / name
-    shutil.copytree(project, folder, symlinks=True)
+    subprocess.run(["cp", "--archive", str(project), str(folder)], check=True)
     try:
         yield folder
     finally:
