@@ -157,19 +157,20 @@ def test_a_search_uses_all_nodes(site: ClusterSite) -> None:
 
 
 def test_dvc_and_a_flow_use_the_cluster(site: ClusterSite) -> None:
-    set_value(site.root, "experiments.digits.train", {"epochs": 1, "workers": 2})
-    set_value(site.root, "experiments.digits.gate", {"min": {"test/accuracy": 0.1}})
-    dvc = [sys.executable, "-m", "dvc", "repro", "train@digits"]
-    flow = [sys.executable, "-m", "pipelines", "train-and-promote", "digits"]
+    task = {"name": "classification", "architecture": "small_cnn", "image_size": 8}
+    night = {"task": task, "data": "digits", "gate": {"min": {"test/accuracy": 0.1}}}  # it has no champion yet
+    set_value(site.root, "experiments.night", {**night, "train": {"epochs": 1, "batch_size": 64, "workers": 2}})
+    dvc = [sys.executable, "-m", "dvc", "repro", "train@night"]
+    flow = [sys.executable, "-m", "pipelines", "train-and-promote", "night"]
     there = {**site.environment, "ASSAY_CLUSTER": site.cluster.dashboard}
     for command, epochs in ((dvc, 1), (flow, 2)):
-        set_value(site.root, "experiments.digits.train.epochs", epochs)
+        set_value(site.root, "experiments.night.train.epochs", epochs)
         done = subprocess.run(command, cwd=site.root, env=there, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "job assay-train-digits-" in done.stderr
+        assert "job assay-train-night-" in done.stderr
         assert "starting 2 workers" in done.stderr
-        trained = json.loads((site.root / "results/digits/train.json").read_text())
+        trained = json.loads((site.root / "results/night/train.json").read_text())
         assert trained["steps"] == 19 * epochs
-    model = json.loads((site.root / "results/digits/model.json").read_text())
+    model = json.loads((site.root / "results/night/model.json").read_text())
     assert (model["run_id"], model["alias"]) == (trained["run_id"], "champion")
-    assert (site.root / "results/digits/pictures").is_dir()
+    assert (site.root / "results/night/pictures").is_dir()
