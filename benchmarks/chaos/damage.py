@@ -88,7 +88,9 @@ def _case(project: Path, name: str, kind: Kind, whole: Any, flip: bool, chosen: 
     from assay.errors import AssayError
 
     with copied(project, name) as copy:
-        files = sorted(path for pattern in kind.files for path in copy.glob(pattern) if path.stat().st_size)
+        files = sorted(
+            path for pattern in kind.files for path in copy.glob(pattern) if path.is_file() and path.stat().st_size
+        )
         path = chosen.choice(files)
         what = f"{path.relative_to(copy)}: {_damage(path, flip, chosen)}"
         said: list[str] = []

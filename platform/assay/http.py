@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from requests import PreparedRequest
+    from requests.adapters import HTTPAdapter
 
 SECONDS = 3.0
 
@@ -69,12 +71,55 @@ def ask(
             json=body,
             timeout=seconds,
             auth=_no_login,
-            proxies=dict.fromkeys(("http", "https", "all"), "") if is_loopback(url) else None,
+            proxies=_proxies(url),
             allow_redirects=method == "GET" and not headers,
         )
     except (requests.RequestException, OSError, ValueError) as error:
         raise NoAnswer(_reason(error)) from None
     return Answer(reply.status_code, reply.content)
+
+
+def stream(url: str, headers: Mapping[str, str], seconds: float = SECONDS) -> Iterator[bytes]:
+    """The chunks of an answer without an end, as they come, for as long as the other side is there.
+
+    Args:
+        seconds: the longest wait for the connection. A silent one is probed, and given up after a minute.
+
+    Raises:
+        NoAnswer: nothing answered, or not with success, or the connection ended.
+    """
+    import requests
+
+    with requests.Session() as session:
+        session.mount(url, _probing_adapter())
+        try:
+            with session.get(
+                url, headers=dict(headers), timeout=(seconds, None), auth=_no_login, proxies=_proxies(url),
+                allow_redirects=False, stream=True,
+            ) as reply:  # fmt: skip
+                if reply.status_code == 200:
+                    yield from reply.iter_content(None)
+        except (requests.RequestException, OSError, ValueError) as error:
+            raise NoAnswer(_reason(error)) from None
+    raise NoAnswer(f"HTTP {reply.status_code}")
+
+
+def _probing_adapter() -> HTTPAdapter:
+    """Connections that the system probes when they are silent, so that one whose other side is gone ends."""
+    from requests.adapters import HTTPAdapter
+    from urllib3.connection import HTTPConnection
+
+    probes = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):  # macOS has other names
+            probes.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    adapter = HTTPAdapter()
+    adapter.init_poolmanager(1, 1, socket_options=[*HTTPConnection.default_socket_options, *probes])
+    return adapter
+
+
+def _proxies(url: str) -> dict[str, str] | None:
+    return dict.fromkeys(("http", "https", "all"), "") if is_loopback(url) else None
 
 
 def status_of(url: str, headers: Mapping[str, str] | None = None, seconds: float = SECONDS) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError
 from assay.log import Log
+from assay.submit.log_stream import LogStream
 from assay.submit.ray_jobs import STOP_SECONDS, Cluster, JobInfo, UnknownJob
 
 END = "::assay-job-ended:: "
@@ -22,7 +23,7 @@ ERROR = "error: "
 
 POLL_SECONDS = 1.0
 BYTES_PER_SECOND = 200_000
-"""The log is sent whole each time: a long one is read less often."""
+"""Where the log cannot be followed it is read whole each time, a long one less often."""
 
 LONGEST_PAUSE = 30.0
 UNREADABLE = 5
@@ -89,6 +90,7 @@ class Follower:
         self._halt = halt or threading.Event()
         self._halted = False
         self._job_log = JobLog()
+        self._stream: LogStream | None = None
         self._failures = self._unreadable = 0
 
     def to_the_end(self) -> JobEnd:
@@ -99,8 +101,9 @@ class Follower:
         while True:
             try:
                 info = self.cluster.info(self.job_id)
-                text = self._text(info)
+                text, seconds = self._text(info)
             except Unavailable as error:
+                self._stream = None  # it may hang
                 self._wait(error)
                 continue
             except UnknownJob:
@@ -115,18 +118,26 @@ class Follower:
                 self.show(line)
             if not info.open:
                 return _job_end(info, self._job_log.final_report())
-            self._pause(max(POLL_SECONDS, len(text) / BYTES_PER_SECOND))
+            self._pause(seconds)
 
-    def _text(self, info: JobInfo) -> str:
-        """The log so far; empty if the job has ended and the cluster cannot read its log."""
+    def _text(self, info: JobInfo) -> tuple[str, float]:
+        """The log so far, and after how many seconds to look again.
+
+        It is empty if the job has ended and the cluster cannot read its log.
+        """
+        if info.open and self._stream is not None and self._stream.open:
+            return self._stream.text, POLL_SECONDS
         try:
-            return self.cluster.log(self.job_id)
+            text = self.cluster.log(self.job_id)
         except Unavailable as error:
             self._unreadable += not info.open
             if self._unreadable < UNREADABLE:
                 raise
             self.log(f"the rest of the log is lost: {error}")
-            return ""
+            return "", POLL_SECONDS
+        if info.open and text:
+            self._stream = LogStream(lambda: self.cluster.follow_log(self.job_id))
+        return text, max(POLL_SECONDS, len(text) / BYTES_PER_SECOND)
 
     def _wait(self, error: Unavailable) -> None:
         """Pause before the next try; two failures in a row are a lost connection."""

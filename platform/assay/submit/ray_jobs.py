@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from assay import http
 from assay.errors import InputError, Unavailable, WorkError, known, last_line
@@ -150,6 +150,14 @@ class Cluster:
     def log(self, job_id: str) -> str:
         """All that the job has written, to standard output and standard error."""
         return str(self._json("GET", f"/api/jobs/{job_id}/logs")["logs"])
+
+    def follow_log(self, job_id: str) -> Iterator[bytes]:
+        """The same from its beginning, and then what the job adds, until the connection ends: then `Unavailable`."""
+        url = f"{self.address}/api/v0/logs/stream?submission_id={quote(job_id)}&lines=-1&interval=1"
+        try:
+            yield from http.stream(url, _token_header(), SECONDS)
+        except http.NoAnswer as error:
+            raise Unavailable(f"{self.origin} {self.address}: {error}") from None
 
     def ask_to_stop(self, job_id: str) -> None:
         """Let the job save and end: its process gets SIGTERM, and is killed after a minute."""
