@@ -28,6 +28,7 @@ from assay.submit.ray_jobs import Cluster, NewJob
 from assay.submit.submit import Command, submit
 from assay.tracking.provenance import collect
 from assay.tracking.tracker import Tracker
+from assay.usecases.helpers.results import ExperimentResults
 from tests.conftest import BIN, GIT, Project
 from tests.support.ray_head import HOST, Head, ray_head
 from tests.support.servers import free_port, wait_for
@@ -145,11 +146,16 @@ def test_workers_run_the_code_of_the_package(cluster: Cluster, head: Head, mine:
 
 
 @pytest.mark.thorough
-def test_a_cut_connection_loses_no_line_and_repeats_none(cluster: Cluster, head: Head, mine: Project) -> None:
+def test_a_cut_connection_loses_no_line_and_repeats_none(
+    cluster: Cluster, head: Head, mine: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = "import time\nfor n in range(60): print('line', n, flush=True); time.sleep(0.1)\n"
     run_script(cluster, mine, lines, "lines")
-    wire, shown, said = Wire(head.port), [], []
-    follower = Follower(Cluster(f"http://{HOST}:{wire.port}"), "lines", shown.append, said.append)
+    wire, shown, said, whole = Wire(head.port), [], [], []
+    through = Cluster(f"http://{HOST}:{wire.port}")
+    read = through.log
+    monkeypatch.setattr(through, "log", lambda job_id: whole.append(text := read(job_id)) or text)
+    follower = Follower(through, "lines", shown.append, said.append)
     thread = threading.Thread(target=follower.to_the_end)
     thread.start()
     wait_for("line 5", lambda: "line 5" in shown, SECONDS)
@@ -159,6 +165,7 @@ def test_a_cut_connection_loses_no_line_and_repeats_none(cluster: Cluster, head:
     thread.join(60)
     wire.listener.close()
     assert [line for line in shown if line.startswith("line")] == [f"line {n}" for n in range(60)]
+    assert len([text for text in whole if text]) <= 4  # at first, around the cut, at the end; else it is streamed
     assert said[-1] == "connected again"
     assert len(said) == 3
     assert "assay jobs attach lines" in said[1]
@@ -217,7 +224,8 @@ def test_the_command_here_stands_for_the_job(cluster: Cluster, head: Head, mine:
     three = start(mine, head)
     record = json.loads(three.communicate(timeout=120)[0])
     assert (record["run_id"], record["resumed_from"] > 0) == (run.info.run_id, True)
-    written = json.loads((mine.root / "results/digits/train.json").read_text())
+    results = ExperimentResults.of(mine.root, "digits")
+    written = results.read(results.record)
     assert {name: record[name] for name in written} == written
     assert (mine.root / "results/digits/curves.csv").read_text().startswith("metric,step,value\n")
 
