@@ -22,12 +22,19 @@ def stored(tracker: Tracker, run_id: str, name: str) -> Path:
     return Path(unquote(urlsplit(tracker.get(run_id).info.artifact_uri).path)) / name
 
 
-@pytest.mark.parametrize("name", [artifacts.RECORD, artifacts.CONFIG, artifacts.PACKAGES, artifacts.DIFF])
+PICTURE = artifacts.evaluation_picture("test", "confusion")
+
+
+@pytest.mark.parametrize(
+    "name", [artifacts.RECORD, artifacts.CONFIG, artifacts.PACKAGES, artifacts.DIFF, artifacts.CURVES, PICTURE]
+)
 @pytest.mark.parametrize("harm", ["digit", "cut", "empty"])
 def test_a_changed_record_is_noticed_by_whoever_reads_it(tracker: Tracker, name: str, harm: str) -> None:
     run_id = tracker.create(EXPERIMENT, provenance())
     tracker.set_status(run_id, "FINISHED")
     tracker.log_text(run_id, artifacts.RECORD, json.dumps({"metrics": {"val/accuracy": 0.1}}))
+    tracker.log_text(run_id, artifacts.CURVES, "metric,step,value\n")
+    tracker.log_bytes(run_id, PICTURE, b"\x89PNG")
     before = tracker.read_bytes(run_id, name)
     file = stored(tracker, run_id, name)
     file.write_bytes({"digit": bytes([before[0] ^ 1]) + before[1:], "cut": before[:-1], "empty": b""}[harm])
