@@ -258,9 +258,10 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(project: Project) -> None
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    resumed = project.train("digits", *QUICK)
-    assert "does not match its manifest" in (run / "told.log").read_text()
-    assert resumed["weights_sha256"] == project.train("digits", *QUICK, new=True)["weights_sha256"]
+    resumed = project.verb("train", "digits", *_set(QUICK), "--json")
+    assert "does not match its manifest" in resumed.stderr
+    weights_sha256 = json.loads(resumed.stdout)["weights_sha256"]
+    assert weights_sha256 == project.train("digits", *QUICK, new=True)["weights_sha256"]
 
 
 def test_results_are_written_for_dvc_only_by_the_plain_command(project: Project) -> None:
