@@ -67,7 +67,18 @@ def _at_once(copies: tuple[Path, ...], number: int, variables: dict[str, str]) -
             "-",
         ]
         own = {**environment(copy), **variables, "HOME": str(copy), "TMPDIR": str(copy / ".assay")}
-        command = [*machine, "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *words]
+        command = [
+            *machine,
+            "sh",
+            "-c",
+            python,
+            "-",
+            "setpriv",
+            f"--reuid={user}",
+            f"--regid={user}",
+            "--clear-groups",
+            *words,
+        ]
         (copy / ".assay").mkdir(exist_ok=True)
         os.chown(copy / ".assay", user, user)
         children.append(
