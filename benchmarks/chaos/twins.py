@@ -17,6 +17,7 @@ from benchmarks.common import environment, figure, run
 NAME = "digits-0"
 USERS = (12001, 12002)
 """Ids that nobody has here."""
+MACHINE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", "--ipc")
 
 
 def main(times: str = "20") -> None:
@@ -53,32 +54,9 @@ def _at_once(copies: tuple[Path, ...], number: int, variables: dict[str, str]) -
     words = [sys.executable, "-m", "assay", "train", NAME, "--set", f"seed={number}", "--set", "train.epochs=2"]
     children, python = [], _python_for_all()
     for copy, user in zip(copies, USERS, strict=True):
-        machine = [
-            "unshare",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "--uts",
-            "--ipc",
-            "sh",
-            "-c",
-            python,
-            "-",
-        ]
+        machine = [*MACHINE, "sh", "-c", python, "-"]
         own = {**environment(copy), **variables, "HOME": str(copy), "TMPDIR": str(copy / ".assay")}
-        command = [
-            *machine,
-            "sh",
-            "-c",
-            python,
-            "-",
-            "setpriv",
-            f"--reuid={user}",
-            f"--regid={user}",
-            "--clear-groups",
-            *words,
-        ]
+        command = [*machine, "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *words]
         (copy / ".assay").mkdir(exist_ok=True)
         os.chown(copy / ".assay", user, user)
         children.append(
