@@ -7,6 +7,7 @@ function through which all commands do. What it then has must be what it has of 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import shutil
 import signal
@@ -25,6 +26,7 @@ from benchmarks.common import environment, figure, run
 
 NAME = "digits-0"
 UNFINISHED = ("train", NAME, "--set", "seed=1", "--set", "train.epochs=10")
+ARTIFACTS = ".assay/artifacts/*/{run}/artifacts"
 Says = Callable[[str], None]
 
 
@@ -34,7 +36,7 @@ class Kind:
 
     Attributes:
         share: of all cases.
-        files: which of a project's files, as patterns.
+        files: which of a project's files, as patterns; `{run}` is the id of the champion's run.
         read: what the program reads from them. It may say that something is damaged, or raise an `AssayError`.
         agrees: whether what it read is harmless, given what it reads of the undamaged project.
     """
@@ -230,11 +232,11 @@ KINDS: Mapping[str, Kind] = {
     "stopped run": Kind(0.15, (".assay/runs/*/spool*", ".assay/runs/*/*.json*", ".assay/runs/*/steps"), read_resumed),
     "journal": Kind(0.15, (".assay/runs/*/journal.jsonl",), read_search, begins),
     "packed data and card": Kind(0.2, ("data/digits/*", ".assay/datasets/*.dir/*"), read_data),
-    "model": Kind(
-        0.1, (".assay/artifacts/*/*/artifacts/model/*", ".assay/artifacts/*/*/artifacts/model/data/*"), read_model
-    ),
+    "model": Kind(0.1, (f"{ARTIFACTS}/model/*", f"{ARTIFACTS}/model/data/*"), read_model),
     "record": Kind(
-        0.1, (".assay/artifacts/*/*/artifacts/record.json", ".assay/artifacts/*/*/artifacts/*/*.*"), read_record
+        0.1,
+        (f"{ARTIFACTS}/*.json", *(f"{ARTIFACTS}/{part}/*" for part in ("gate", "pictures", "provenance", "weights"))),
+        read_record,
     ),
     "results": Kind(0.1, ("results/*/*.json", "results/searches/s/*.json"), read_results),
 }
