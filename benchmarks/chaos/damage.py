@@ -90,10 +90,10 @@ def _case(project: Path, name: str, kind: Kind, whole: Any, flip: bool, chosen: 
     from assay.errors import AssayError
 
     with copied(project, name) as copy:
-        files = sorted(
-            path for pattern in kind.files for path in copy.glob(pattern) if path.is_file() and path.stat().st_size
-        )
-        path = chosen.choice(files)
+        run_id = json.loads((copy / "results" / NAME / "train.json").read_text())["run_id"]
+        patterns = [pattern.format(run=run_id) for pattern in kind.files]
+        files = [path for pattern in patterns for path in copy.glob(pattern) if path.is_file()]
+        path = chosen.choice(sorted(path for path in files if path.stat().st_size))
         what = f"{path.relative_to(copy)}: {_damage(path, flip, chosen)}"
         said: list[str] = []
         try:
