@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.chaos.tools.project import end, start, template
+from benchmarks.chaos.tools.project import end, said_in, start, template
 from benchmarks.chaos.tools.servers import object_storage, tracking_server
 from benchmarks.common import assay, figure, spread
 
@@ -54,8 +54,8 @@ def _seconds_per_epoch(project: Path) -> float:
 
 def _wait_for_training(project: Path, child: object) -> None:
     limit = time.monotonic() + 60
-    while "step" not in (project / "said.txt").read_text(errors="replace"):
-        assert time.monotonic() < limit, (project / "said.txt").read_text()
+    while "step" not in said_in(project).read_text(errors="replace"):
+        assert time.monotonic() < limit, said_in(project).read_text()
         time.sleep(0.1)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.full import add_search
-from benchmarks.chaos.tools.project import call, chance, copied, start, template
+from benchmarks.chaos.tools.project import call, chance, copied, said_in, start, template
 from benchmarks.chaos.tools.story import read_story
 from benchmarks.common import environment, figure, run
 
@@ -82,7 +82,7 @@ def _fill(project: Path) -> None:
         assert time.monotonic() - began < 60
         time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
-    assert child.wait(60) == 130, (project / "said.txt").read_text()
+    assert child.wait(60) == 130, said_in(project).read_text()
 
 
 def _case(project: Path, name: str, kind: Kind, whole: Any, flip: bool, chosen: random.Random) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -128,11 +129,16 @@ def commands(experiment: str) -> list[list[str]]:
 
 def start(project: Path, command: Sequence[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own; what it says goes to a file, which no pipe can hold up."""
-    with (project / "said.txt").open("wb") as said:
+    with said_in(project).open("wb") as said:
         return subprocess.Popen(
             command, cwd=project, env={**environment(project), **(variables or {})}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=said, stderr=said,
         )  # fmt: skip
+
+
+def said_in(project: Path) -> Path:
+    """The file with what the last program said: beside all copies of a project, on no file system that is filled up."""
+    return next(folder for folder in project.parents if folder.parent == Path(tempfile.gettempdir())) / "said.txt"
 
 
 def end(project: Path, child: subprocess.Popen[bytes], began: float, limit: float = LIMIT) -> Ended:
@@ -142,7 +148,7 @@ def end(project: Path, child: subprocess.Popen[bytes], began: float, limit: floa
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, 9)
         code, hung = child.wait(), True
-    said = (project / "said.txt").read_text(errors="replace")
+    said = said_in(project).read_text(errors="replace")
     return Ended(code, said, time.monotonic() - began, hung)
 
 
