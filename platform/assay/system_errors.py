@@ -72,6 +72,8 @@ def explaining() -> Iterator[None]:
 def explained(error: BaseException, near: Path | None = None) -> AssayError | None:
     """The failure that an error means to the user, itself if it is one already; None for a defect.
 
+    Where a disk is full, any error counts as that: libraries do not always say so.
+
     Args:
         near: a folder that was written to, for errors that name no path. Default: the project's local state.
     """
@@ -84,7 +86,17 @@ def explained(error: BaseException, near: Path | None = None) -> AssayError | No
             return link
         if isinstance(link, OSError):
             return _of_system(link)
-    return None
+    return _full(near)
+
+
+def require_room(folder: Path, size: int = _LITTLE) -> None:
+    """For libraries that end the process where a disk is full, or do not say so.
+
+    Raises:
+        WorkError: there is less room for `folder` than this many bytes.
+    """
+    if _room(folder) < size:
+        raise WorkError(_line(folder, *_REFUSALS[errno.ENOSPC]))
 
 
 def refusal(error: BaseException, near: Path | None = None) -> WorkError | None:
@@ -134,6 +146,12 @@ def _path(error: BaseException, code: int) -> str:
         return os.fsdecode(chosen) if isinstance(chosen, (str, bytes, os.PathLike)) else ""
     found = _PATH.search(str(error))
     return found[1] if found else ""
+
+
+def _full(near: Path | None) -> WorkError | None:
+    """The failure if the disk is full."""
+    place = _guess(errno.ENOSPC, near)
+    return WorkError(_line(place, *_REFUSALS[errno.ENOSPC])) if _room(place) < _LITTLE else None
 
 
 def _guess(code: int, near: Path | None) -> Path:

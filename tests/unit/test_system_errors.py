@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from assay import system_errors
 from assay.errors import AssayError, InputError, Unavailable, WorkError
-from assay.system_errors import explained, explaining, refusal, sqlite_failure
+from assay.system_errors import explained, explaining, refusal, require_room, sqlite_failure
 
 
 def raised_from(outer: Exception, cause: Exception) -> Exception:
@@ -90,6 +91,17 @@ def test_defects_and_known_failures_stay_what_they_are() -> None:
     with pytest.raises(InputError) as found, explaining():
         raise known
     assert found.value is known
+
+
+def test_on_a_full_disk_an_error_that_hides_why_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_room(tmp_path)
+    monkeypatch.setattr(system_errors, "_room", lambda place: 999_999)
+    says = f"{tmp_path}: the disk is full: make room on its file system, then give the same command again"
+    assert str(explained(RuntimeError("Timed out while starting"), tmp_path)) == says
+    assert str(explained(KeyError("x"), tmp_path)) == says
+    with pytest.raises(WorkError, match=f"^{tmp_path}: the disk is full"):
+        require_room(tmp_path)
+    require_room(tmp_path, 1000)
 
 
 def test_a_database_is_named(tmp_path: Path) -> None:

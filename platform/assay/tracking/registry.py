@@ -15,6 +15,7 @@ from assay.config.plugin import load_serving
 from assay.config.schema import resolved
 from assay.errors import InputError, WorkError
 from assay.scratch import scratch_folder
+from assay.system_errors import require_room
 from assay.tracking import artifacts
 from assay.tracking.paging import pages
 from assay.tracking.provenance import PREFIX
@@ -34,6 +35,8 @@ PREVIOUS = PREFIX + "previous_champion"
 ROLLED_BACK = PREFIX + "rolled_back_at"
 FILES = PREFIX + "files_sha256"
 """The tag of a version with the hash of its files."""
+ROOM = 10_000_000
+"""Bytes that a model's files may take besides its weights."""
 REQUIREMENTS = ("torch", "numpy", "mlflow")
 """What serving a traced model requires, in the versions that created it."""
 CODE_REQUIREMENTS = (*REQUIREMENTS, "torchvision", "timm", "pydantic", "safetensors", "pillow", "pyarrow")
@@ -254,6 +257,8 @@ def save_model(path: Path, run_id: str, config: ExperimentConfig, dataset: Datas
         import mlflow.pytorch
 
         common["pip_requirements"] = _pinned(REQUIREMENTS)
+        weights = sum(tensor.nbytes for tensor in module.state_dict().values())
+        require_room(path.parent, 2 * weights + ROOM)  # on a full disk torch would end the process
         mlflow.pytorch.save_model(module, str(path), serialization_format="pt2", **common)
     else:
         common["pip_requirements"] = _pinned(CODE_REQUIREMENTS)

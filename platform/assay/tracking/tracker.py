@@ -21,7 +21,7 @@ from assay.redaction import hide_login, redact, redact_known
 from assay.scratch import scratch_folder
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
-from assay.system_errors import refusal
+from assay.system_errors import refusal, require_room
 from assay.tracking import artifacts
 from assay.tracking.curves import curves_table, draw_curves, read_curves
 from assay.tracking.paging import pages
@@ -282,6 +282,7 @@ class Tracker(Tickets):
         except (MlflowException, OSError) as error:
             if (failure := refusal(error)) is not None:
                 raise failure from error
+            require_room(folder)  # MLflow does not say so
             if self._has(run_id, name):  # checked, because MLflow reports a missing file and a silent store alike
                 raise Unavailable(f"run {run_id}: its {name} cannot be read: {one_line(error)}") from error
             raise InputError(f"run {run_id} has no {name}: it did not finish; train it to the end") from None
