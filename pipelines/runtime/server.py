@@ -13,6 +13,7 @@ from assay.http import NoAnswer, ask, basic_login
 from assay.log import Log
 from assay.redaction import hide_login
 from assay.state import PREFECT
+from assay.system_errors import require_room
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from assay.settings import Settings
 
 SECONDS = 10.0
+ROOM = 20_000_000
+"""Bytes that a new server's database and its log take."""
 NO_SERVER = "no Prefect server: run `assay up`"
 
 
@@ -71,10 +74,16 @@ def named() -> bool:
 def own_server() -> Iterator[None]:
     """A private server with its own password, which ends with this process, even if that is killed."""
     from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_SERVER_API_AUTH_STRING, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_HOME,
+        PREFECT_SERVER_API_AUTH_STRING,
+        temporary_settings,
+    )
 
     from pipelines.runtime.workspace import forget, watch
 
+    require_room(PREFECT_HOME.value(), ROOM)  # else it would say so in a page of its own, after two minutes
     password = f"assay:{secrets.token_urlsafe(32)}"
     with temporary_settings({PREFECT_API_AUTH_STRING: password, PREFECT_SERVER_API_AUTH_STRING: password}):
         server = SubprocessASGIServer()
