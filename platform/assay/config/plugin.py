@@ -26,10 +26,15 @@ PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Headline:
-    """The one metric by which checkpoints are chosen, trials compared and gates held, on `val/` and on `test/`."""
+    """The one metric by which checkpoints are chosen, trials compared and gates held, on `val/` and on `test/`.
+
+    Attributes:
+        share: it is a share of the samples, of which more is better; the task reports its `loss` too.
+    """
 
     metric: str
     maximize: bool = True
+    share: bool = False
 
     def better(self, value: float, than: float | None) -> bool:
         """True if `value` is at least as good: of equals, the later wins."""

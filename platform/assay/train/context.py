@@ -64,13 +64,13 @@ class LocalContext:
         if self.rank == 0:
             write_atomic(self.folder / STEPS, str(steps).encode())
 
-    def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record metrics at a step, in order and once."""
+    def report(self, step: int, metrics: Mapping[str, float], kept: bool = False) -> None:
+        """Record metrics at a step, in order and once. `kept`: they are of the weights that the run now keeps."""
         if self.rank:
             return
         if self._spool is None:
             self._spool = Spool(self.folder / SPOOL)
-        self._spool.append(step, metrics)
+        self._spool.append(step, metrics, kept)
 
     def keep(self, step: int, picture: Picture) -> None:
         """Keep a picture of the training at a step."""

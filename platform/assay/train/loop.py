@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from assay.config.experiment import ExperimentConfig
+from assay.config.plugin import Headline
 from assay.errors import WorkError
 from assay.task import Picture, Source, Task
 from assay.train.checkpoint import Weights, weights_sha256
@@ -49,7 +50,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `weights` are the best by the headline metric on the validation split."""
+    """How a run ended. `weights` are the best by the headline metric on the validation split; see `_keep`."""
 
     finished: bool
     steps: int
@@ -321,12 +322,31 @@ def _evaluate_epoch(
     headline = f"val/{rule.metric}"
     if headline not in metrics:
         raise WorkError(f"the task does not report its headline {headline}; it reports {', '.join(metrics)}")
-    if rule.better(metrics[headline], position.best_value):
-        position.best_value, position.best_step = metrics[headline], position.step
-        position.best_metrics = metrics
+    kept = _keep(rule, metrics, position, len(source))
+    if kept:
+        position.best_step, position.best_metrics = position.step, metrics
         position.best_weights = {name: t.detach().cpu().clone() for name, t in task.state_dict().items()}
     position.metrics = metrics
-    context.report(position.step, metrics)
+    context.report(position.step, metrics, kept)
+
+
+def _keep(rule: Headline, metrics: Mapping[str, float], position: Position, samples: int) -> bool:
+    """Note the best headline so far; whether the weights with these metrics are kept.
+
+    They are if they are the best. A share of `samples` changes by chance when it changes by one of them: of all weights
+    within one sample of the best, those with the lowest loss are kept.
+    """
+    value = metrics[f"val/{rule.metric}"]
+    better = rule.better(value, position.best_value)
+    if better:
+        position.best_value = value
+    if not rule.share:
+        return better
+    assert position.best_value is not None
+    worst = position.best_value - 1 / samples - 1e-9
+    kept = position.best_metrics
+    rival = bool(kept) and kept[f"val/{rule.metric}"] >= worst
+    return value >= worst and (not rival or metrics["val/loss"] <= kept["val/loss"])
 
 
 def _synchronize(task: Task, context: LocalContext) -> None:

@@ -23,11 +23,12 @@ Damaged = Callable[[Line], None]
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """Metrics at a step; `time` is in milliseconds since 1970."""
+    """Metrics at a step; `time` is in milliseconds since 1970. `kept`: those of the weights that the run now keeps."""
 
     step: int
     time: int
     metrics: Mapping[str, float]
+    kept: bool = False
 
 
 class _Whole(Line):
@@ -51,12 +52,13 @@ class Spool:
         if self._is_short(end):
             self._write({"lost": True})
 
-    def append(self, step: int, metrics: Mapping[str, float]) -> None:
+    def append(self, step: int, metrics: Mapping[str, float], kept: bool = False) -> None:
         fresh = {name: float(value) for name, value in metrics.items() if self.seen.get(name, -1) < step}
         if not fresh:
             return
         self.seen.update(dict.fromkeys(fresh, step))
-        self._write({"step": step, "time": time.time_ns() // 1_000_000, "metrics": fresh})
+        line = {"step": step, "time": time.time_ns() // 1_000_000, "metrics": fresh}
+        self._write({**line, "kept": True} if kept else line)
 
     def _write(self, data: Mapping[str, Any]) -> None:
         self._file.write(sealed(data))
@@ -82,7 +84,8 @@ def read_spool(path: Path, offset: int, damaged: Damaged = lambda _: None) -> It
     """The whole lines from `offset` on, each with the offset behind it. A torn last line is left out."""
     for line in read_lines(path, offset):
         if _has_metrics(line):
-            yield StepMetrics(line.data["step"], line.data["time"], line.data["metrics"]), line.end
+            data = line.data
+            yield StepMetrics(data["step"], data["time"], data["metrics"], data.get("kept", False)), line.end
         else:
             damaged(line)
 

@@ -233,14 +233,14 @@ class OnRayTrain:
             return True
         if not (self.folder / SPOOL).exists():
             return False
-        rule = self.config.task.headline
-        name, steps = f"val/{rule.metric}", int((self.folder / STEPS).read_text())  # written before the first metric
+        name = f"val/{self.config.task.headline.metric}"
+        steps = int((self.folder / STEPS).read_text())  # written before the first metric
         for record, end in read_spool(self.folder / SPOOL, self.offset, self._damaged):
             self.offset = end
             if name in record.metrics:
                 self.epoch = epochs_at(record.step, steps, self.config.train.epochs)
                 self.latest = {key: value for key, value in record.metrics.items() if key.startswith("val/")}
-                if self.epoch >= 1 and rule.better(self.latest[name], self.best.get(name)):
+                if record.kept:
                     self.best = self.latest
             if self.epoch >= target:
                 return True

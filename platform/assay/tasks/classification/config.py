@@ -87,7 +87,7 @@ class Config(TaskConfig):
 
     @property
     def headline(self) -> Headline:
-        return Headline("macro_f1" if self.multi_label else "accuracy")
+        return Headline("macro_f1") if self.multi_label else Headline("accuracy", share=True)
 
     @property
     def metrics(self) -> tuple[str, ...]:
