@@ -102,9 +102,9 @@ def _case(project: Path, name: str, kind: Kind, whole: Any, flip: bool, chosen: 
             return ("found", "") if str(error).strip() and "\n" not in str(error) else ("bad line", f"{what}: {error}")
         except Exception as error:
             return f"{type(error).__name__}", f"{what}: {error!s:.300}"
-        if kind.agrees(found, whole):
-            return ("found", "") if said else ("harmless", "")
-        return ("found", "") if said else ("silent", what)
+        if said:
+            return "found", ""
+        return ("harmless", "") if kind.agrees(found, whole) else ("silent", what)
 
 
 def _damage(path: Path, flip: bool, chosen: random.Random) -> str:

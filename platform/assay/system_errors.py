@@ -86,7 +86,7 @@ def explained(error: BaseException, near: Path | None = None) -> AssayError | No
             return link
         if isinstance(link, OSError):
             return _of_system(link)
-    return _full(near)
+    return _too_full(_guess(errno.ENOSPC, near), _LITTLE)
 
 
 def require_room(folder: Path, size: int = _LITTLE) -> None:
@@ -95,8 +95,8 @@ def require_room(folder: Path, size: int = _LITTLE) -> None:
     Raises:
         WorkError: there is less room for `folder` than this many bytes.
     """
-    if _room(folder) < size:
-        raise WorkError(_line(folder, *_REFUSALS[errno.ENOSPC]))
+    if (failure := _too_full(folder, size)) is not None:
+        raise failure
 
 
 def refusal(error: BaseException, near: Path | None = None) -> WorkError | None:
@@ -148,10 +148,9 @@ def _path(error: BaseException, code: int) -> str:
     return found[1] if found else ""
 
 
-def _full(near: Path | None) -> WorkError | None:
-    """The failure if the disk is full."""
-    place = _guess(errno.ENOSPC, near)
-    return WorkError(_line(place, *_REFUSALS[errno.ENOSPC])) if _room(place) < _LITTLE else None
+def _too_full(place: Path, size: int) -> WorkError | None:
+    """The failure if there is less room than this many bytes."""
+    return WorkError(_line(place, *_REFUSALS[errno.ENOSPC])) if _room(place) < size else None
 
 
 def _guess(code: int, near: Path | None) -> Path:

@@ -30,6 +30,7 @@ from assay.usecases.evaluate import evaluate
 from assay.usecases.helpers import rival
 from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import promote, register, rollback
+from benchmarks.chaos.tools.project import move_store
 from tests.conftest import Project
 from tests.integration.test_models import digits_of, loosen, nothing, proved
 
@@ -78,11 +79,7 @@ def rivals(registered: Project, tmp_path: Path) -> Project:
 
 def moved(project: Project, origin: Project) -> Project:
     """Let a copied project's database name the copied artifacts."""
-    database = project.root / ".assay/mlflow.db"
-    with sqlite3.connect(database) as connection:
-        for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
-            old, new = str(origin.root), str(project.root)
-            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
+    move_store(project.root / ".assay/mlflow.db", str(origin.root), str(project.root))
     utils._artifact_repos_cache.clear()  # MLflow remembers where the artifacts of a run were
     return project
 

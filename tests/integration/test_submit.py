@@ -8,9 +8,8 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ from assay.tracking.tracker import Tracker
 from assay.usecases.helpers.results import ExperimentResults
 from tests.conftest import BIN, GIT, Project
 from tests.support.ray_head import HOST, Head, ray_head
-from tests.support.servers import free_port, wait_for
+from tests.support.servers import answering, free_port, wait_for
 from tests.support.wire import Wire
 
 SECONDS = 90.0
@@ -311,9 +310,9 @@ def test_a_cluster_that_is_not_right_is_named(
     assert "leave out user and password" in hidden
     assert "hunter2" not in hidden
     assert "no answer (Connection refused)" in told(f"http://{HOST}:{free_port()}", Unavailable)
-    with answering(b'{"version": "4", "ray_version": "1.13.0"}') as other:
+    with answering(sends(b'{"version": "4", "ray_version": "1.13.0"}')) as other:
         assert "the cluster runs Ray 1.13.0, here is Ray" in told(other)
-    with answering(b"<html>welcome</html>") as other:
+    with answering(sends(b"<html>welcome</html>")) as other:
         assert "not a Ray dashboard" in told(other)
     monkeypatch.delenv("RAY_AUTH_MODE")
     assert "the cluster requires a token: set RAY_AUTH_MODE=token" in told(head.address)
@@ -325,23 +324,11 @@ def test_a_cluster_that_is_not_right_is_named(
     assert "RAY_AUTH_TOKEN_PATH /nowhere/token: cannot be read" in told(head.address)
 
 
-@contextmanager
-def answering(content: bytes) -> Iterator[str]:
-    """A server that gives the same answer to everything."""
+def sends(content: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer((HOST, 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://{HOST}:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return answer

@@ -108,14 +108,14 @@ def copied(project: Path, name: str = "copy") -> Iterator[Path]:
     """A copy of a project beside it, hard links and all, removed at the end."""
     folder = project.parent / name
     subprocess.run(["cp", "--archive", str(project), str(folder)], check=True)
-    _move_store(folder / ".assay/mlflow.db", str(project), str(folder))
+    move_store(folder / ".assay/mlflow.db", str(project), str(folder))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move_store(path: Path, old: str, new: str) -> None:
+def move_store(path: Path, old: str, new: str) -> None:
     """Let the store of a copied project name the artifacts of the copy."""
     with closing(sqlite3.connect(path)) as store, store:
         for table, column in PLACES:

@@ -16,9 +16,8 @@ class LogStream:
 
     def __init__(self, read: Callable[[], Iterator[bytes]]) -> None:
         """`read` gives the log, and what is added to it, for as long as the connection lasts."""
-        self._read = read
         self._pieces: list[str] = []
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(read,), name="log", daemon=True)
         self._thread.start()
 
     @property
@@ -30,8 +29,8 @@ class LogStream:
         """The log from its beginning, as far as it has come. Lines end as in a text file."""
         return "".join(self._pieces)
 
-    def _run(self) -> None:
+    def _run(self, read: Callable[[], Iterator[bytes]]) -> None:
         decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
         with suppress(AssayError):  # whoever asks next hears why
-            for piece in self._read():
+            for piece in read():
                 self._pieces.append(decoder.decode(piece))

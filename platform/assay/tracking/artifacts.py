@@ -49,7 +49,7 @@ TRIALS = "trials.csv"
 """A search's trials with their settings and metrics."""
 
 
-def is_record(name: str) -> bool:
+def is_read_again(name: str) -> bool:
     """Whether commands read an artifact again, so that its hash is kept in a tag and compared then.
 
     The files of a model have one hash of their own, in the registry, and the weights one in the record.

@@ -234,7 +234,7 @@ class Tracker(Tickets):
 
     def log_bytes(self, run_id: str, name: str, content: bytes) -> None:
         """Record an artifact; one that explains the run, with its hash."""
-        if artifacts.is_record(name):
+        if artifacts.is_read_again(name):
             self.set_tags(run_id, {hash_tag(name): hashlib.sha256(content).hexdigest()})
         with scratch_folder(self.settings.root) as folder:
             path = folder / Path(name).name
@@ -259,7 +259,7 @@ class Tracker(Tickets):
         """
         with scratch_folder(self.settings.root) as folder:
             content = self.fetch(run_id, name, folder).read_bytes()
-        if artifacts.is_record(name):
+        if artifacts.is_read_again(name):
             recorded = self.get(run_id).data.tags.get(hash_tag(name))
             found = hashlib.sha256(content).hexdigest()
             if recorded not in (None, found):

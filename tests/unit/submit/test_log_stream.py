@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -16,35 +14,16 @@ from assay.submit import follow
 from assay.submit.follow import END, Follower
 from assay.submit.log_stream import LogStream
 from assay.submit.ray_jobs import JobInfo
+from tests.support.servers import answering
 
 LINES = [f"Schritt {number} …\r\n" for number in range(40)]
 REPORT = f'{END}{{"exit_code": 0, "result": {{}}}}\n'
 
 
-@contextmanager
-def server(answer: Callable[[Any], None]) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            answer(self)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}"
-    finally:
-        running.shutdown()
-        running.server_close()
-
-
 def test_an_answer_without_an_end_comes_in_pieces() -> None:
     further = threading.Event()
 
-    def answer(request: Any) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.send_header("Transfer-Encoding", "chunked")
         request.end_headers()
@@ -52,7 +31,7 @@ def test_an_answer_without_an_end_comes_in_pieces() -> None:
         further.wait(20)
         request.wfile.write(b"3\r\ntwo\r\n0\r\n\r\n")
 
-    with server(answer) as url:
+    with answering(answer) as url:
         pieces = http.stream(url, {"Authorization": "Bearer t"})
         assert next(pieces) == b"one"
         further.set()
@@ -62,7 +41,7 @@ def test_an_answer_without_an_end_comes_in_pieces() -> None:
 
 
 def test_a_refusal_and_a_closed_port_are_no_answer() -> None:
-    with server(lambda request: request.send_error(500)) as url, pytest.raises(http.NoAnswer, match="HTTP 500"):
+    with answering(lambda request: request.send_error(500)) as url, pytest.raises(http.NoAnswer, match="HTTP 500"):
         list(http.stream(url, {}))
     with pytest.raises(http.NoAnswer, match="Connection refused"):
         list(http.stream(url, {}))
