@@ -11,9 +11,11 @@ import psutil
 WORDS = {
     "raylet": ("raylet",),
     "gcs": ("gcs_server",),
+    "controller": ("ray::TrainController",),
     "worker": ("ray::",),
     "watchdog": ("assay.tracking.watchdog", "watchdog.py"),
     "recorder": ("assay.tracking.process",),
+    "prefect server": ("prefect.server",),
     "assay": ("-m assay ", "bin/assay "),
 }
 ROLES = ("driver", "group", *WORDS)
