@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assay.errors import InputError, Unavailable
 from assay.http import NoAnswer, ask, basic_login
@@ -83,10 +85,15 @@ def own_server() -> Iterator[None]:
 
     from pipelines.runtime.workspace import forget, watch
 
+    class Server(SubprocessASGIServer):
+        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+            with _deaf():
+                return super()._run_uvicorn_command()
+
     require_room(PREFECT_HOME.value(), ROOM)  # else it would say so in a page of its own, after two minutes
     password = f"assay:{secrets.token_urlsafe(32)}"
     with temporary_settings({PREFECT_API_AUTH_STRING: password, PREFECT_SERVER_API_AUTH_STRING: password}):
-        server = SubprocessASGIServer()
+        server = Server()
         server.start()
         assert server.server_process is not None
         pid = server.server_process.pid
@@ -97,6 +104,19 @@ def own_server() -> Iterator[None]:
             _send_what_waits()
             server.stop()
             forget("process", pid)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let programs that start in the block never hear what a terminal tells all of its processes.
+
+    A server that Ctrl-C ended with its flow could not be told how that ended, and Prefect would try for a minute.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _send_what_waits() -> None:
