@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from assay.errors import InputError, Unavailable
 from assay.http import NoAnswer, ask, basic_login
@@ -86,8 +87,11 @@ def own_server() -> Iterator[None]:
     from pipelines.runtime.workspace import forget, watch
 
     class Server(SubprocessASGIServer):
+        """In a session of its own. Signals to this process's group, as Ctrl-C is one, would end it with the flow: it
+        could not be told how the flow ended, and Prefect would try for a minute."""
+
         def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-            with _deaf():
+            with patch.object(subprocess, "Popen", partial(subprocess.Popen, start_new_session=True)):
                 return super()._run_uvicorn_command()
 
     require_room(PREFECT_HOME.value(), ROOM)  # else it would say so in a page of its own, after two minutes
@@ -104,19 +108,6 @@ def own_server() -> Iterator[None]:
             _send_what_waits()
             server.stop()
             forget("process", pid)
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Let programs that start in the block never hear what a terminal tells all of its processes.
-
-    A server that Ctrl-C ended with its flow could not be told how that ended, and Prefect would try for a minute.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _send_what_waits() -> None:
