@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from assay.tracking.tracker import Tracker
+from benchmarks.common import set_value
 from tests.conftest import GIT, Project
+from tests.support.servers import wait_for
 
 FLOW = (sys.executable, "-m", "pipelines", "train-and-promote", "digits")
 
@@ -67,6 +73,29 @@ def test_a_failed_stage_fails_the_flow_with_its_line(flow_project: Project) -> N
     assert "became" in done.stderr
     assert "error: train@digits: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_to_all_processes_of_a_flow_ends_it_as_told(flow_project: Project, number: signal.Signals) -> None:
+    project = flow_project
+    quicken(project)
+    set_value(project.root, "experiments.digits.train.epochs", 10_000)
+    said = project.root / ".assay/said.txt"
+    with said.open("w") as file:
+        child = subprocess.Popen(
+            FLOW, cwd=project.root, env=project.environment, stdout=file, stderr=file, start_new_session=True
+        )
+    with child:
+        wait_for("the training", lambda: "step " in said.read_text() or child.poll() is not None)
+        os.killpg(child.pid, number)
+        assert child.wait(60) in (130, -number), said.read_text()
+    assert "Traceback" not in said.read_text()
+    with closing(sqlite3.connect(project.prefect_home / "prefect.db")) as store:
+        states = store.execute("SELECT state_type FROM flow_run ORDER BY created DESC").fetchall()
+    assert states[0] == ("CRASHED",)
+    (run,) = Tracker(project.settings).newest("run", "digits", 9)
+    assert run.info.status == "KILLED"
 
 
 def test_dvc_commands_work_as_its_users_expect(
