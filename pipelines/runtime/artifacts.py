@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from assay.git import git
 from assay.redaction import hide_login
 from assay.settings import Settings
 from assay.usecases.helpers.results import ExperimentResults
@@ -67,9 +67,8 @@ def run_link(run_id: str) -> str:
 
 def uncommitted(root: Path) -> list[str]:
     """The files that flows may change and whose change is not committed."""
-    command = ["git", "status", "--porcelain", "--", "params.yaml", "dvc.lock"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    return [line[3:] for line in done.stdout.splitlines()]
+    listed = git(root, "status", "--porcelain", "--", "params.yaml", "dvc.lock")
+    return [line[3:] for line in listed.splitlines()]
 
 
 def pictures(folder: Path) -> list[str]:

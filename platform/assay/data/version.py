@@ -12,9 +12,13 @@ from typing import Any
 
 from assay.errors import InputError
 
+READ_ANEW_BYTES = 100_000_000
+"""Files up to this size are read whenever their hash is asked for: it takes less than half a second, and no disk that
+forgets bits, and no program that sets times, can pass off other content."""
+
 
 class Hashes:
-    """The md5 of files, read once and then known by path, size, modification time and inode.
+    """The md5 of files. Large ones are read once and then known by path, size, modification time and inode.
 
     `file` keeps them between processes; None: every file is read. Use `save` at the end.
     """
@@ -25,9 +29,10 @@ class Hashes:
         self._entries = dict(self._kept)
 
     def md5(self, path: Path) -> str:
-        """Of a file's content; reads it only if it is new or has changed."""
+        """Of a file's content; a large one is only read if it is new or has changed."""
         identity, known = _identity(path), self._entries.get(_key(path))
-        md5 = known[3] if known is not None and known[:3] == identity else _md5(path)
+        trusted = known is not None and known[:3] == identity and identity[0] > READ_ANEW_BYTES
+        md5 = known[3] if known is not None and trusted else _md5(path)
         self._entries[_key(path)] = [*identity, md5]
         return str(md5)
 
@@ -59,8 +64,8 @@ class Hashes:
 def folder_hash(folder: Path, cache_file: Path | None) -> tuple[str, dict[str, str]]:
     """DVC 3's hash of a folder, `<md5>.dir`, and the md5 of each file below it by relative path.
 
-    `cache_file` keeps the md5 of files whose path, size, modification time and inode are unchanged. Without it, all
-    files are read.
+    `cache_file` keeps the md5 of large files whose path, size, modification time and inode are unchanged. Without it,
+    all files are read.
     """
     hashes = Hashes(cache_file)
     files = sorted(path for path in folder.rglob("*") if path.is_file())

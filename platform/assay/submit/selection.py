@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from assay.config.params import read_yaml
 from assay.errors import InputError
+from assay.git import git
 from assay.state import PACKAGE, RAY_TOKEN, STATE
 
 CACHES = {
@@ -56,9 +56,8 @@ def select(root: Path, named: Iterable[str] = ()) -> tuple[list[str], list[str]]
 
 def _known_to_git(root: Path) -> list[str]:
     """The files that git tracks, and new ones that it does not ignore."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(listing, cwd=root, capture_output=True, check=True)
-    return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
+    listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return [name for name in listed.split("\0") if name]
 
 
 def data_paths(root: Path) -> set[PurePosixPath]:

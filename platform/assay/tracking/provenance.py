@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email import message_from_string
@@ -20,6 +19,7 @@ from assay.config.schema import digest, resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.files import parse_json, read_json
+from assay.git import commit_of, git
 from assay.redaction import redact, redact_known
 from assay.state import PACKAGE
 from assay.tracking.code_hash import code_sha256, libraries
@@ -241,9 +241,10 @@ def git_state(root: Path) -> tuple[str, str]:
     """
     commit = git_commit(root)
     part = (".", *(f":(exclude,literal){name}" for name in ("dvc.lock", *_raw_data(root))))
-    diff = _git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", *part) or ""
-    listed = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *part) or ""
-    return commit, diff + _new_files(root, sorted(filter(None, listed.split("\0"))))
+    diff = git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", *part)
+    listed = git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *part)
+    text = diff + _new_files(root, sorted(filter(None, listed.split("\0"))))
+    return commit, text.encode(errors="surrogateescape").decode(errors="replace")  # names and text in any encoding
 
 
 def _raw_data(root: Path) -> list[str]:
@@ -273,12 +274,7 @@ def git_commit(root: Path) -> str:
     packaged = _packaged(root)
     if packaged is not None:
         return packaged.commit
-    if _git(root, "rev-parse", "--is-inside-work-tree") is None:
-        raise InputError(f"{root}: not a git repository: run `git init` and commit, so that runs can be traced to code")
-    commit = _git(root, "rev-parse", "HEAD")
-    if commit is None:
-        raise InputError(f"{root}: the git repository has no commit yet: commit, so that runs can be traced to code")
-    return commit.strip()
+    return commit_of(root)
 
 
 def _new_file(root: Path, name: str) -> str:
@@ -292,14 +288,6 @@ def _new_file(root: Path, name: str) -> str:
         return f"+++ {name}: {path.stat().st_size} bytes\n"
     with path.open("rb") as file:
         return f"+++ {name}: sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, errors="replace")
-    except FileNotFoundError:
-        raise InputError("git is not installed: install it, so that runs can be traced to code") from None
-    return done.stdout if done.returncode == 0 else None
 
 
 def installed() -> dict[str, str]:

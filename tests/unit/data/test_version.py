@@ -12,6 +12,12 @@ from assay.data.version import Hashes, folder_hash, recorded_hash, recorded_vers
 from assay.errors import InputError
 
 
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the files of these tests count as large."""
+    monkeypatch.setattr(version, "READ_ANEW_BYTES", -1)
+
+
 def fill(folder: Path) -> None:
     (folder / "sub" / "deep").mkdir(parents=True)
     (folder / "b.bin").write_bytes(bytes(range(256)) * 5000)
@@ -36,6 +42,18 @@ def test_the_hash_is_that_of_dvc(tmp_path: Path) -> None:
     assert set(md5s) == {"a.txt", "b.bin", "sub-b", "sub/c", "sub/deep/é ü.txt"}
 
 
+def test_other_content_of_the_same_size_and_time_is_found(tmp_path: Path) -> None:
+    """As a failing disk leaves it, or a program that sets times."""
+    folder, cache = tmp_path / "data", tmp_path / "hashes.json"
+    fill(folder)
+    first, stat = folder_hash(folder, cache), (folder / "b.bin").stat()
+    with (folder / "b.bin").open("r+b") as file:
+        file.write(b"\x01")
+    os.utime(folder / "b.bin", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert folder_hash(folder, cache)[0] != first[0]
+
+
+@pytest.mark.usefixtures("trusted")
 def test_remembered_hashes_save_reading_and_notice_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, cache = tmp_path / "data", tmp_path / ".assay" / "hashes.json"
     fill(folder)
@@ -54,6 +72,7 @@ def test_remembered_hashes_save_reading_and_notice_changes(tmp_path: Path, monke
     assert folder_hash(folder, cache) == folder_hash(folder, None)
 
 
+@pytest.mark.usefixtures("trusted")
 def test_what_was_just_verified_need_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, cache = tmp_path / "data", tmp_path / "hashes.json"
     fill(folder)
@@ -66,6 +85,7 @@ def test_what_was_just_verified_need_not_be_read(tmp_path: Path, monkeypatch: py
     assert folder_hash(folder, cache) == expected
 
 
+@pytest.mark.usefixtures("trusted")
 def test_a_link_to_a_verified_file_need_not_be_read_but_another_file_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

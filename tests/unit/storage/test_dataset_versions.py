@@ -65,7 +65,10 @@ def cached(folder: Path, files: dict[str, bytes]) -> str:
     return version
 
 
-def test_a_version_is_linked_not_copied_and_read_once(here: Node, read: list[Path]) -> None:
+def test_a_version_is_linked_not_copied_and_large_files_are_read_once(
+    here: Node, read: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(version_module, "READ_ANEW_BYTES", -1)
     data = here.root / "data" / "pets"
     version = folder_hash(data, here.root / STATE / HASHES)[0]
     read.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,29 @@ def test_no_repository_and_no_commit_are_refused_with_the_mend(git: Any, tmp_pat
     git("init", "--quiet")
     with pytest.raises(InputError, match="no commit yet: commit"):
         git_state(tmp_path / "project")
+
+
+def test_a_difference_that_git_cannot_tell_is_an_error_not_a_clean_tree(git: Any, project: Path) -> None:
+    (project / "main.py").write_text("print(2)\n")
+    (project / ".gitattributes").write_text("*.py filter=missing\n")
+    git("config", "filter.missing.clean", "no-such-filter")
+    git("config", "filter.missing.required", "true")
+    with pytest.raises(InputError, match=r"`git diff` fails \(error: cannot run no-such-filter"):
+        git_state(project)
+    (project / ".gitattributes").unlink()
+    index = project / ".git" / "index"
+    index.write_bytes(b"DAMAGED" + index.read_bytes()[7:])
+    with pytest.raises(InputError, match="fails .error: bad signature"):
+        git_state(project)
+
+
+def test_names_and_text_in_other_encodings_are_recorded(project: Path) -> None:
+    (project / "main.py").write_bytes(b"print('caf\xe9')\n")
+    Path(os.fsdecode(bytes(project) + b"/caf\xe9.py")).write_text("x = 1\n")
+    _, diff = git_state(project)
+    assert "x = 1" in diff
+    assert "print('caf\ufffd')" in diff
+    diff.encode()
 
 
 def test_without_git_there_is_a_plain_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
