@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from assay.inputs import SHARED
 from assay.settings import Settings
-from assay.tracking.code_hash import SHARED
 
 REPOSITORY = Path(__file__).parents[2]
 ARCHITECTURE = REPOSITORY / "docs/architecture.md"

@@ -15,6 +15,7 @@ from assay.config.schema import resolved
 from assay.data.dataset import prepare
 from assay.data.version import folder_hash
 from assay.errors import AssayError
+from assay.inputs import Inputs
 from assay.program import start_program
 from assay.settings import Settings
 from assay.workers.assignment import Assignment
@@ -36,7 +37,8 @@ def main(root: Path, epochs: int) -> None:
     experiment = ExperimentConfig.model_validate({"task": task, "data": "digits", "train": train})
     folder = root / ".assay/runs/r"
     folder.mkdir(parents=True, exist_ok=True)
-    run = Assignment("r", resolved(experiment), str(root), folder_hash(data, None)[0], str(folder), 1, False)
+    inputs = Inputs.here(root, "classification", []).plain()
+    run = Assignment("r", resolved(experiment), str(root), folder_hash(data, None)[0], str(folder), 1, False, inputs)
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")

@@ -15,6 +15,7 @@ from assay.config.params import Params, load_params
 from assay.config.schema import digest
 from assay.data.version import recorded_hash
 from assay.errors import InputError
+from assay.inputs import Inputs
 from assay.log import Log
 from assay.program import SILENCE
 from assay.redaction import redact
@@ -22,8 +23,7 @@ from assay.settings import Settings
 from assay.storage.dataset_fetch import missing_in_remote
 from assay.submit.package import Package, pack
 from assay.submit.ray_jobs import STOP_SECONDS, Cluster, NewJob
-from assay.tracking.code_hash import code_sha256, libraries
-from assay.tracking.provenance import file_hashes, fingerprint, inputs_sha256
+from assay.tracking.provenance import fingerprint, inputs_sha256
 from assay.tune import objectives
 from assay.tune.space import bound
 from assay.usecases.helpers.places import require_repository
@@ -142,8 +142,8 @@ def _training(command: Command, settings: Settings) -> CheckedCommand:
     version = _require_data(root, config.data)
     if resumed := command.options.get("resume"):
         return CheckedCommand(config, digest({"resume": resumed}))
-    inputs = inputs_sha256(config, version, code_sha256(config.task.name), file_hashes(root, config))
-    same = fingerprint(inputs, libraries())
+    here = Inputs.here(root, config.task.name, config.task.files)
+    same = fingerprint(inputs_sha256(config, version, here), here.libraries)
     return CheckedCommand(config, digest({"experiment": name, "fingerprint": same}), same)
 
 

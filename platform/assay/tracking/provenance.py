@@ -20,9 +20,9 @@ from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.files import parse_json, read_json
 from assay.git import commit_of, git
+from assay.inputs import Inputs, libraries
 from assay.redaction import redact, redact_known
 from assay.state import PACKAGE
-from assay.tracking.code_hash import code_sha256, libraries
 
 PREFIX = "assay."
 REQUIRED = (
@@ -85,7 +85,7 @@ HASHED_FILES = 100
 class Provenance:
     """Tags by name (without prefix), and the texts that are kept with them. `kind`: run, search or trial.
 
-    `card` is the dataset version's, as JSON.
+    `card` is the dataset version's, as JSON. `inputs` are for the processes that train, see `Inputs.plain`.
     """
 
     tags: Mapping[str, str]
@@ -94,6 +94,7 @@ class Provenance:
     packages: Mapping[str, str] = field(default_factory=dict)
     kind: str = "run"
     card: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ def collect(
     """
     plain = redact_known(resolved(config))
     state, packages = code_state(root), installed()
-    code, files = code_sha256(config.task.name), file_hashes(root, config)
-    inputs = inputs_sha256(config, dataset.hash, code, files)
+    here = Inputs.here(root, config.task.name, config.task.files)
+    inputs = inputs_sha256(config, dataset.hash, here)
     tags = {
         "experiment": experiment,
         "commit": state.commit,
@@ -131,27 +132,29 @@ def collect(
         "dataset_hash": dataset.hash,
         "classes_sha256": digest(dataset.card.classes),
         "config_sha256": digest(plain),
-        "code_sha256": code,
+        "code_sha256": here.code,
         "seed": str(config.seed),
         "environment_sha256": digest(packages),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "files_sha256": digest(files),
-        "libraries": json.dumps(libraries()),
+        "files_sha256": digest(dict(here.files)),
+        "libraries": json.dumps(dict(here.libraries)),
         "inputs_sha256": inputs,
-        "fingerprint": fingerprint(inputs, libraries()),
+        "fingerprint": fingerprint(inputs, here.libraries),
         **machine,
     }
-    return Provenance(tags, plain, state.diff, packages, card=dataset.card.model_dump_json(indent=1))
+    return Provenance(
+        tags, plain, state.diff, packages, card=dataset.card.model_dump_json(indent=1), inputs=here.plain()
+    )
 
 
-def inputs_sha256(config: ExperimentConfig, dataset_hash: str, code: str, files: Mapping[str, str]) -> str:
+def inputs_sha256(config: ExperimentConfig, dataset_hash: str, here: Inputs) -> str:
     """One hash of what the user gave: config (without the gate, which changes no weights), data, training code, and
     the files that the config names.
     """
     plain = resolved(config)
     plain.pop("gate")
-    return digest({"config": plain, "dataset": dataset_hash, "code": code, "files": dict(files)})
+    return digest({"config": plain, "dataset": dataset_hash, "code": here.code, "files": dict(here.files)})
 
 
 def fingerprint(inputs: str, versions: Mapping[str, str]) -> str:
@@ -189,22 +192,6 @@ def refusal(recorded: Mapping[str, str], here: Mapping[str, str]) -> str | None:
         f"the libraries have changed since the run began ({changed}): "
         "install the old ones, or start a new run without --resume"
     )
-
-
-def file_hashes(root: Path, config: ExperimentConfig) -> dict[str, str]:
-    """sha256 of each file that the task names besides its dataset, such as pretrained weights; paths are the project's.
-
-    Raises:
-        InputError: one is missing.
-    """
-    found = {}
-    for name in config.task.files:
-        try:
-            with (root / name).open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"task: the file {name} cannot be read ({error.strerror}): fix the path") from None
-    return found
 
 
 def missing(tags: Mapping[str, str]) -> list[str]:

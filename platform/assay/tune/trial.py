@@ -26,7 +26,7 @@ from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, SPOOL, STEPS,
 from assay.train.loop import Training
 from assay.train.prepare import prepare
 from assay.train.spool import read_spool
-from assay.workers.arrive import arrive
+from assay.workers.arrive import arrive, require_inputs
 from assay.workers.assignment import Assignment
 from assay.workers.launch import deaths_of, train_on_ray
 from assay.workers.on_ray import raise_recorded
@@ -148,6 +148,7 @@ class Here:
             self.context.checkpoints.inherit(Path(self.assignment.parent) / CHECKPOINTS)
         here = arrive(own, self.context.log)
         training = prepare(here.config, here.dataset, self.context)
+        require_inputs(own, here.config)
         note_start(self.context.folder, own.session, training.position.step, own.gpu)
         if self.assignment.parent is not None:
             self.inherited = weights_sha256(training.task.state_dict())

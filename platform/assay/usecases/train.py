@@ -18,18 +18,17 @@ from assay.config.schema import resolved
 from assay.data.dataset import Dataset
 from assay.errors import AssayError, InputError, Interrupted
 from assay.files import remove_folder
+from assay.inputs import Inputs, libraries
 from assay.log import Log
 from assay.settings import Settings
 from assay.storage.attempts import lease_name
 from assay.storage.lease import ATTEMPTS
 from assay.storage.object_store import ObjectStore
 from assay.tracking import artifacts
-from assay.tracking.code_hash import code_sha256, libraries
 from assay.tracking.known_store import require_known_store
 from assay.tracking.provenance import (
     PREFIX,
     collect,
-    file_hashes,
     fingerprint,
     inputs_sha256,
     other_libraries,
@@ -119,14 +118,14 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
                 record = found_record(held.run_id, tracker)
                 remove_folder(held.folder)
             else:
-                assignment = _assignment(held, local, dataset, chosen, settings)
+                assignment = _assignment(held, local, dataset, provenance.inputs, chosen, settings)
                 record = _execute(assignment, chosen, held, settings, tracker, progress)
             write_results(request, record, settings, tracker)
             return record
 
 
 def _assignment(
-    held: Claim, config: ExperimentConfig, dataset: Dataset, chosen: Plan, settings: Settings
+    held: Claim, config: ExperimentConfig, dataset: Dataset, inputs: Mapping[str, str], chosen: Plan, settings: Settings
 ) -> Assignment:
     """The run as plain data, for workers here or on other nodes."""
     return Assignment(
@@ -137,6 +136,7 @@ def _assignment(
         str(held.folder),
         chosen.threads,
         chosen.gpu,
+        inputs,
         chosen.compiled,
         cluster=bool(settings.ray_address),
         store=f"{settings.remote_runs}/{held.run_id}" if settings.remote_runs else "",
@@ -176,8 +176,8 @@ def _is_chosen(
 
 
 def _inputs(config: ExperimentConfig, dataset: Dataset, tracker: Tracker) -> str:
-    files = file_hashes(tracker.settings.root, config)
-    return inputs_sha256(config, dataset.hash, code_sha256(config.task.name), files)
+    here = Inputs.here(tracker.settings.root, config.task.name, config.task.files)
+    return inputs_sha256(config, dataset.hash, here)
 
 
 def found_record(run_id: str, tracker: Tracker) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from assay.config.experiment import ExperimentConfig, moved, parse_experiment
 from assay.data.dataset import Dataset
+from assay.errors import WorkError
+from assay.inputs import Inputs
 from assay.log import Log
 from assay.settings import Settings
 from assay.storage.dataset_versions import open_version
@@ -19,6 +21,23 @@ class Arrival:
 
     config: ExperimentConfig
     dataset: Dataset
+
+
+def require_inputs(assignment: Assignment, config: ExperimentConfig) -> None:
+    """Make sure that this process trains with what the run is recorded with. Call it when all is imported and read.
+
+    Code may be edited, files replaced and packages upgraded while Ray starts, and before each restart of a worker.
+
+    Raises:
+        WorkError: something is different; nothing has been trained with it.
+    """
+    here = Inputs.here(Path(assignment.project), config.task.name, config.task.files).plain()
+    different = [what for what, recorded in assignment.inputs.items() if here[what] != recorded]
+    if different:
+        raise WorkError(
+            f"{' and '.join(different)} is not what the run is recorded with: it has changed since the command was "
+            "given, or differs on this node: restore it and give the same command again, or train anew"
+        )
 
 
 def arrive(assignment: Assignment, log: Log) -> Arrival:

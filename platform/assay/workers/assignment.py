@@ -16,6 +16,7 @@ class Assignment:
         project: the project's folder on the machine that starts the training.
         dataset_hash: the dataset version, which each process opens and verifies by itself.
         folder: the run's folder, shared by all workers.
+        inputs: what the run is recorded with, to compare with what each process has: see `Inputs.plain`.
         compiled: whether networks go through `torch.compile`.
         cluster: whether workers may be on other nodes.
         store: the run's address in object storage, if nodes do not share its folder.
@@ -32,6 +33,7 @@ class Assignment:
     folder: str
     threads: int
     gpu: bool
+    inputs: Mapping[str, str]
     compiled: bool = False
     cluster: bool = False
     store: str = ""

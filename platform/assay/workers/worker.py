@@ -120,10 +120,11 @@ def is_death(error: Exception) -> bool:
 
 def _train(assignment: Assignment, context: LocalContext) -> None:
     from assay.train.prepare import prepare
-    from assay.workers.arrive import arrive
+    from assay.workers.arrive import arrive, require_inputs
 
     here = arrive(assignment, context.log)
     training = prepare(here.config, here.dataset, context)
+    require_inputs(assignment, here.config)
     if context.rank == 0:
         note_start(context.folder, assignment.session, training.position.step, assignment.gpu)
     outcome = training.run(assignment.validate_at)

@@ -14,8 +14,8 @@ import pytest
 
 from assay.config.experiment import ExperimentConfig
 from assay.errors import InputError
+from assay.inputs import Inputs, code_sha256
 from assay.tracking import provenance
-from assay.tracking.code_hash import code_sha256
 from assay.tracking.provenance import (
     PREFIX,
     REQUIRED,
@@ -204,19 +204,19 @@ def config(**changes: Any) -> ExperimentConfig:
 
 
 def test_the_inputs_change_with_everything_but_the_gate() -> None:
-    base = inputs_sha256(config(), "d1", "c1", {})
-    assert inputs_sha256(config(gate={"min": {"test/loss": 0.1}, "tolerance": 0.5}), "d1", "c1", {}) == base
-    assert inputs_sha256(config(seed=0), "d1", "c1", {}) == base
+    base = inputs_sha256(config(), "d1", Inputs("c1", {}, {}))
+    assert inputs_sha256(config(gate={"min": {"test/loss": 0.1}, "tolerance": 0.5}), "d1", Inputs("c1", {}, {})) == base
+    assert inputs_sha256(config(seed=0), "d1", Inputs("c1", {}, {})) == base
     others = [
-        inputs_sha256(config(), "d2", "c1", {}),
-        inputs_sha256(config(), "d1", "c2", {}),
-        inputs_sha256(config(), "d1", "c1", {"weights.safetensors": "ab"}),
-        inputs_sha256(config(seed=1), "d1", "c1", {}),
-        inputs_sha256(config(data="other"), "d1", "c1", {}),
-        inputs_sha256(config(task=Config(dropout=0.2)), "d1", "c1", {}),
-        inputs_sha256(config(optimizer={"lr": 0.5}), "d1", "c1", {}),
-        inputs_sha256(config(train={"workers": 2}), "d1", "c1", {}),
-        inputs_sha256(config(train={"precision": "bf16"}), "d1", "c1", {}),
+        inputs_sha256(config(), "d2", Inputs("c1", {}, {})),
+        inputs_sha256(config(), "d1", Inputs("c2", {}, {})),
+        inputs_sha256(config(), "d1", Inputs("c1", {"weights.safetensors": "ab"}, {})),
+        inputs_sha256(config(seed=1), "d1", Inputs("c1", {}, {})),
+        inputs_sha256(config(data="other"), "d1", Inputs("c1", {}, {})),
+        inputs_sha256(config(task=Config(dropout=0.2)), "d1", Inputs("c1", {}, {})),
+        inputs_sha256(config(optimizer={"lr": 0.5}), "d1", Inputs("c1", {}, {})),
+        inputs_sha256(config(train={"workers": 2}), "d1", Inputs("c1", {}, {})),
+        inputs_sha256(config(train={"precision": "bf16"}), "d1", Inputs("c1", {}, {})),
     ]
     assert len({base, *others}) == len(others) + 1
 

@@ -113,7 +113,7 @@ def test_what_a_session_records_and_what_is_refused_are_apart() -> None:
 
 
 def _libraries() -> str:
-    from assay.tracking.code_hash import libraries
+    from assay.inputs import libraries
 
     return json.dumps(libraries())
 

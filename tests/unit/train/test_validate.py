@@ -79,10 +79,11 @@ def test_stopped_around_a_look_it_goes_on_as_if_it_had_not_been(tmp_path: Path, 
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Trials of the tiny task, each in a process of its own, as it were."""
     monkeypatch.setattr(trials, "arrive", lambda assignment, log: Arrival(config(), cast("Dataset", None)))
+    monkeypatch.setattr(trials, "require_inputs", lambda own, config: None)
     monkeypatch.setattr(trials, "prepare", lambda settings, dataset, context: training(tmp_path, settings))
     plain = {
         "run_id": "r", "config": {}, "project": "", "dataset_hash": "", "folder": str(tmp_path), "threads": 1,
-        "gpu": False,
+        "gpu": False, "inputs": {},
     }  # fmt: skip
     return lambda: Here(TrialAssignment(plain, 0, until=3, milestones=(0.5, 1)))
 

@@ -40,6 +40,7 @@ def training(settings: ExperimentConfig, context: LocalContext) -> Training:
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "arrive", lambda own, log: Arrival(experiment(own.config["lr"]), cast("Dataset", None)))
+    monkeypatch.setattr(trials, "require_inputs", lambda own, config: None)
     monkeypatch.setattr(trials, "prepare", lambda settings, dataset, context: training(settings, context))
 
 
@@ -48,7 +49,7 @@ def trained(folder: Path, lr: float, until: int, parent: Path | None = None, kee
     folder.mkdir(parents=True)
     plain = {
         "run_id": "r", "config": {"lr": lr}, "project": "", "dataset_hash": "", "folder": str(folder), "threads": 1,
-        "gpu": False,
+        "gpu": False, "inputs": {},
     }  # fmt: skip
     runner = Here(TrialAssignment(plain, 0, until, parent=None if parent is None else str(parent), keep=keep))
     report = runner.advance()

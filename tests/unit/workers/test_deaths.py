@@ -78,7 +78,7 @@ def training(folder: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[int |
 
     monkeypatch.setattr(launch, "_fit", fit)
     monkeypatch.setattr(launch, "ray_alive", lambda: True)
-    run = Assignment("r", {}, "", "", str(folder), 1, False)
+    run = Assignment("r", {}, "", "", str(folder), 1, False, {})
     launch.train_on_ray(run, None, folder, lines.append, launch.deaths_of(folder), threading.Event())  # type: ignore[arg-type]
     return lines
 

@@ -29,7 +29,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def assignment(bucket: str) -> Assignment:
-    return Assignment("r1", {}, "", "", "/driver/r1", 1, False, store=f"{bucket}/r1", attempt="00000001-0001-a")
+    return Assignment("r1", {}, "", "", "/driver/r1", 1, False, {}, store=f"{bucket}/r1", attempt="00000001-0001-a")
 
 
 def die(folder: Path) -> None:
@@ -38,7 +38,7 @@ def die(folder: Path) -> None:
 
 
 def test_a_shared_folder_is_used_as_it_is(runs: Path) -> None:
-    shared = Assignment("r1", {}, "", "", "/shared/r1", 1, False)
+    shared = Assignment("r1", {}, "", "", "/shared/r1", 1, False, {})
     with at_home(shared, 0) as here:
         assert here == shared
     assert not runs.exists()

@@ -58,7 +58,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 
 def assignment(folder: Path) -> Assignment:
-    return Assignment("r1", {}, "", "", str(folder), 1, False)
+    return Assignment("r1", {}, "", "", str(folder), 1, False, {})
 
 
 def trained(folder: Path, lines: list[str]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class SearchContext:
         at = trial_folder(held.folder, trial.number)
         training = Assignment(
             f"{held.run_id}-{trial.number:04d}", resolved(config), str(self.settings.root), self.dataset.hash, str(at),
-            self.plan.threads, bool(self.plan.gpus), self.plan.compiled,
+            self.plan.threads, bool(self.plan.gpus), self.base.inputs, self.plan.compiled,
             cluster=bool(self.settings.ray_address), session=held.session,
         )  # fmt: skip
         return TrialAssignment(

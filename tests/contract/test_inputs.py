@@ -14,10 +14,10 @@ import pytest
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
+from assay import inputs
 from assay.config.params import load_params
 from assay.config.plugin import task_names
-from assay.tracking import code_hash
-from assay.tracking.code_hash import LIBRARIES, SHARED, code_files, code_sha256
+from assay.inputs import LIBRARIES, SHARED, code_files, code_sha256
 from tests.conftest import Project
 from tests.support.files import write_files
 
@@ -110,7 +110,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package that may be changed, and whose hashes are asked for."""
     copy = tmp_path / "assay"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(code_hash, "PACKAGE", copy)
+    monkeypatch.setattr(inputs, "PACKAGE", copy)
     return copy
 
 

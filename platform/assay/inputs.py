@@ -1,4 +1,6 @@
-"""The code that weights follow from, as files and as one hash. No other change of code makes a run stale.
+"""What weights follow from besides config and data: code, libraries, and files that a config names, by their content.
+
+No other change of code makes a run stale.
 
 A contract test walks the imports of `train/` and of every task, and insists that each module it finds is named here or
 on its list of those that cannot change a weight.
@@ -10,10 +12,14 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]
+from assay.errors import InputError
+
+PACKAGE = Path(__file__).parent
 SHARED = ("task.py", "config/plugin.py", "data/images.py", "data/pack.py", "networks", "train")
 """What every task's weights follow from, below `assay/`: the contract, decoding, packed storage, networks, the loop."""
 
@@ -31,6 +37,50 @@ LIBRARIES = (
     "torchvision",
 )
 """The installed packages that do the arithmetic: another version of one may give other weights."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a training takes from the machine that it is on, as it is at one moment.
+
+    Attributes:
+        code: see `code_sha256`.
+        files: sha256 of the files that the task names, in order, by their names.
+    """
+
+    code: str
+    files: Mapping[str, str]
+    libraries: Mapping[str, str]
+
+    @classmethod
+    def here(cls, root: Path, task: str, files: Sequence[str]) -> Inputs:
+        """Raises `InputError` if one of the files is missing; their paths are from `root`."""
+        return cls(code_sha256(task), file_hashes(root, files), libraries())
+
+    def plain(self) -> dict[str, str]:
+        """To compare with another process, in which the files may have other names."""
+        content = "\n".join(self.files.values()).encode()
+        return {
+            "the training code": self.code,
+            "a file that the task names": hashlib.sha256(content).hexdigest(),
+            "a library": json.dumps(dict(sorted(self.libraries.items()))),
+        }
+
+
+def file_hashes(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """sha256 of each file that a task names besides its dataset, such as pretrained weights; paths are the project's.
+
+    Raises:
+        InputError: one is missing.
+    """
+    found = {}
+    for name in names:
+        try:
+            with (root / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"task: the file {name} cannot be read ({error.strerror}): fix the path") from None
+    return found
 
 
 def code_sha256(task: str) -> str:
