@@ -87,7 +87,7 @@ def test_the_gate_promotes_rejects_and_rolls_back(project: Project) -> None:
     assert promote("digits", None, settings)["decision"] == "promoted"
     back = rollback("digits", settings)
     assert (back["version"], back["decision"]) == ("1", "rolled back")
-    with pytest.raises(InputError, match="first champion"):
+    with pytest.raises(InputError, match="none to go back to"):
         rollback("digits", settings)
 
 

@@ -30,7 +30,6 @@ from assay.usecases.evaluate import evaluate
 from assay.usecases.helpers import rival
 from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import promote, register, rollback
-from benchmarks.chaos.tools.project import move_store
 from tests.conftest import Project
 from tests.integration.test_models import digits_of, loosen, nothing, proved
 
@@ -79,7 +78,6 @@ def rivals(registered: Project, tmp_path: Path) -> Project:
 
 def moved(project: Project, origin: Project) -> Project:
     """Let a copied project's database name the copied artifacts."""
-    move_store(project.root / ".assay/mlflow.db", str(origin.root), str(project.root))
     utils._artifact_repos_cache.clear()  # MLflow remembers where the artifacts of a run were
     return project
 
@@ -213,8 +211,44 @@ def test_a_version_that_was_rolled_back_stays_so_unless_it_is_named(rivals: Proj
     assert promote("digits", "2", settings)["decision"] == "promoted"
     assert register("digits", settings)["decision"] == "promoted"
     rollback("digits", settings)
-    with pytest.raises(InputError, match="first champion"):
+    with pytest.raises(InputError, match="none to go back to"):
         rollback("digits", settings)
+
+
+def test_results_follow_the_alias_and_a_rollback_never_leads_back_to_where_it_came_from(rivals: Project) -> None:
+    project, settings = rivals, rivals.settings
+    loosen_further(project, "0.0}, tolerance: 1.0}")
+    results = project.root / "results/digits"
+    results.mkdir(parents=True)
+    (results / "train.json").write_text(json.dumps({"run_id": Runs.of(project).good}))
+
+    def said() -> tuple[str, str | None]:
+        """What `results/` says of version 1, which DVC compares: as `register` would write it now."""
+        before = (results / "model.json").read_bytes()
+        after = register("digits", settings)
+        assert (results / "model.json").read_bytes() == before
+        return str(after["decision"]), after["alias"]
+
+    assert register("digits", settings)["alias"] == "champion"
+    assert promote("digits", "2", settings)["decision"] == "promoted"
+    assert said() == ("rejected", None)
+    assert "was champion, and was replaced by version 2" in register(Runs.of(project).good, settings)["reasons"][0]
+    assert promote("digits", "1", settings)["decision"] == "promoted"
+    assert said() == ("promoted", "champion")
+    assert rollback("digits", settings)["version"] == "2"
+    assert said() == ("rejected", None)
+    with pytest.raises(InputError, match="no champion before version 2 that was not rolled back"):
+        rollback("digits", settings)
+    champion = Registry(Tracker(settings)).champion("digits")
+    assert champion is not None
+    assert "assay.rolled_back_at" not in champion.tags
+
+
+def test_a_champion_that_fails_a_raised_gate_is_said_to(rivals: Project) -> None:
+    loosen_further(rivals, "1.0}}")
+    result = register(Runs.of(rivals).good, rivals.settings)
+    assert result["alias"] == "champion"
+    assert re.search(r"^it stays champion, but fails today's gate: test/accuracy: 0\.\d+ < 1$", result["reasons"][-1])
 
 
 def test_only_a_missing_champion_counts_as_none(rivals: Project, monkeypatch: pytest.MonkeyPatch) -> None:

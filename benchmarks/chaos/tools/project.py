@@ -6,13 +6,12 @@ import os
 import random
 import secrets
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +54,6 @@ FAMILIES: dict[str, Any] = {
     },
 }
 WORKERS = (0, 1, 2)
-PLACES = (
-    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "source"),
-    ("model_versions", "storage_location"), ("logged_models", "artifact_location"),
-)  # fmt: skip
-"""Columns of MLflow's store with absolute paths."""
 EXPERIMENTS = tuple(f"{family}-{workers}" for family in FAMILIES for workers in WORKERS)
 """Each family with each number of workers."""
 
@@ -108,18 +102,10 @@ def copied(project: Path, name: str = "copy") -> Iterator[Path]:
     """A copy of a project beside it, hard links and all, removed at the end."""
     folder = project.parent / name
     subprocess.run(["cp", "--archive", str(project), str(folder)], check=True)
-    move_store(folder / ".assay/mlflow.db", str(project), str(folder))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def move_store(path: Path, old: str, new: str) -> None:
-    """Let the store of a copied project name the artifacts of the copy."""
-    with closing(sqlite3.connect(path)) as store, store:
-        for table, column in PLACES:
-            store.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (f"{old}/", f"{new}/"))
 
 
 def commands(experiment: str) -> list[list[str]]:

@@ -10,6 +10,7 @@ from assay.errors import InputError
 from assay.files import write_atomic
 from assay.http import basic_login, status_of
 from assay.services.credentials import USER, Credentials
+from assay.services.moved import follow_move
 from assay.services.net import HOST
 from assay.services.server import Service, child_environment
 from assay.services.stores import sqlite_file
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def mlflow_service(settings: Settings, port: int, credentials: Credentials) -> Service:
     """MLflow's server on the project's own tracking store: loopback only, with authentication."""
+    follow_move(settings)
     state = settings.state
     database = sqlite_file(settings.tracking)
     options = settings.tracking.partition("?")[1:]

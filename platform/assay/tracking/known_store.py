@@ -14,20 +14,22 @@ from assay.state import KNOWN_STORES
 from assay.tracking.tracker import Tracker
 
 
-def require_known_store(settings: Settings, tracker: Tracker) -> None:
-    """Refuse a store without a single run if this project has recorded some there.
+def known(tracker: Tracker) -> Tracker:
+    """The same tracker; refuses a store without a single run if this project has recorded some there.
 
     A fresh clone remembers none, whatever DVC has pulled into its `results/`.
 
     Raises:
         WorkError: names the store, a run that should be there, and the fix.
     """
+    settings = tracker.settings
     run_id = _known(settings).get(_store(settings))
     if run_id is not None and not tracker.has_runs():
         raise WorkError(
             f"the tracking store {hide_login(settings.tracking)} is empty, though this project has recorded runs "
             f"there, {run_id} among them: restore it; or, to begin anew, remove {settings.state / KNOWN_STORES}"
         )
+    return tracker
 
 
 def remember_store(settings: Settings, run_id: str) -> None:

@@ -17,6 +17,7 @@ from filelock import FileLock
 from assay.errors import AssayError, InputError, Unavailable, WorkError, causes
 from assay.http import NoAnswer, ask
 from assay.redaction import hide_login, hide_logins
+from assay.services.moved import follow_move
 from assay.services.stores import sqlite_file, store_error
 from assay.settings import Settings
 from assay.state import TRACKING_LOCK
@@ -49,6 +50,7 @@ def connect(settings: Settings) -> MlflowClient:
     settings.state.mkdir(exist_ok=True)
     with FileLock(settings.state / TRACKING_LOCK), _first_use(settings):
         try:
+            follow_move(settings)
             client = mlflow.MlflowClient(settings.tracking)
             client.search_experiments(max_results=1)
             _require_same_version(settings)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from assay.task import Task
 
 CHAMPION = "champion"
-PREVIOUS = PREFIX + "previous_champion"
+PROMOTED = PREFIX + "promoted_at"
+CROWNED = PREFIX + "crowned"
+"""The tag of a version with the number of times that the alias had been given when it got it last."""
 ROLLED_BACK = PREFIX + "rolled_back_at"
 FILES = PREFIX + "files_sha256"
 """The tag of a version with the hash of its files."""
@@ -144,12 +146,12 @@ class Registry:
         return self._client.create_model_version(model, source, run_id, tags={FILES: digest})
 
     def crown(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
-        """Give the alias to a version, recording which version had it."""
+        """Give the alias to a version, as the newest of all that had it."""
         old = self.champion(version.name)
         if old is not None and old.version == version.version:
             return
-        self._tag(version, PREVIOUS, str(old.version) if old is not None else "")
-        self._tag(version, PREFIX + "promoted_at", _now())
+        self._tag(version, CROWNED, str(max(map(_crowned, self._versions(version.name)))[0] + 1))
+        self._tag(version, PROMOTED, _now())
         self._tag(version, PREFIX + "gate", json.dumps(report))
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
         if ROLLED_BACK in version.tags:  # last: if this fails, the version is held back too long, not too short
@@ -169,19 +171,23 @@ class Registry:
         self._client.set_registered_model_alias(model, CHAMPION, str(restored.version))
         return restored, self.get(model, str(current.version))
 
+    def had_alias_before(self, version: ModelVersion, champion: ModelVersion) -> bool:
+        """Whether a version was champion before the present one. One that a kill kept from it comes after that."""
+        return PROMOTED in version.tags and _crowned(version) < _crowned(champion)
+
     def _champion_before(self, current: ModelVersion) -> ModelVersion:
         """The last champion before this one that was not itself rolled back."""
-        version, passed = current, {str(current.version)}
-        while previous := version.tags.get(PREVIOUS):
-            version = self.get(current.name, previous)
-            if ROLLED_BACK not in version.tags:
-                return version
-            if previous in passed:
-                break
-            passed.add(previous)
-        raise InputError(
-            f"version {current.version} is the first champion of model {current.name!r}: there is none to go back to"
-        )
+        others = [
+            version
+            for version in self._versions(current.name)
+            if self.had_alias_before(version, current) and ROLLED_BACK not in version.tags
+        ]
+        if not others:
+            raise InputError(
+                f"model {current.name!r} has no champion before version {current.version} that was not rolled back: "
+                "there is none to go back to"
+            )
+        return max(others, key=_crowned)
 
     def _versions(self, model: str) -> list[ModelVersion]:
         return list(pages(self._client.search_model_versions, f"name = '{model}'"))
@@ -200,6 +206,11 @@ class Registry:
 
     def _tag(self, version: ModelVersion, name: str, value: str) -> None:
         self._client.set_model_version_tag(version.name, str(version.version), name, value)
+
+
+def _crowned(version: ModelVersion) -> tuple[int, str]:
+    """The order of champions; those of earlier Assays, which did not count, by time and before all others."""
+    return int(version.tags.get(CROWNED, 0)), version.tags.get(PROMOTED, "")
 
 
 def _now() -> str:

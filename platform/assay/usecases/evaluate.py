@@ -10,6 +10,7 @@ from assay.files import new_folder, parse_json, swapped, write_json
 from assay.log import Log
 from assay.settings import Settings
 from assay.tracking import artifacts
+from assay.tracking.known_store import known
 from assay.tracking.provenance import PREFIX
 from assay.tracking.remote import open_tracker
 from assay.tracking.tracker import Tracker
@@ -39,7 +40,7 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
         InputError: no such run, it did not finish, or the dataset here is not the version that it was trained on.
         WorkError: its weights are not the ones that it recorded.
     """
-    tracker = open_tracker(settings)
+    tracker = known(open_tracker(settings))
     run_id = resolve_run(target, settings)
     run = tracker.get(run_id)
     require_finished(run, "evaluated")

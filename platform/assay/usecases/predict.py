@@ -13,6 +13,7 @@ from assay.files import write_atomic
 from assay.progress import Progress
 from assay.scratch import scratch_folder
 from assay.settings import Settings
+from assay.tracking.known_store import known
 from assay.tracking.registry import Registry
 from assay.tracking.tracker import Tracker
 
@@ -44,7 +45,7 @@ def predict(request: PredictRequest, settings: Settings, progress: Progress) -> 
     """
     if bool(request.paths) == bool(request.count):
         raise InputError("predict: name files or folders, or, for a generative model, use --count")
-    registry = Registry(Tracker(settings))
+    registry = Registry(known(Tracker(settings)))
     version = registry.named(request.model)
     files = list(_files(request.paths))
     with scratch_folder(settings.root) as folder:

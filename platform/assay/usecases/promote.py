@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from assay.config.experiment import GateConfig
 from assay.config.params import load_params
-from assay.errors import InputError
+from assay.errors import AssayError, InputError
 from assay.files import parse_json
 from assay.log import Log
 from assay.scratch import scratch_folder
 from assay.settings import Settings
 from assay.tracking import artifacts
 from assay.tracking.gates import Decision, decide
+from assay.tracking.known_store import known
 from assay.tracking.provenance import PREFIX, missing
 from assay.tracking.registry import CHAMPION, ROLLED_BACK, Registry, run_of
 from assay.tracking.sessions import session_notes
@@ -56,7 +57,7 @@ def register(target: str, settings: Settings, log: Log = _silent) -> dict[str, A
         InputError: the run did not finish, or its provenance is incomplete.
         WorkError: its weights are not the recorded ones, or the exported model does not answer as it should.
     """
-    tracker = Tracker(settings)
+    tracker = known(Tracker(settings))
     run_id = resolve_run(target, settings)
     run = tracker.get(run_id)
     if lacks := missing(run.data.tags):
@@ -67,7 +68,7 @@ def register(target: str, settings: Settings, log: Log = _silent) -> dict[str, A
     model = run.data.tags[PREFIX + "experiment"]
     with _turn(model, registry, log) as held:
         version = registry.find(model, run_id) or _add(model, run, registry, held)
-        result = _judge(version, run, registry, held, named=False)
+        result = _judge(version, run, registry, held, log, named=False)
         if target != run_id:
             write_record(ExperimentResults.of(settings.root, target).model, result)
     return result
@@ -78,29 +79,29 @@ def promote(model: str, number: str | None, settings: Settings, log: Log = _sile
 
     A version that was rolled back is promoted only if it is named.
     """
-    registry = Registry(Tracker(settings))
+    registry = Registry(known(Tracker(settings)))
     registry.get(model, number)
     with _turn(model, registry, log) as held:
         version = registry.get(model, number)
         run = registry.tracker.get(run_of(version))
-        return _judge(version, run, registry, held, named=number is not None)
+        return _judge(version, run, registry, held, log, named=number is not None)
 
 
 def rollback(model: str, settings: Settings, log: Log = _silent) -> dict[str, Any]:
-    """Make the previous champion champion again. What `results/` says of the one that was rolled back follows."""
-    registry = Registry(Tracker(settings))
+    """Make the previous champion champion again."""
+    registry = Registry(known(Tracker(settings)))
     registry.get(model, None)
     with _turn(model, registry, log) as held:
         held.require()
         restored, demoted = registry.rollback(model)
-        _correct_results(demoted, settings)
+        _correct_results(model, registry, log)
     reason = f"version {restored.version} is champion again in place of version {demoted.version}"
     return _result(restored, "rolled back", [reason], {"demoted": str(demoted.version)})
 
 
 def candidate(model: str, number: str | None, settings: Settings) -> dict[str, Any]:
     """The version that `promote` would look at now, with its own metrics: what a person is asked about."""
-    registry = Registry(Tracker(settings))
+    registry = Registry(known(Tracker(settings)))
     version = registry.get(model, number)
     return {
         "version": str(version.version),
@@ -125,15 +126,12 @@ def _add(model: str, run: Run, registry: Registry, held: Turn) -> ModelVersion:
         return registry.add(model, run_id, config, dataset, task, proof, held.require)
 
 
-def _judge(version: ModelVersion, run: Run, registry: Registry, held: Turn, named: bool) -> dict[str, Any]:
+def _judge(version: ModelVersion, run: Run, registry: Registry, held: Turn, log: Log, named: bool) -> dict[str, Any]:
     """Hold a version against its gate and the champion, and move the alias if it passes."""
     champion = registry.champion(version.name)
-    if champion is not None and champion.version == version.version:
-        report = _report_of(version)
-        reasons = [check["detail"] for check in report.get("checks", [])] + report.get("notes", [])
-        return _result(version, "promoted", reasons or ["it is already the champion"], report)
-    if ROLLED_BACK in version.tags and not named:
-        return _held_back(version)
+    standing = _standing(version, champion, registry)
+    if standing is not None and (not named or standing["alias"]):
+        return standing
     config = recorded_config(run.info.run_id, registry.tracker)
     comparison, notes = compare(champion, run, registry, _silent)
     gate = _gate(version.name, registry.tracker.settings, config.gate)
@@ -144,31 +142,58 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, held: Turn, name
     registry.tracker.log_text(run.info.run_id, artifacts.GATE_REPORT, json.dumps(report, indent=2))
     if decision.passed:
         registry.crown(version, report)
+        _correct_results(version.name, registry, log)
         return _result(version, "promoted", decision.reasons + notes, report)
     registry.reject(version, report)
     return _result(version, "rejected", decision.reasons + notes, report)
 
 
-def _held_back(version: ModelVersion) -> dict[str, Any]:
-    """What is said of a version that was rolled back: always the same, so that DVC sees no change."""
-    reason = (
-        f"version {version.version} was rolled back at {version.tags[ROLLED_BACK]}: to promote it all the same, run "
-        f"`assay promote {version.name} --version {version.version}`"
-    )
-    return _result(version, "rejected", [reason], _report_of(version))
+def _standing(version: ModelVersion, champion: ModelVersion | None, registry: Registry) -> dict[str, Any] | None:
+    """What is said of a version that is not judged again unless it is named: the champion, and those that were it.
+
+    It is always the same, so that DVC sees no change.
+    """
+    report = _report_of(version)
+    if champion is not None and champion.version == version.version:
+        reasons = [check["detail"] for check in report.get("checks", [])] + report.get("notes", [])
+        reasons = (reasons or ["it is already the champion"]) + _outgrown(version, registry)
+        return _result(version, "promoted", reasons, report)
+    if ROLLED_BACK in version.tags:
+        what = f"was rolled back at {version.tags[ROLLED_BACK]}"
+    elif champion is not None and registry.had_alias_before(version, champion):
+        what = f"was champion, and was replaced by version {champion.version}"
+    else:
+        return None
+    again = f"to promote it all the same, run `assay promote {version.name} --version {version.version}`"
+    return _result(version, "rejected", [f"version {version.version} {what}: {again}"], report)
 
 
-def _correct_results(demoted: ModelVersion, settings: Settings) -> None:
-    """Let `results/` no longer call a version champion that was rolled back; as `register` would write it now."""
-    file = ExperimentResults.of(settings.root, demoted.name).model
+def _outgrown(champion: ModelVersion, registry: Registry) -> list[str]:
+    """Where the champion does not meet the gate of today, which may have been raised since it was promoted."""
+    run = registry.tracker.get(run_of(champion))
+    config = recorded_config(run.info.run_id, registry.tracker)
+    gate = _gate(champion.name, registry.tracker.settings, config.gate)
+    decision = decide(gate, config.task.headline, recorded_metrics(run), [], None)
+    return [] if decision.passed else [f"it stays champion, but fails today's gate: {'; '.join(decision.reasons)}"]
+
+
+def _correct_results(model: str, registry: Registry, log: Log) -> None:
+    """Let `results/`, once the alias has moved, call that version champion that is it: as `register` would write it."""
+    settings = registry.tracker.settings
+    file = ExperimentResults.of(settings.root, model).model
     try:
         written = json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError):  # it calls nothing champion
+        version = registry.get(model, str(written["version"]))
+        now = _standing(version, registry.champion(model), registry)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # it calls nothing champion
         return
-    if isinstance(written, dict) and written.get("version") == str(demoted.version):
+    except AssayError as error:
+        log(f"warning: {file} may name another champion than the registry ({error}): run `dvc repro register@{model}`")
+        return
+    if now is not None and now["alias"] != written.get("alias"):
         if file.is_symlink():
             file.unlink()  # it leads into DVC's cache, where nothing may change
-        write_record(file, _held_back(demoted))
+        write_record(file, now)
 
 
 def _gate(model: str, settings: Settings, recorded: GateConfig) -> GateConfig:

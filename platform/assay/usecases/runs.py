@@ -7,6 +7,7 @@ from typing import Any
 
 from assay.errors import InputError
 from assay.settings import Settings
+from assay.tracking.known_store import known
 from assay.tracking.provenance import PREFIX
 from assay.tracking.remote import open_tracker
 
@@ -23,7 +24,7 @@ def list_runs(kind: str, experiment: str | None, limit: int, settings: Settings)
         raise InputError(f"--kind: must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, not {kind!r}")
     if limit < 1:
         raise InputError(f"--limit: must be 1 or more, not {limit}")
-    tracker = open_tracker(settings)
+    tracker = known(open_tracker(settings))
     found = []
     for run in tracker.newest(kind, experiment, limit):
         tags = run.data.tags

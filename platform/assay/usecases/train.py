@@ -25,7 +25,7 @@ from assay.storage.attempts import lease_name
 from assay.storage.lease import ATTEMPTS
 from assay.storage.object_store import ObjectStore
 from assay.tracking import artifacts
-from assay.tracking.known_store import require_known_store
+from assay.tracking.known_store import known
 from assay.tracking.provenance import (
     PREFIX,
     collect,
@@ -81,8 +81,7 @@ def train(request: TrainRequest, settings: Settings, progress: TrainingProgress)
         WorkError: the training failed; the run has the status FAILED and the reason.
         Interrupted: a signal stopped it; the run has the status KILLED and can be continued.
     """
-    tracker = open_tracker(settings)
-    require_known_store(settings, tracker)
+    tracker = known(open_tracker(settings))
     config = requested_config(request, settings, tracker)
     require_repository(settings.root)
     if request.resume:

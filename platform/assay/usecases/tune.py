@@ -15,7 +15,7 @@ from typing import Any
 from assay.errors import InputError, Interrupted, WorkError
 from assay.report.search import SearchSnapshot, front
 from assay.settings import Settings
-from assay.tracking.known_store import require_known_store
+from assay.tracking.known_store import known
 from assay.tracking.remote import open_tracker
 from assay.tracking.runs import Claim, claim, reap, status_as_earned
 from assay.tracking.sessions import note_starts, sessions_record
@@ -65,8 +65,7 @@ def tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> 
 
 def _tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> dict[str, Any]:
     context = SearchContext.of(request.search, settings, request.parallel, progress.log)
-    tracker = open_tracker(settings)
-    require_known_store(settings, tracker)
+    tracker = known(open_tracker(settings))
     search_id = None if request.new else context.find(tracker, request.resume)
     results = SearchResults.of(settings.root, request.search)
     if search_id is not None and (record := context.finished_record(tracker, search_id)) is not None:

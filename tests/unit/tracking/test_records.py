@@ -12,7 +12,7 @@ import pytest
 from assay.errors import WorkError
 from assay.settings import Settings
 from assay.tracking import artifacts
-from assay.tracking.known_store import remember_store, require_known_store
+from assay.tracking.known_store import known, remember_store
 from assay.tracking.tracker import Tracker
 from tests.unit.tracking.test_runs import EXPERIMENT, provenance
 
@@ -57,28 +57,29 @@ def test_an_emptied_store_is_said_and_a_new_one_is_not(settings: Settings, track
     new = Settings(project=tmp_path)
     new.state.mkdir()
     database = Path(settings.tracking.removeprefix("sqlite:///"))
-    require_known_store(new, tracker)  # nothing is remembered
+    known(tracker)  # nothing is remembered
     empty = Tracker(new)
-    require_known_store(new, empty)  # a clone, or a first run
+    known(empty)  # a clone, or a first run
     remember_store(new, "f" * 32)
     with pytest.raises(WorkError, match=f"{'f' * 32} among them: restore it; or, to begin anew, remove .*stores.json"):
-        require_known_store(new, empty)
+        known(empty)
     own = Path(new.tracking.removeprefix("sqlite:///"))
     run_id = empty.create(EXPERIMENT, provenance())
     empty._client.delete_run(run_id)
-    require_known_store(new, empty)  # deleted in MLflow's pages: that is no loss
+    known(empty)  # deleted in MLflow's pages: that is no loss
     assert own.exists()
     assert database.exists()
 
 
-def test_another_store_has_a_memory_of_its_own(settings: Settings, tmp_path: Path, tracker: Tracker) -> None:
+def test_another_store_has_a_memory_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").touch()
     state = tmp_path / ".assay"
     state.mkdir()
     remember_store(Settings(project=tmp_path, MLFLOW_TRACKING_URI="postgresql://anna:secret@db/mlflow"), "a" * 32)
     text = (state / "stores.json").read_text()
     assert "secret" not in text
-    require_known_store(Settings(project=tmp_path), Tracker(Settings(project=tmp_path)))
+    own = Tracker(Settings(project=tmp_path))
+    known(own)
     (state / "stores.json").write_text("{")
-    require_known_store(Settings(project=tmp_path), tracker)
+    known(own)
     shutil.rmtree(state)
