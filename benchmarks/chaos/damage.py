@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.full import add_search
-from benchmarks.chaos.tools.project import call, chance, copied, said_in, start, template
+from benchmarks.chaos.tools.project import call, chance, copied, said_in, say, start, template
 from benchmarks.chaos.tools.story import read_story
 from benchmarks.common import environment, figure, run
 
@@ -63,6 +63,7 @@ def main(cases: str = "1000") -> None:
                 found[name][outcome] += 1
                 if outcome not in ("found", "harmless"):
                     faults.append({"kind": name, "outcome": outcome, "what": what})
+            say(f"damage, {name}", sum(map(Counter.total, found.values())), int(cases), faults)
     figure(
         "chaos damage", cases=sum(map(Counter.total, found.values())), faults=len(faults), first=faults[:20],
         **{name: dict(outcomes) for name, outcomes in found.items()},

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.chaos.tools.project import call, template
+from benchmarks.chaos.tools.project import call, say, template
 from benchmarks.common import REPOSITORY, environment, figure
 
 ONE = ("--new", "--set", "train.epochs=1")
@@ -50,6 +50,7 @@ def _one_by_one(project: Path, count: int) -> None:
             command = [sys.executable, "-m", "assay", "train", "digits-0", *ONE, "--workers", workers]
             ended = call(project, command, {"TMPDIR": temporary})
             assert ended.code == 0, ended.said[-1000:]
+            say("growth", number + 1, count, [])
             if number == min(WITH_RAY, count // 2):  # each kind has run
                 early = _things(project, Path(temporary))
         late = _things(project, Path(temporary))

@@ -7,7 +7,6 @@ Beside each disturbed experiment its twin that nobody disturbs: the same weights
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,12 +17,15 @@ from typing import Any
 
 from benchmarks.chaos.tools.project import (
     EXPERIMENTS,
+    FLOW_SECONDS,
     LIMIT,
     call,
     chance,
     commands,
     copied,
     end,
+    flow,
+    say,
     start,
     template,
 )
@@ -34,8 +36,6 @@ from benchmarks.common import figure
 
 TRIES = 12
 """Times that a command is given, at most, until it succeeds."""
-FLOW_SECONDS = 12.0
-"""What a flow needs besides its stages, about."""
 SERVER = "tracking server"
 AWAY = 1.0
 """Seconds until a killed tracking server is started again."""
@@ -72,6 +72,7 @@ def main(kills: str = "100", experiments: str = ",".join(EXPERIMENTS)) -> None:
             with copied(project, "killed") as copy, _way(copy, name, kind, seconds) as way:
                 faults += disturbed(copy, name, story, way, chosen, struck)
             ways[kind] += 1
+            say("kills", sum(struck.values()), int(kills), faults)
     figure(
         "chaos kills", kills=sum(struck.values()), by_role=dict(struck), experiments=len(wholes), ways=dict(ways),
         faults=dict(Counter(fault["kind"] for fault in faults)), first=faults[:20],
@@ -91,8 +92,7 @@ def undisturbed(project: Path, name: str) -> tuple[Story, list[float]]:
 @contextmanager
 def _way(project: Path, name: str, kind: str, seconds: Sequence[float]) -> Iterator[Way]:
     if kind == "flow":
-        flow = [sys.executable, "-m", "pipelines", "train-and-promote", name]
-        yield Way([flow], [sum(seconds) + FLOW_SECONDS], [(2, 3, 4)])
+        yield Way([flow(name)], [sum(seconds) + FLOW_SECONDS], [(2, 3, 4)])
         return
     often = [(1, 2, 3), (0, 1, 1), (0, 1, 1)]
     if kind == "commands":

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C at random moments of a training, once and twice: how fast it ends, and whether it continues."""
+"""SIGTERM and Ctrl-C at random moments of a training or a flow, once and twice: how fast it ends, what continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.kills import undisturbed
-from benchmarks.chaos.tools.project import call, chance, commands, copied, end, start, template
+from benchmarks.chaos.tools.project import FLOW_SECONDS, call, chance, commands, copied, end, flow, say, start, template
 from benchmarks.chaos.tools.story import Story, differences, read_story, running
 from benchmarks.common import figure, spread
 
@@ -34,8 +34,10 @@ def main(times: str = "30", experiments: str = "digits-0,digits-1,digits-2,scene
                 with copied(project, "whole") as copy:
                     wholes[name] = undisturbed(copy, name)
             with copied(project, "stopped") as copy:
-                twice = number % 3 == 2
-                faults += stopped(copy, name, wholes[name], chosen, twice, seconds["twice" if twice else "once"])
+                twice, by_flow = number % 3 == 2, number % 5 == 4
+                took = seconds["twice" if twice else "once"]
+                faults += stopped(copy, name, wholes[name], chosen, twice, by_flow, took)
+            say("signals", number + 1, int(times), faults)
     figure(
         "chaos signals", times=int(times), faults=dict(Counter(fault["kind"] for fault in faults)), first=faults[:20],
         **{f"seconds_{kind}": spread(values, 2) for kind, values in seconds.items() if values},
@@ -43,16 +45,18 @@ def main(times: str = "30", experiments: str = "digits-0,digits-1,digits-2,scene
 
 
 def stopped(
-    project: Path, name: str, whole: tuple[Story, list[float]], chosen: random.Random, twice: bool, seconds: list[float]
-) -> list[dict[str, Any]]:
-    """Stop a training at a random moment, then give the same commands to their end; what is wrong."""
+    project: Path, name: str, whole: tuple[Story, list[float]], chosen: random.Random, twice: bool, by_flow: bool,
+    seconds: list[float],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Stop a training or a flow at a random moment, then give the same commands to their end; what is wrong."""
     story, usual = whole
-    train, *others = commands(name)
-    at, faults = [name, "twice" if twice else "once"], []
+    first, *others = [flow(name)] if by_flow else commands(name)
+    longest = sum(usual) + FLOW_SECONDS if by_flow else usual[0]
+    at, faults = [name, "flow" if by_flow else "train", "twice" if twice else "once"], []
     number = chosen.choice(NUMBERS)
     began = time.monotonic()
-    child = start(project, train)
-    time.sleep(chosen.uniform(0.3, usual[0]))
+    child = start(project, first)
+    time.sleep(chosen.uniform(0.3, longest))
     sent = time.monotonic()
     if child.poll() is None:
         os.killpg(child.pid, number)  # as a terminal does
@@ -66,11 +70,11 @@ def stopped(
         most = TWICE_SECONDS if twice else ONCE_SECONDS
         if seconds[-1] > most:
             faults.append({"kind": "slow", "at": at, "what": f"{seconds[-1]:.1f} s after {number.name}"})
-        if ended.code not in (0, 130, -number):
+        if ended.code not in (0, 130, -number, -signal.SIGTERM):
             faults.append({"kind": "exit", "at": at, "what": f"{ended.code} after {number.name}: {ended.said[-300:]}"})
         if "Traceback" in ended.said or "core dumped" in ended.said:
             faults.append({"kind": "traceback", "at": at, "what": ended.said[-600:]})
-    for command in (train, *others):
+    for command in (first, *others):
         again = call(project, command)
         if again.code != 0:
             faults.append({"kind": "stuck", "at": [*at, command[3]], "what": again.said[-300:]})

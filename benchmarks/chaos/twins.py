@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.tools.project import copied, template
+from benchmarks.chaos.tools.project import copied, say, template
 from benchmarks.chaos.tools.servers import object_storage, tracking_server
 from benchmarks.common import environment, figure, run
 
@@ -35,6 +35,7 @@ def main(times: str = "20") -> None:
                 said = _at_once((one, two), number, variables)
                 statuses = _statuses(project, number)
                 outcomes.update(str(code) for code, _ in said)
+                say("twins", number + 1, int(times), faults)
                 if statuses != {"FINISHED": 1} or "Traceback" in "".join(text for _, text in said):
                     faults.append({"at": number, "runs": dict(statuses), "said": [text[-300:] for _, text in said]})
     figure("chaos twins", times=int(times), exit_codes=dict(outcomes), faults=len(faults), first=faults[:5])

@@ -20,6 +20,9 @@ from pipelines.runtime.project import require_stages
 from pipelines.runtime.promotion import announce, champion_of
 from pipelines.runtime.stages import ASSAY, DVC, RETRIED, reproduce, run, stages_of
 
+SHOWN = 20
+"""How many rejected files are named in the flow's log."""
+
 
 @assay_flow("retrain")
 def retrain(experiment: str) -> State[dict[str, Any] | None]:
@@ -61,7 +64,23 @@ def add_new_data(root: str, dataset: str) -> str:
     found = json.loads(done.output)
     news = f"a new version of {dataset}, {found['hash']}" if found["changed"] else f"{dataset} has not changed"
     get_run_logger().info(news)
+    if found["changed"]:
+        log_contents(found)
     return news
+
+
+def log_contents(found: dict[str, Any]) -> None:
+    """What is in a new version, and which files were left out of it: what `assay data add` shows."""
+    log = get_run_logger()
+    splits = ", ".join(f"{split} {count}" for split, count in found["splits"].items())
+    log.info("%d samples (%s)", found["samples"], splits)
+    rejected = found["rejected"]
+    for item in rejected[:SHOWN]:
+        log.warning("rejected: %s: %s", item["file"], item["reason"])
+    if len(rejected) > SHOWN:
+        log.warning(
+            "and %d more rejected; to list them: assay data check %s --json", len(rejected) - SHOWN, found["name"]
+        )
 
 
 @task(task_run_name="what is stale", **RETRIED)

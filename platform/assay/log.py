@@ -6,3 +6,8 @@ from collections.abc import Callable
 
 Log = Callable[[str], None]
 """Called with one plain line."""
+
+
+def counted(number: int, what: str) -> str:
+    """Such as `1 worker` or `2 workers`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

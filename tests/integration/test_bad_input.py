@@ -94,6 +94,13 @@ def test_no_repository(project: Project, gone: str, says: str) -> None:
     assert says in refused(project, "train", "digits")
 
 
+def test_a_file_in_place_of_the_state(project: Project) -> None:
+    shutil.rmtree(project.root / ".assay", ignore_errors=True)
+    (project.root / ".assay").write_text("x")
+    for words in (("runs",), ("train", "digits")):
+        assert ".assay" in project.refused(*words)
+
+
 def test_unknown_runs_and_models(project: Project) -> None:
     assert "no run" in refused(project, "evaluate", "0" * 32)
     for words in (("promote", "digits"), ("rollback", "digits"), ("predict", "digits", "dvc.yaml")):

@@ -46,7 +46,7 @@ def site(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def test_a_job_trains_on_two_nodes_and_its_model_is_registered(site: ClusterSite) -> None:
     trained, log = site.submit(*TRAINING, "train.epochs=4", "--set", "gate.min={test/accuracy: 0.5}")
-    assert "starting 2 workers on cpu, 1 threads each" in log  # and no node has two cores
+    assert "starting 2 workers on cpu, 1 thread each" in log  # and no node has two cores
     assert "fetched in" in log
     run = trained["run_id"]
     evaluated, _ = site.submit("evaluate", run)

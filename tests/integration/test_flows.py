@@ -240,9 +240,11 @@ def test_retrain_takes_new_data_and_says_what_became_of_them(here: Site, listene
     before = (here.root / "params.yaml").read_text()
 
     write_images(here.root / "raw", 30, 10)
+    (here.root / "raw/0/empty.png").touch()
     newer = here.wait_state(start(here, "shapes"), "COMPLETED", "FAILED", "CRASHED", seconds=240)
     assert "a new version of shapes" in newer["state"]["message"], here.flow_log(newer["id"])
     assert newer["state"]["message"].split(":")[0] in ("promoted", "refused")
+    assert "rejected: 0/empty.png: " in here.flow_log(newer["id"])
     assert newer["name"].startswith("retrain-shapes-20")
     assert (here.root / "params.yaml").read_text() != before
     promoted = [word for word in listener.heard if word["event"] == "promoted" and word["experiment"] == "shapes"]

@@ -19,6 +19,7 @@ import pytest
 from assay.data.version import recorded_hash
 from assay.errors import InputError, WorkError
 from assay.tracking.tracker import Tracker
+from assay.usecases.runs import list_runs
 from tests.conftest import BIN, QUICK, Project
 
 TWO = ("train.epochs=4", "train.workers=2", "train.checkpoint_seconds=0")
@@ -85,6 +86,8 @@ def test_same_inputs_give_the_finished_run(project: Project) -> None:
     assert other["run_id"] != first["run_id"]
     assert other["weights_sha256"] == first["weights_sha256"]
     assert runs(project) == ["FINISHED", "FINISHED"]
+    for row in list_runs("run", None, 9, project.settings)["runs"]:
+        assert {name: row["metrics"][name] for name in first["metrics"]} == first["metrics"], "of the kept weights"
     seeded = project.train("digits", *QUICK, "seed=1")
     assert seeded["weights_sha256"] != first["weights_sha256"]
 

@@ -54,6 +54,8 @@ FAMILIES: dict[str, Any] = {
     },
 }
 WORKERS = (0, 1, 2)
+FLOW_SECONDS = 12.0
+"""What a flow needs besides its stages, about."""
 EXPERIMENTS = tuple(f"{family}-{workers}" for family in FAMILIES for workers in WORKERS)
 """Each family with each number of workers."""
 
@@ -73,6 +75,11 @@ def chance(name: str) -> random.Random:
     seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(10**6))
     figure(f"chaos {name}, seed", seed=seed)
     return random.Random(seed)
+
+
+def say(what: str, done: int, of: int, faults: Collection[Any]) -> None:
+    """How far a part is, on standard error."""
+    print(f"{what}: {done} of {of}, {len(faults)} faults", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -111,6 +118,11 @@ def copied(project: Path, name: str = "copy") -> Iterator[Path]:
 def commands(experiment: str) -> list[list[str]]:
     """From training to the registry."""
     return [[sys.executable, "-m", "assay", verb, experiment] for verb in ("train", "evaluate", "register")]
+
+
+def flow(experiment: str) -> list[str]:
+    """The same by a flow, which brings its own server."""
+    return [sys.executable, "-m", "pipelines", "train-and-promote", experiment]
 
 
 def start(project: Path, command: Sequence[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:

@@ -55,7 +55,7 @@ def add(
     with progress_bar(name) as progress:
         result = add_folder(root, name, folder, kind, progress)
     _report(result, as_json)
-    if kind is None:
+    if kind is None and result["new"]:
         log(f"{name}: read as {result['kind']}; use --kind to choose another layout")
     if result["healed"] and not result["changed"]:
         log(f"{name}: unchanged since it was added; DVC's cache lacked files of it, and has them again")

@@ -145,13 +145,29 @@ def _last_index(node: Any) -> int:
 
 
 def _lines(name: str, block: Block, indent: int, step: int) -> list[str]:
-    """The block as lines: one key per line, deeper values in flow style, like the shipped file."""
+    """The block as lines: one key per line, deeper values in flow style, like the shipped file.
+
+    Values with strings that need quotes are written in block style, for `dvc exp run --set-param`: DVC writes the whole
+    file anew without quotes, and breaks its lines where it cannot read them again.
+    """
     pad, inner = " " * indent, " " * (indent + step)
     lines = [f"{pad}{scalar(name)}:"]
     for key, value in block.data.items():
         note = f"   # {block.notes[key]}" if key in block.notes else ""
-        lines.append(f"{inner}{key}: {flow(value)}{note}")
+        if isinstance(value, Mapping) and _needs_quotes(value):
+            lines += [f"{inner}{key}:{note}", *_lines(key, Block(value), indent + step, step)[1:]]
+        else:
+            lines.append(f"{inner}{scalar(key)}: {flow(value)}{note}")
     return lines
+
+
+def _needs_quotes(value: Any) -> bool:
+    """Whether a string anywhere in a value cannot stand for itself."""
+    if isinstance(value, Mapping):
+        return any(map(_needs_quotes, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_needs_quotes, value))
+    return isinstance(value, str) and scalar(value) != value
 
 
 def flow(value: Any) -> str:

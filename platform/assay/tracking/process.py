@@ -34,13 +34,17 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     start_program()
     outlive_output()
+    from assay.errors import AssayError
     from assay.services.running import enter
     from assay.settings import Settings
     from assay.tracking.tracker import Tracker
 
-    settings = Settings(project=Path(sys.argv[1]))
-    enter(settings)
-    settings = Settings(project=settings.root)  # of the services that are up
+    try:
+        settings = Settings(project=Path(sys.argv[1]))
+        enter(settings)
+        settings = Settings(project=settings.root)  # of the services that are up
+    except AssayError:
+        sys.exit(1)  # the other process, which does the same, says so
     _import_mlflow(settings)
     with suppress(BrokenPipeError):
         serve(Tracker(settings), sys.stdin.buffer, answers, [_draw_once] if "draws" in sys.argv[2:] else [])

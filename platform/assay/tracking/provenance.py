@@ -25,6 +25,8 @@ from assay.redaction import redact, redact_known
 from assay.state import PACKAGE
 
 PREFIX = "assay."
+KEPT = f"{PREFIX}kept_metrics"
+"""The tag of a finished run with the metrics of the weights that were kept; its newest points may be of later ones."""
 REQUIRED = (
     "experiment",
     "commit",

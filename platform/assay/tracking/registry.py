@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +102,7 @@ class Registry:
                 f"models:/{version.name}/{version.version}: its files are not the ones that were registered: "
                 f"restore the artifacts `{artifacts.MODEL}` of run {version.run_id}"
             )
-        with _packages_found_by_name():
+        with _mlflow_to_the_point():
             loaded = mlflow.pyfunc.load_model(str(files))
         facts = (loaded.metadata.metadata or {}).get("assay")
         if facts is None:
@@ -132,7 +133,7 @@ class Registry:
 
         with scratch_folder(self.tracker.settings.root) as folder:
             files = folder / "model"
-            with _packages_found_by_name():
+            with _mlflow_to_the_point():
                 prove(save_model(files, run_id, config, dataset, task))
             digest = _digest(files)
             self._client.log_artifacts(run_id, str(files), artifacts.MODEL)
@@ -310,18 +311,20 @@ def _save_as_code(
 
 
 @contextmanager
-def _packages_found_by_name() -> Iterator[None]:
-    """Let MLflow compare a model's requirements with the packages here without first listing all of their files.
+def _mlflow_to_the_point() -> Iterator[None]:
+    """Let MLflow save and load a model without a warning of torch's that nobody can act on, nor a list of all files.
 
-    It does so to know which package has which module, takes more than a second for it, and needs it only if a
-    requirement is named after a module, which ours are not.
+    It lists those of all packages to know which package has which module, takes more than a second for it, and needs it
+    only if a requirement is named after a module, which ours are not.
     """
     from mlflow.utils import requirements_utils
 
     kept = requirements_utils._MODULES_TO_PACKAGES
     requirements_utils._MODULES_TO_PACKAGES = kept or {}  # type: ignore[assignment]
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No complete tensor found")  # true of any views that share a tensor
+            yield
     finally:
         requirements_utils._MODULES_TO_PACKAGES = kept
 

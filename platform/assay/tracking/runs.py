@@ -6,8 +6,8 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from assay.train.folder import LOCK, OUTCOME, STOP
 CLAIMS = ".claims.lock"
 CREATING = ".creating"
 """In the folder of runs while one is created: the value of its tag `creation`. Only who holds `CLAIMS` touches it."""
+SAME = "the same command"
+"""What errors say continues the work: true of a command without `--new`."""
 CREATION = f"{PREFIX}creation"
 OWNER = f"{PREFIX}owner"
 """The process that works on a run, or did so last: whom to ask whether a run that says RUNNING is dead."""
@@ -100,10 +102,28 @@ def claim(
                 yield Claim(run_id, folder, True)
                 return
             remember_store(settings, run_id)
-            with watchdog(settings, run_id):
+            with watchdog(settings, run_id), _naming_the_run(run_id, provenance) if new else nullcontext():
                 yield Claim(run_id, folder, False, session, lease)
     finally:
         lock.release()
+
+
+@contextmanager
+def _naming_the_run(run_id: str, provenance: Provenance) -> Iterator[None]:
+    """For a command with `--new`, which begins another run if it is given again: let errors say how to continue."""
+    try:
+        yield
+    except AssayError as error:
+        tags = {PREFIX + name: value for name, value in provenance.tags.items()}
+        error.args = (str(error).replace(SAME, _continuing(run_id, tags)),)
+        raise
+
+
+def _continuing(run_id: str, tags: Mapping[str, str]) -> str:
+    """The command that continues a run or a search, whichever way it was begun."""
+    search = tags.get(f"{PREFIX}search")
+    verb = f"tune {search}" if search else f"train {tags.get(f'{PREFIX}experiment', 'EXPERIMENT')}"
+    return f"`assay {verb} --resume {run_id}`"
 
 
 def _find(
@@ -231,6 +251,7 @@ def status_as_earned(run_id: str, tracker: Tracker) -> Iterator[None]:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
         reason = str(explained(error) or error) or type(error).__name__
         with suppress(AssayError):  # of a store that is silent, or a run that was deleted: the error itself says more
+            reason = reason.replace(SAME, _continuing(run_id, tracker.get(run_id).data.tags))
             tracker.set_status(run_id, "FAILED" if failed else "KILLED", reason)
         raise
 
@@ -255,7 +276,7 @@ def reap(settings: Settings, tracker: Tracker) -> list[str]:
                 if parent is None and folder.exists():
                     ship(tracker, run_id, folder)
                     note_starts(tracker, run_id, folder)
-                if _bury(tracker, run_id):
+                if _bury(tracker, run):
                     dead.append(run_id)
         (settings.runs / CREATING).unlink(missing_ok=True)
         _forget_finished(settings, tracker)
@@ -270,12 +291,13 @@ def _forget_finished(settings: Settings, tracker: Tracker) -> None:
                 remove_folder(outcome.parent)
 
 
-def _bury(tracker: Tracker, run_id: str) -> bool:
+def _bury(tracker: Tracker, run: Run) -> bool:
     """Mark a run KILLED, unless a process in another folder has taken it over meanwhile."""
     with tracker.turn():
-        if not _is_running(tracker, run_id):
+        if not _is_running(tracker, run.info.run_id):
             return False
-        tracker.set_status(run_id, "KILLED", "its process died; the same command continues it")
+        again = _continuing(run.info.run_id, run.data.tags)
+        tracker.set_status(run.info.run_id, "KILLED", f"its process died; to continue it: {again}")
         return True
 
 

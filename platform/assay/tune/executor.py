@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from assay.log import Log
+from assay.log import Log, counted
 from assay.settings import Settings
 from assay.train.folder import STOP
 from assay.tune.live import TUNE, LiveSearch
@@ -66,7 +66,7 @@ def _attempt(live: LiveSearch, log: Log, over: threading.Event) -> Iterator[Call
         from assay.tune.ray_tune import run_trials  # Ray reads the settings of `ray_running` when it is imported
 
         plan = live.plan
-        log(f"running {plan.parallel} trials at a time on {plan.device}, {plan.threads} threads each")
+        log(f"running {plan.parallel} trials at a time on {plan.device}, {counted(plan.threads, 'thread')} each")
         run_trials(live, over)
 
     try:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from assay.config.experiment import GateConfig
+from assay.config.experiment import ExperimentConfig, GateConfig
 from assay.config.params import load_params
 from assay.errors import AssayError, InputError
 from assay.files import parse_json
@@ -136,7 +136,7 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, held: Turn, log:
     comparison, notes = compare(champion, run, registry, _silent)
     gate = _gate(version.name, registry.tracker.settings, config.gate)
     decision = decide(gate, config.task.headline, recorded_metrics(run), missing(run.data.tags), comparison)
-    notes = [*notes, *decision.notes, *session_notes(run.data.tags)]
+    notes = [*notes, *decision.notes, *_unknown_past(config), *session_notes(run.data.tags)]
     report = _report(version, champion, decision, notes)
     held.require()
     registry.tracker.log_text(run.info.run_id, artifacts.GATE_REPORT, json.dumps(report, indent=2))
@@ -146,6 +146,14 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, held: Turn, log:
         return _result(version, "promoted", decision.reasons + notes, report)
     registry.reject(version, report)
     return _result(version, "rejected", decision.reasons + notes, report)
+
+
+def _unknown_past(config: ExperimentConfig) -> list[str]:
+    """Of weights from a file nobody knows what they have learnt from: the images of the test split, perhaps."""
+    files = [name for name in config.task.files if name.endswith(".safetensors")]
+    return [
+        f"it began with the weights {name}: whether they have learnt from test samples is unknown" for name in files
+    ]
 
 
 def _standing(version: ModelVersion, champion: ModelVersion | None, registry: Registry) -> dict[str, Any] | None:

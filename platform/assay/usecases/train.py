@@ -27,6 +27,7 @@ from assay.storage.object_store import ObjectStore
 from assay.tracking import artifacts
 from assay.tracking.known_store import known
 from assay.tracking.provenance import (
+    KEPT,
     PREFIX,
     collect,
     fingerprint,
@@ -213,6 +214,7 @@ def _execute(
     """Train, record the results, and give the run its final status; returns its record."""
     started = time.monotonic()
     lease = held.lease
+    progress.log(f"{'training' if held.session == 1 else 'continuing'} run {held.run_id}")
     recorder = Recorder(tracker, held.run_id, held.folder, progress.log, lease.owns if lease else lambda: True)
     with status_as_earned(held.run_id, tracker), lease.kept() if lease else nullcontext():
         with progress.following(held.folder):
@@ -276,5 +278,6 @@ def _log_results(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> No
     weights.unlink()
     tracker.log_curves(held.run_id, held.folder)
     notes = {f"{PREFIX}task.{name}": value[:5000] for name, value in record["facts"].items()}
-    tracker.set_tags(held.run_id, {PREFIX + "weights_sha256": record["weights_sha256"], **notes})
+    kept = json.dumps(record["metrics"])
+    tracker.set_tags(held.run_id, {PREFIX + "weights_sha256": record["weights_sha256"], KEPT: kept, **notes})
     tracker.log_text(held.run_id, artifacts.RECORD, json.dumps(record, indent=2))

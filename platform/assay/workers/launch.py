@@ -13,7 +13,7 @@ from typing import Any
 
 from assay.errors import AssayError, last_line
 from assay.files import read_json
-from assay.log import Log
+from assay.log import Log, counted
 from assay.settings import Settings
 from assay.signals import handled_by, quit_at_once
 from assay.storage.attempts import attempt_name
@@ -65,7 +65,7 @@ def _launch_on_ray(assignment: Assignment, plan: Plan, settings: Settings, tick:
             if settings.ray_address:
                 seconds = None if settings.wait else nodes.SETTLE_SECONDS
                 nodes.wait_for_free(plan, seconds, log, deaths.stopped)
-            log(f"starting {plan.workers} workers on {plan.device}, {plan.threads} threads each")
+            log(f"starting {counted(plan.workers, 'worker')} on {plan.device}, {counted(plan.threads, 'thread')} each")
             train_on_ray(assignment, plan, settings.runs, log, deaths, over, receiver)
 
         on_ray(lambda over: nullcontext(partial(body, over)), settings, folder, tick, deaths, log)

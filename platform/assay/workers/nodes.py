@@ -15,7 +15,7 @@ from typing import Any
 
 from assay.config.experiment import TrainConfig
 from assay.errors import AssayError, InputError, Unavailable, last_line
-from assay.log import Log
+from assay.log import Log, counted
 from assay.workers.deaths import pause
 from assay.workers.plan import Plan, Slots, plan
 from assay.workers.ray_private import free_resources
@@ -182,7 +182,7 @@ def _room(chosen: Plan, ranks: int, free: Sequence[tuple[int, int]]) -> str:
     kind, place = ("GPUs", 1) if chosen.gpu else ("CPU cores", 0)
     total = _total()
     have = f"{sum(node[place] for node in free)} of {(total.cpus, total.gpus)[place]} {kind} are free"
-    return f"{ranks} workers with {chosen.threads} threads each are needed; {have}"
+    return f"{ranks} workers with {counted(chosen.threads, 'thread')} each are needed; {have}"
 
 
 def _request_slots(train: TrainConfig) -> None:

@@ -34,7 +34,10 @@ def test_the_shipped_file_keeps_its_style() -> None:
     text = SHIPPED.read_text()
     new = add_block(text, "datasets", "added", BLOCK)
     assert is_inserted(text, new)
-    assert '\n  added:\n    source: {kind: image_folder, path: "my pics/é: [x] #1", sha256: "12e45"}\n' in new
+    source = '\n      kind: image_folder\n      path: "my pics/é: [x] #1"\n      sha256: "12e45"\n'
+    assert f"\n  added:\n    source:{source}" in new
+    plain = add_block(text, "datasets", "added", Block({"source": {"kind": "coco", "path": "pics"}, "seed": 0}))
+    assert "\n  added:\n    source: {kind: coco, path: pics}\n    seed: 0\n" in plain
     again = add_block(new, "experiments", "added", BLOCK)
     assert is_inserted(new, again)
     assert "  seed: 0   # a note\n" in again
@@ -182,3 +185,23 @@ plain = st.recursive(
 @example("._")
 def test_flow_style_reads_back(value: Any) -> None:
     assert load(f"a: {flow(value)}\n") == {"a": value}
+
+
+def test_dvc_can_set_a_parameter_in_what_was_added(tmp_path: Path) -> None:
+    """`dvc exp run --set-param` writes the file anew, without quotes, and breaks lines after 80 columns."""
+    from dvc.utils.serialize import load_yaml, modify_yaml
+
+    task = {
+        "name": "classification", "architecture": "timm:tf_efficientnet_lite0", "weights": "imagenet",
+        "augment": {"flip": True}, "labels": ["a: b", "- c"],
+    }  # fmt: skip
+    path = "/a folder: with words/" + "and more words " * 8
+    text = add_block("", "datasets", "pets", Block({"source": {"kind": "image_folder", "path": path}, "seed": 0}))
+    text = add_block(text, "experiments", "pets", Block({"task": task, "data": "pets", "optimizer": {"lr": 0.003}}))
+    (tmp_path / "params.yaml").write_text(text)
+    with modify_yaml(tmp_path / "params.yaml") as data:
+        data["experiments"]["pets"]["optimizer"]["lr"] = 0.01
+    assert load_yaml(tmp_path / "params.yaml") == {
+        "datasets": {"pets": {"source": {"kind": "image_folder", "path": path}, "seed": 0}},
+        "experiments": {"pets": {"task": task, "data": "pets", "optimizer": {"lr": 0.01}}},
+    }

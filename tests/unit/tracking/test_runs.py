@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from assay.errors import InputError
+from assay.errors import InputError, Interrupted
 from assay.settings import Settings
 from assay.tracking import runs
 from assay.tracking.provenance import PREFIX, Provenance
-from assay.tracking.runs import claim, reap
+from assay.tracking.runs import claim, reap, status_as_earned
 from assay.tracking.tracker import Tracker
 from assay.train.folder import LOCK, SPOOL
 from assay.train.spool import Spool
@@ -61,6 +62,23 @@ def test_a_claim_makes_a_run_with_its_record(settings: Settings, tracker: Tracke
     assert json.loads(tracker.read_bytes(held.run_id, "provenance/packages.json")) == {"torch": "2"}
     with FileLock(held.folder / LOCK, timeout=0):
         pass  # given back
+
+
+def test_what_was_begun_with_new_says_how_it_is_continued(settings: Settings, tracker: Tracker) -> None:
+    """The same command would begin another run."""
+    told = "stopped and saved; to continue, run the same command"
+    inputs = provenance()
+    with (
+        pytest.raises(Interrupted, match=r"to continue, run `assay train digits --resume (\w+)`$"),
+        claim(
+            settings, tracker, EXPERIMENT, replace(inputs, tags={**inputs.tags, "experiment": "digits"}), None, True
+        ) as held,
+        status_as_earned(held.run_id, tracker),
+    ):
+        raise Interrupted(told)
+    assert tracker.get(held.run_id).data.tags[PREFIX + "reason"].endswith(f"--resume {held.run_id}`")
+    with pytest.raises(Interrupted, match=told), claim(settings, tracker, EXPERIMENT, inputs, None, False):
+        raise Interrupted(told)
 
 
 def test_the_same_inputs_continue_the_run_and_new_starts_another(settings: Settings, tracker: Tracker) -> None:
@@ -137,7 +155,7 @@ def test_the_dead_are_marked_and_their_metrics_shipped(settings: Settings, track
         assert reap(settings, tracker) == [run_id]
         run = tracker.get(run_id)
         assert (run.info.status, run.data.metrics) == ("KILLED", {"train/loss": 0.5})
-        assert "the same command continues it" in run.data.tags[PREFIX + "reason"]
+        assert run.data.tags[PREFIX + "reason"].startswith("its process died; to continue it: `assay train ")
         assert run.info.end_time
         assert [status(tracker, other) for other in (elsewhere, foreign)] == ["RUNNING", "RUNNING"]
         assert reap(settings, tracker) == []

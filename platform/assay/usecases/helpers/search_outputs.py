@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.config.schema import resolved
+from assay.log import counted
 from assay.redaction import redact_known
 from assay.report.search import SearchSnapshot, TrialRow, front, table_csv
 from assay.report.search_page import page, pictures
@@ -26,13 +27,13 @@ from assay.usecases.helpers.search_context import SearchContext, network_costs
 
 def page_header(context: SearchContext, recorded: Mapping[str, str]) -> dict[str, str]:
     """What the page shows above the tables. `recorded` are the tags of the search's run."""
-    tags, budget = context.base.tags, context.config.budget
+    tags, budget, plan = context.base.tags, context.config.budget, context.plan
     limits = {name: value for name, value in resolved(budget).items() if value is not None}
     header = {
         "budget": ", ".join(f"{value:g} {name}" for name, value in limits.items()),
         "dataset": f"{tags['dataset']} {tags['dataset_hash']}",
         "commit": tags["commit"][:12] + (" with changes" if tags["dirty"] == "true" else ""),
-        "slots": f"{context.plan.parallel} at a time, {context.plan.threads} threads each, on {context.plan.device}",
+        "slots": f"{plan.parallel} at a time, {counted(plan.threads, 'thread')} each, on {plan.device}",
     }
     if context.config.limits:
         header["limits"] = ", ".join(f"{name} ≤ {most:g}" for name, most in context.config.limits.items())
