@@ -90,7 +90,9 @@ def _table(result: dict[str, Any]) -> Any:
 
     if not result["schedules"]:
         return "params.yaml has no schedules"
-    grid = Table("schedule", "flow", "of", "when", "time zone", box=None)
+    grid = Table("schedule", "flow", "of", box=None)
+    grid.add_column("when", no_wrap=True)
+    grid.add_column("time zone")
     grid.add_column("next runs", no_wrap=True)
     grid.add_column("state")
     for row in result["schedules"]:

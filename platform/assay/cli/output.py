@@ -14,6 +14,9 @@ from assay.progress import Bar, Progress
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
+WIDE = 200
+"""Columns of what is printed into a file or a pipe, where nothing needs to be cut."""
+
 _results: TextIO | None = None
 
 
@@ -36,7 +39,8 @@ def present(result: Mapping[str, Any], as_json: bool, render: Callable[[Mapping[
     else:
         from rich.console import Console
 
-        Console().print(render(result))
+        console = Console()
+        (console if console.is_terminal else Console(width=WIDE)).print(render(result))
 
 
 def log(line: str) -> None:

@@ -27,17 +27,15 @@ def runs(
 
 
 def _table(result: Mapping[str, Any]) -> Any:
-    from rich.table import Table
     from rich.text import Text
 
     if not result["runs"]:
         return "none found"
-    grid = Table("run", box=None)
-    grid.columns[0].min_width = 32  # ids get copied
-    for name in ("started", "experiment", "status", "val metrics", "reason"):
-        grid.add_column(name)
+    width = max(len(run["experiment"] or "") for run in result["runs"])
+    width = max(width, len("experiment"))
+    lines = [f"{'run':32}  {'started':16}  {'experiment':{width}}  status"]
     for run in result["runs"]:
-        seen = " ".join(f"{n.removeprefix('val/')} {v:.4g}" for n, v in run["metrics"].items() if n.startswith("val/"))
-        cells = (run["run_id"], run["started"][:16], run["experiment"] or "", run["status"], seen, run["reason"])
-        grid.add_row(*map(Text, cells))
-    return grid
+        lines.append(f"{run['run_id']:32}  {run['started'][:16]}  {run['experiment'] or '':{width}}  {run['status']}")
+        seen = [f"{n} {value:.4g}" for n, value in sorted(run["metrics"].items()) if n.startswith("val/")]
+        lines += [f"  {line}" for line in ("  ".join(seen), run["reason"]) if line]
+    return Text("\n".join(lines))
