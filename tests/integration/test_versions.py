@@ -82,6 +82,14 @@ def test_a_version_that_is_nowhere_stops_the_run(
     assert "\n" not in str(caught.value)
 
 
+def test_a_version_that_only_dvc_has_is_trained_on(project: Project) -> None:
+    whole = project.train("digits", *ONE)
+    for place in ("data/digits", ".assay/datasets"):
+        shutil.rmtree(project.root / place)
+    assert project.train("digits", *ONE, new=True)["weights_sha256"] == whole["weights_sha256"]
+    assert not (project.root / "data/digits").exists()
+
+
 def test_data_replaced_while_the_training_starts(
     project: Project, monkeypatch: pytest.MonkeyPatch, replace: Callable[[], str]
 ) -> None:

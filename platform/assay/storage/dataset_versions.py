@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from assay.data.dataset import Dataset, read_card
-from assay.data.version import Hashes, folder_hash, recorded_versions
+from assay.data.version import Hashes, folder_hash, recorded_hash, recorded_versions
 from assay.errors import AssayError
 from assay.log import Log
 from assay.settings import Settings
@@ -144,9 +144,12 @@ class _Nearby:
         """What says that the version is nowhere; in a job's package, which has no data, the remote's failure alone."""
         if self.settings.packaged:
             return error
-        name = self.place.name
+        name, version = self.place.name, self.place.version
+        commit = (
+            "" if recorded_hash(self.settings.root, name) == version else "check out the commit that records it and "
+        )
         return type(error)(
-            f"dataset {name!r}: version {self.place.version} is not on this machine (data/{name} is {self.found}, and "
-            f"DVC's cache lacks it) and cannot be fetched ({error}): run `dvc push data@{name}` where it is, or check "
-            f"out the commit that records it and run `dvc repro data@{name}`"
+            f"dataset {name!r}: version {version} is not on this machine (data/{name} is {self.found}, and "
+            f"DVC's cache lacks it) and cannot be fetched ({error}): {commit}run `dvc repro data@{name}`, or "
+            f"`dvc push data@{name}` where it is"
         )

@@ -17,14 +17,15 @@ from assay.workers import nodes
 
 
 def open_or_fetch_dataset(name: str, settings: Settings, log: Log) -> Dataset:
-    """Open the dataset version that `dvc.lock` records: the project's, or in a submitted job, one from the DVC remote.
+    """Open the dataset version that `dvc.lock` records: the project's, or where that is gone, as in a job, one
+    from DVC's cache or remote.
 
     Raises:
-        InputError: it is missing or differs from what was recorded; the line names the fix.
+        InputError: it is nowhere, or `data/NAME` differs from what was recorded; the line names the fix.
     """
-    version = recorded_hash(settings.root, name)
-    if version is None or not settings.packaged:
-        version = open_dataset(settings.root, name, settings.dataset_folder(name)).hash
+    version, folder = recorded_hash(settings.root, name), settings.dataset_folder(name)
+    if version is None or (folder.exists() and not settings.packaged):
+        version = open_dataset(settings.root, name, folder).hash
     return open_version(settings, name, version, log)
 
 
