@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -103,7 +104,10 @@ def test_a_file_in_place_of_the_state(project: Project) -> None:
     shutil.rmtree(project.root / ".assay", ignore_errors=True)
     (project.root / ".assay").write_text("x")
     for words in (("runs",), ("train", "digits")):
-        assert ".assay" in project.refused(*words)
+        told = project.verb(*words, code=1, apart=True).stderr
+        assert re.fullmatch(r"error: \S+/\.assay: a file is where a folder must be: move the file away, .*\n", told), (
+            told
+        )
 
 
 def test_unknown_runs_and_models(project: Project) -> None:

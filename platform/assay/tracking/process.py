@@ -43,7 +43,7 @@ def main() -> None:
         settings = Settings(project=Path(sys.argv[1]))
         enter(settings)
         settings = Settings(project=settings.root)  # of the services that are up
-    except AssayError:
+    except (AssayError, OSError):
         sys.exit(1)  # the other process, which does the same, says so
     _import_mlflow(settings)
     with suppress(BrokenPipeError):

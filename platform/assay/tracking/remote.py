@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -40,12 +41,14 @@ class TrackingError(Exception):
 
 
 def start(root: Path, draws: bool = False) -> None:
-    """Start the other process for a project. It is ready by the time that torch is imported here.
+    """Start the other process for a project, in place of one before. It is ready once torch is imported here.
 
     Args:
         draws: whether it will draw curves, which it then gets ready for.
     """
     global _other
+    if _other is not None:
+        _other.end()
     _other = OtherProcess(root, draws)
 
 
@@ -72,6 +75,13 @@ class OtherProcess:
             stdout=subprocess.PIPE,
             start_new_session=True,  # a signal is meant for this process, which needs the other one to end well
         )
+
+    def end(self) -> None:
+        """Let it finish what it is at, and wait for its end."""
+        assert self._process.stdin is not None
+        with self._turn, suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """What the method of `Tracker` returned there. Raises what it raised there."""
