@@ -65,4 +65,4 @@ def pause(seconds: float, stopped: Callable[[], bool]) -> None:
 def hear(stopped: Callable[[], bool]) -> None:
     """Raise `Interrupted` if a stop is requested."""
     if stopped():
-        raise Interrupted("stopped; to continue from the last checkpoint, run the same command")
+        raise Interrupted("stopped; to continue, run the same command")
