@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
-from mlflow.tracking._tracking_service import utils
 from safetensors.torch import load_file, save_file
 
 from assay.data.dataset import Dataset
@@ -30,65 +29,13 @@ from assay.usecases.helpers import rival
 from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import promote, register
 from tests.conftest import Project
-from tests.integration.test_models import digits_of, loosen, nothing, proved
-
-
-@pytest.fixture(scope="module")
-def measured(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with a good run and a poor one, in this order, both evaluated and neither registered."""
-    project = template.copy(tmp_path_factory.mktemp("measured") / "p")
-    loosen(project)
-    proved(project)
-    proved(project, "train.epochs=1", "optimizer.lr=1.0e-4")
-    return project
-
-
-@pytest.fixture(scope="module")
-def registered(measured: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The same with both registered: the good one is version 1 and champion, the poor one version 2."""
-    project = moved(measured.copy(tmp_path_factory.mktemp("registered") / "p"), measured)
-    assert register(Runs.of(project).good, project.settings)["decision"] == "promoted"
-    assert register(Runs.of(project).poor, project.settings)["decision"] == "rejected"
-    return project
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The ids of the two."""
-
-    good: str
-    poor: str
-
-    @classmethod
-    def of(cls, project: Project) -> Runs:
-        newest, oldest = Tracker(project.settings).newest("run", "digits", 2)
-        return cls(oldest.info.run_id, newest.info.run_id)
-
-
-@pytest.fixture
-def ready(measured: Project, tmp_path: Path) -> Project:
-    return moved(measured.copy(tmp_path / "p"), measured)
-
-
-@pytest.fixture
-def rivals(registered: Project, tmp_path: Path) -> Project:
-    return moved(registered.copy(tmp_path / "p"), registered)
-
-
-def moved(project: Project, origin: Project) -> Project:
-    """Let a copied project's database name the copied artifacts."""
-    utils._artifact_repos_cache.clear()  # MLflow remembers where the artifacts of a run were
-    return project
+from tests.integration.test_models import digits_of, nothing
+from tests.support.rivals import Runs, loosen_further
 
 
 def artifact(project: Project, run_id: str, name: str) -> Path:
     uri = Tracker(project.settings).get(run_id).info.artifact_uri
     return Path(uri.removeprefix("file://")) / name
-
-
-def loosen_further(project: Project, gate: str) -> None:
-    text = (project.root / "params.yaml").read_text()
-    (project.root / "params.yaml").write_text(text.replace("0.5}}", gate))
 
 
 def version_numbers(project: Project) -> list[str]:

@@ -12,7 +12,7 @@ from assay.tracking.registry import Registry
 from assay.tracking.tracker import Tracker
 from assay.usecases.promote import promote, register, rollback
 from tests.conftest import Project
-from tests.integration.test_promotion import Runs, loosen_further, measured, registered, rivals  # noqa: F401
+from tests.support.rivals import Runs, loosen_further
 
 
 def test_a_version_that_was_rolled_back_stays_so_unless_it_is_named(rivals: Project) -> None:
