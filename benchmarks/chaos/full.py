@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.tools.project import call, commands, template
+from benchmarks.chaos.tools.project import call, commands, flow, template
 from benchmarks.common import figure, run
 
 NAME = "digits-0"
@@ -82,7 +82,7 @@ def _work(project: Path) -> list[tuple[str, list[str]]]:
         ("evaluate", evaluate),
         ("register", register),
         ("search", [sys.executable, "-m", "assay", "tune", "s"]),
-        ("flow", [sys.executable, "-m", "pipelines", "train-and-promote", NAME]),
+        ("flow", flow(NAME)),
     ]
 
 

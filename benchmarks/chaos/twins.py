@@ -35,9 +35,9 @@ def main(times: str = "20") -> None:
                 said = _at_once((one, two), number, variables)
                 statuses = _statuses(project, number)
                 outcomes.update(str(code) for code, _ in said)
-                say("twins", number + 1, int(times), faults)
                 if statuses != {"FINISHED": 1} or "Traceback" in "".join(text for _, text in said):
                     faults.append({"at": number, "runs": dict(statuses), "said": [text[-300:] for _, text in said]})
+                say("twins", number + 1, int(times), faults)
     figure("chaos twins", times=int(times), exit_codes=dict(outcomes), faults=len(faults), first=faults[:5])
 
 

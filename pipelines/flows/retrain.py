@@ -11,6 +11,7 @@ from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from assay.cli.data import printable, rejections
 from assay.config.params import load_params
 from assay.config.plugin import FolderSource
 from pipelines.runtime.artifacts import verdict
@@ -19,9 +20,6 @@ from pipelines.runtime.late_runs import overtaken
 from pipelines.runtime.project import require_stages
 from pipelines.runtime.promotion import announce, champion_of
 from pipelines.runtime.stages import ASSAY, DVC, RETRIED, reproduce, run, stages_of
-
-SHOWN = 20
-"""How many rejected files are named in the flow's log."""
 
 
 @assay_flow("retrain")
@@ -74,13 +72,8 @@ def log_contents(found: dict[str, Any]) -> None:
     log = get_run_logger()
     splits = ", ".join(f"{split} {count}" for split, count in found["splits"].items())
     log.info("%d samples (%s)", found["samples"], splits)
-    rejected = found["rejected"]
-    for item in rejected[:SHOWN]:
-        log.warning("rejected: %s: %s", item["file"], item["reason"])
-    if len(rejected) > SHOWN:
-        log.warning(
-            "and %d more rejected; to list them: assay data check %s --json", len(rejected) - SHOWN, found["name"]
-        )
+    for line in rejections(found, f" rejected; to list them: assay data check {found['name']} --json"):
+        log.warning("%s", printable(line))
 
 
 @task(task_run_name="what is stale", **RETRIED)

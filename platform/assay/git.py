@@ -14,16 +14,14 @@ PURPOSE = "so that runs can be traced to code"
 def git(root: Path, *arguments: str) -> str:
     """What a git command prints in a project. Raises `InputError` with git's own line if it fails."""
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True,
-            errors="surrogateescape",
-        )  # fmt: skip
+        done = subprocess.run(["git", *arguments], cwd=root, env={**os.environ, "LC_ALL": "C"}, capture_output=True)
     except FileNotFoundError:
         raise InputError(f"git is not installed: install it, {PURPOSE}") from None
     if done.returncode:
-        line = next((line for line in done.stderr.splitlines() if line.startswith(("fatal: ", "error: "))), done.stderr)
+        said = done.stderr.decode(errors="replace")
+        line = next((line for line in said.splitlines() if line.startswith(("fatal: ", "error: "))), said)
         raise InputError(f"{root}: `git {arguments[0]}` fails ({line.strip()}): mend the repository, {PURPOSE}")
-    return done.stdout
+    return os.fsdecode(done.stdout)  # as it is: text mode would change the ends of lines, and names
 
 
 def commit_of(root: Path) -> str:

@@ -177,7 +177,7 @@ def _of_system(error: OSError) -> AssayError:
         return Unavailable(f"{type(error).__name__}: {last_line(error)}")
     what, fix = _OTHERS.get(error.errno, ((error.strerror or "the system refused").lower(), "remove the cause"))
     path = _path(error, error.errno)
-    if path is not None and error.errno == errno.ENOTDIR:  # the file is above what was asked for
+    if error.errno == errno.ENOTDIR:  # the file is above what was asked for
         path = next((str(folder) for folder in Path(path).parents if folder.is_file()), path)
     return WorkError(_line(path or "the operating system", what, fix))
 

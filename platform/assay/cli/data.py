@@ -15,6 +15,7 @@ app = typer.Typer(help="Datasets: import, version, inspect.", no_args_is_help=Tr
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name under `datasets:` in params.yaml.")]
 _SHOWN = 20
 """How many rejected or converted files, problems or classes are listed without --json."""
+_REST = "; --json lists all"
 
 
 @app.command(epilog="Example: assay data prepare digits")
@@ -138,10 +139,10 @@ def _report(result: Mapping[str, Any], as_json: bool) -> None:
         return
     lines = _some([f"problem: {line}" for line in result.get("problems", [])])
     lines += [f"warning: {line}" for line in result["warnings"]]
-    lines += _some([f"rejected: {item['file']}: {item['reason']}" for item in result["rejected"]])
+    lines += rejections(result)
     lines += _some([f"converted: {item['file']}: {item['change']}" for item in result.get("converted", [])])
     for line in lines:
-        log(_printable(line))
+        log(printable(line))
 
 
 def _summary(result: Mapping[str, Any]) -> Any:
@@ -157,7 +158,7 @@ def _summary(result: Mapping[str, Any]) -> Any:
         "hash": result["hash"],
         "samples": f"{result['samples']}{f' ({splits})' if splits else ''}",
         "annotation": _annotation(result),
-        "classes": escape(_printable(f"{len(classes)}: {shown}")),
+        "classes": escape(printable(f"{len(classes)}: {shown}")),
         "rejected": str(len(result["rejected"])),
     }
     if "ok" in result:
@@ -170,10 +171,15 @@ def _annotation(result: Mapping[str, Any]) -> str:
     return f"{result['annotation'] or ''}{boxes}"
 
 
-def _some(lines: list[str]) -> list[str]:
+def rejections(result: Mapping[str, Any], rest: str = _REST) -> list[str]:
+    """A line for each file that was left out. `rest` ends the last line, if there are more than are shown."""
+    return _some([f"rejected: {item['file']}: {item['reason']}" for item in result["rejected"]], rest)
+
+
+def _some(lines: list[str], rest: str = _REST) -> list[str]:
     if len(lines) <= _SHOWN:
         return lines
-    return [*lines[:_SHOWN], f"and {len(lines) - _SHOWN} more; --json lists all"]
+    return [*lines[:_SHOWN], f"and {len(lines) - _SHOWN} more{rest}"]
 
 
 def _render_list(result: Mapping[str, Any]) -> Any:
@@ -190,6 +196,6 @@ def _render_list(result: Mapping[str, Any]) -> Any:
     return grid
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text with line breaks and terminal codes, which file names may contain, written as escapes."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

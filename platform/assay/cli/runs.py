@@ -31,8 +31,7 @@ def _table(result: Mapping[str, Any]) -> Any:
 
     if not result["runs"]:
         return "none found"
-    width = max(len(run["experiment"] or "") for run in result["runs"])
-    width = max(width, len("experiment"))
+    width = max(len("experiment"), *(len(run["experiment"] or "") for run in result["runs"]))
     lines = [f"{'run':32}  {'started':16}  {'experiment':{width}}  status"]
     for run in result["runs"]:
         lines.append(f"{run['run_id']:32}  {run['started'][:16]}  {run['experiment'] or '':{width}}  {run['status']}")

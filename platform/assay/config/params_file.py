@@ -154,20 +154,12 @@ def _lines(name: str, block: Block, indent: int, step: int) -> list[str]:
     lines = [f"{pad}{scalar(name)}:"]
     for key, value in block.data.items():
         note = f"   # {block.notes[key]}" if key in block.notes else ""
-        if isinstance(value, Mapping) and _needs_quotes(value):
-            lines += [f"{inner}{key}:{note}", *_lines(key, Block(value), indent + step, step)[1:]]
+        if isinstance(value, Mapping) and '"' in flow(value):
+            first, *rest = _lines(key, Block(value), indent + step, step)
+            lines += [first + note, *rest]
         else:
             lines.append(f"{inner}{scalar(key)}: {flow(value)}{note}")
     return lines
-
-
-def _needs_quotes(value: Any) -> bool:
-    """Whether a string anywhere in a value cannot stand for itself."""
-    if isinstance(value, Mapping):
-        return any(map(_needs_quotes, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_needs_quotes, value))
-    return isinstance(value, str) and scalar(value) != value
 
 
 def flow(value: Any) -> str:

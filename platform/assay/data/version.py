@@ -31,8 +31,8 @@ class Hashes:
     def md5(self, path: Path) -> str:
         """Of a file's content; a large one is only read if it is new or has changed."""
         identity, known = _identity(path), self._entries.get(_key(path))
-        trusted = known is not None and known[:3] == identity and identity[0] > READ_ANEW_BYTES
-        md5 = known[3] if known is not None and trusted else _md5(path)
+        large = identity[0] > READ_ANEW_BYTES
+        md5 = known[3] if large and known is not None and known[:3] == identity else _md5(path)
         self._entries[_key(path)] = [*identity, md5]
         return str(md5)
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,8 @@ def _is_current(root: Path, name: str, old: DatasetConfig, path: str, raw: Path,
     if old.source.path != path or not target.is_dir():
         return False
     recorded = recorded_hash(root, name)
-    if recorded is None or recorded != folder_hash(target, state_folder(root) / HASHES)[0]:
-        return False
-    if missing_in_cache(root, target):
+    version, md5s = folder_hash(target, state_folder(root) / HASHES)
+    if recorded != version or missing_in_cache(root, target, version, md5s):
         return False
     if has_empty_folder(raw):
         return False  # the digest covers only files, and a new empty folder may be a class without images
@@ -151,9 +150,10 @@ def _import(
         write_atomic(params_file, after)
         DvcCache.of(root).meet(target, state_folder(root) / HASHES)
         _record(root, name)
-        if recorded_hash(root, name) != folder_hash(target, state_folder(root) / HASHES)[0]:
+        version, md5s = folder_hash(target, state_folder(root) / HASHES)
+        if recorded_hash(root, name) != version:
             raise WorkError(f"dvc.lock records another version of {name!r} than was packed, so everything was restored")
-        if missing := missing_in_cache(root, target):
+        if missing := missing_in_cache(root, target, version, md5s):
             raise WorkError(
                 f"DVC says that data@{name} is recorded, but its cache lacks {missing[0]}, so everything was restored: "
                 f"the disk is probably full ({_free(missing[0])} free): make room, and add it again"
@@ -164,14 +164,14 @@ def _import(
 def _lost(root: Path, name: str, folder: Path) -> bool:
     """Whether DVC's cache lacks files of the recorded version, and `folder` has them."""
     recorded = recorded_hash(root, name)
-    if recorded is None or recorded != folder_hash(folder, state_folder(root) / HASHES)[0]:
+    if recorded is None:
         return False
-    return bool(missing_in_cache(root, folder))
-
-
-def missing_in_cache(root: Path, folder: Path) -> list[Path]:
-    """What DVC's cache lacks of the version in `folder`, or has in another length. On a full disk DVC tells nobody."""
     version, md5s = folder_hash(folder, state_folder(root) / HASHES)
+    return recorded == version and bool(missing_in_cache(root, folder, version, md5s))
+
+
+def missing_in_cache(root: Path, folder: Path, version: str, md5s: Mapping[str, str]) -> list[Path]:
+    """What DVC's cache lacks of the version in `folder`, or has in another length. On a full disk DVC tells nobody."""
     sizes = {md5: (folder / path).stat().st_size for path, md5 in md5s.items()}
     return DvcCache.of(root).lacks(version, sizes)
 

@@ -159,7 +159,7 @@ def _unknown_past(config: ExperimentConfig) -> list[str]:
 def _standing(version: ModelVersion, champion: ModelVersion | None, registry: Registry) -> dict[str, Any] | None:
     """What is said of a version that is not judged again unless it is named: the champion, and those that were it.
 
-    It is always the same, so that DVC sees no change.
+    It is the same as long as the alias stays where it is, so that DVC sees no change.
     """
     report = _report_of(version)
     if champion is not None and champion.version == version.version:

@@ -295,3 +295,8 @@ def test_packages_are_listed_whatever_their_metadata_look_like(tmp_path: Path, m
     write_files(tmp_path, files)
     monkeypatch.setattr(sys, "path", [str(first), str(second)])
     assert installed() == {"folder": "4", "lower": "2", "old": "3", "plain": "1"}
+
+
+def test_a_name_with_a_carriage_return_is_recorded_as_it_is(project: Path) -> None:
+    (project / "a\rb.py").write_text("x = 1\n")
+    assert "x = 1" in git_state(project)[1]
