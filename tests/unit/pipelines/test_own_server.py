@@ -1,0 +1,57 @@
+"""A flow's own Prefect server that ends while it starts: killed once, or on a database that it cannot read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_HOME, temporary_settings
+
+from assay.errors import Unavailable
+from assay.http import ask
+from pipelines.runtime import workspace
+from pipelines.runtime.server import STARTS, own_server
+
+ANSWERS = """
+import http.server
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), Health).serve_forever()
+"""
+KILLED_ONCE = "import os, signal\nif len(before) == 0: os.kill(os.getpid(), signal.SIGKILL)\n" + ANSWERS
+UNREADABLE = "print('x.DatabaseError: file is not a database\\nApplication startup failed.')\nsys.exit(3)\n"
+
+
+def serve_by(text: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have Prefect run this text as its server; the file that counts its starts."""
+    program, starts = home / "python", home / "starts"
+    starts.touch()
+    counts = f"import sys\nstarts = open({str(starts)!r}, 'r+')\nbefore = starts.read()\nprint(end='x', file=starts)\n"
+    program.write_text(f"#!{sys.executable}\n{counts}starts.close()\n{text}")
+    program.chmod(0o755)
+    monkeypatch.setattr("prefect.server.api.server.sys.executable", str(program))
+    monkeypatch.setattr(workspace, "_watchdog", None)
+    return starts
+
+
+def test_a_server_that_is_killed_as_it_starts_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = serve_by(KILLED_ONCE, tmp_path, monkeypatch)
+    with temporary_settings({PREFECT_HOME: tmp_path}), own_server() as address:
+        assert ask("GET", f"{address}/health").status == 200
+    assert starts.read_text() == "xx"
+
+
+def test_a_server_that_never_starts_is_one_line_with_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = serve_by(UNREADABLE, tmp_path, monkeypatch)
+    with (
+        temporary_settings({PREFECT_HOME: tmp_path}),
+        pytest.raises(Unavailable, match="start: x.DatabaseError: file is not a database; it wrote") as error,
+        own_server(),
+    ):
+        pass
+    assert str(tmp_path / "flow_server.log") in str(error.value)
+    assert starts.read_text() == "x" * STARTS
