@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from assay.errors import InputError
 from assay.owner import Owner
 from assay.services.moved import follow_move
 from assay.settings import Settings
+from assay.train.folder import LOCK
 
+DATABASE = ".assay/mlflow.db"
+REAP = """
+from pathlib import Path
+from assay.settings import Settings
+from assay.tracking.runs import reap
+from assay.tracking.tracker import Tracker
+settings = Settings(project=Path.cwd())
+print(reap(settings, Tracker(settings)))
+"""
 USE = """
 import sys
 from pathlib import Path
@@ -33,9 +47,9 @@ print(run)
 """
 
 
-def use(project: Path, *runs: str) -> str:
+def use(project: Path, *runs: str, program: str = USE) -> str:
     """Read an artifact of each run, and make another run, all in another process: MLflow remembers places."""
-    command = [sys.executable, "-c", USE, *runs]
+    command = [sys.executable, "-c", program, *runs]
     done = subprocess.run(command, cwd=project, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -67,15 +81,88 @@ def test_a_moved_and_a_copied_project_read_and_write_their_own_artifacts(project
     use(tmp_path / "link", first)
 
 
-def test_a_project_that_a_process_may_still_use_under_its_old_name_is_left_alone(project: Path, tmp_path: Path) -> None:
+def left_running(project: Path, owner: Owner, parent: str = "") -> str:
+    """A run that says RUNNING, and that this process works on, or did so last."""
     run = use(project)
-    database = project / ".assay/mlflow.db"
-    with closing(sqlite3.connect(database)) as store, store:
-        store.execute("UPDATE runs SET status = 'RUNNING'")
-        store.execute("INSERT INTO tags VALUES ('assay.owner', ?, ?)", (Owner.here().text(), run))
+    tags = {"assay.owner": owner.text(), **({"mlflow.parentRunId": parent} if parent else {})}
+    with closing(sqlite3.connect(project / DATABASE)) as store, store:
+        store.execute("UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", (run,))
+        store.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(name, value, run) for name, value in tags.items()])
+    return run
+
+
+def gone(kind: str) -> Owner:
+    """A process that nobody can find: killed, or of a machine or boot that is not this one."""
+    here = Owner.here()
+    return replace(here, started=1) if kind == "killed" else replace(here, machine="an earlier boot")
+
+
+def places(project: Path) -> list[str]:
+    with closing(sqlite3.connect(project / DATABASE)) as store:
+        return [place for (place,) in store.execute("SELECT artifact_uri FROM runs")]
+
+
+def test_a_run_that_a_reboot_or_a_restore_left_running_moves_along(project: Path, tmp_path: Path) -> None:
+    """Its folder came along, and nobody holds the lock in it: then the next training marks it KILLED."""
+    search = left_running(project, gone("rebooted"))
+    (project / ".assay/runs" / search).mkdir(parents=True)
+    left_running(project, gone("rebooted"), parent=search)  # a trial has no folder of its own
+    left_running(project, gone("killed"))
     moved = tmp_path / "moved"
     project.rename(moved)
-    before = (moved / ".assay/mlflow.db").read_bytes()
-    with pytest.raises(InputError, match=f"was at .*öfter, and a process there may still work on run {run}"):
+    follow_move(Settings(project=moved))
+    assert all(place.startswith(f"{moved.as_uri()}/") for place in places(moved))
+    assert search in use(moved, program=REAP)
+
+
+def test_a_project_that_a_process_still_uses_under_its_old_name_is_left_alone(project: Path, tmp_path: Path) -> None:
+    run = left_running(project, Owner.here())
+    (project / ".assay/runs" / run).mkdir(parents=True)
+    moved = tmp_path / "moved"
+    shutil.copytree(project, moved)  # as `mv` does it onto another disk: the process has the lock in the old folder
+    shutil.rmtree(project)
+    before = (moved / DATABASE).read_bytes()
+    with pytest.raises(InputError, match=f"was at .*öfter, and process {os.getpid()} still works on run {run}: end it"):
         follow_move(Settings(project=moved))
-    assert (moved / ".assay/mlflow.db").read_bytes() == before
+    assert (moved / DATABASE).read_bytes() == before
+
+
+def test_a_run_whose_lock_is_held_is_worked_on_wherever_its_process_is(project: Path, tmp_path: Path) -> None:
+    run = left_running(project, gone("in another container"))
+    folder = project / ".assay/runs" / run
+    folder.mkdir(parents=True)
+    moved = tmp_path / "moved"
+    with FileLock(folder / LOCK):
+        project.rename(moved)
+        with pytest.raises(InputError, match=f"and another process still works on run {run}: end it, or move"):
+            follow_move(Settings(project=moved))
+    follow_move(Settings(project=moved))
+
+
+def test_of_a_run_without_its_folder_the_user_is_asked(project: Path, tmp_path: Path) -> None:
+    runs = {left_running(project, gone("rebooted")) for _ in range(2)}
+    moved = tmp_path / "moved"
+    project.rename(moved)
+    told = re.compile(r"may still work on run (\w+): end it; if there is none, run `(python -c .*)` in (.*)$")
+    for _ in range(2):
+        with pytest.raises(InputError) as caught:
+            follow_move(Settings(project=moved))
+        found = told.search(str(caught.value))
+        assert found
+        runs.remove(found[1])
+        assert found[3] == str(moved)
+        subprocess.run([sys.executable, *shlex.split(found[2])[1:]], cwd=moved, check=True)
+    follow_move(Settings(project=moved))
+
+
+def test_a_copy_leaves_a_run_at_work_to_the_original(project: Path, tmp_path: Path) -> None:
+    run = left_running(project, Owner.here())
+    folder = project / ".assay/runs" / run
+    folder.mkdir(parents=True)
+    copy = tmp_path / "copy"
+    with FileLock(folder / LOCK, timeout=0):
+        shutil.copytree(project, copy)
+        before = (project / DATABASE).read_bytes()
+        assert use(copy, program=REAP) == "[]"  # the copy does not take it for dead, though its own lock is free
+    assert (project / DATABASE).read_bytes() == before
+    assert all(place.startswith(f"{copy.as_uri()}/") for place in places(copy))
