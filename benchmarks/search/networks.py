@@ -1,6 +1,6 @@
 """Architecture search on the digits: is there a network as good as the hand-made one with a third of its parameters?
 
-The search sees the validation split alone. Its 180 images are too few to choose among the best trials by, so these are
+The search sees the validation split alone. Its 176 images are too few to choose among the best trials by, so these are
 trained five times more, each time with another fifth of the training and validation images kept apart: the lowest mean
 loss on what was kept apart wins. The winner is then held against the hand-made network on the test split, which
 nothing has looked at, over seeds that are new to both. The minutes are those of the search and of the choice.

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import os
-import secrets
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
+from typing import TYPE_CHECKING
 
-from assay.errors import InputError, Unavailable, last_line
+from assay.errors import InputError, Unavailable
 from assay.http import NoAnswer, ask, basic_login
 from assay.log import Log
 from assay.redaction import hide_login
 from assay.state import PREFECT
-from assay.system_errors import require_room
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -25,12 +19,6 @@ if TYPE_CHECKING:
     from assay.settings import Settings
 
 SECONDS = 10.0
-ROOM = 20_000_000
-"""Bytes that a new server's database and its log take."""
-STARTS = 3
-"""Times that a flow's own server is started, at most, until it answers."""
-STARTUP_FAILURE = 3
-"""The exit code after which Prefect starts its private server anew."""
 NO_SERVER = "no Prefect server: run `assay up`"
 
 
@@ -67,6 +55,8 @@ def serving(settings: Settings, who: str, log: Log) -> Iterator[None]:
         require_server()
         yield
         return
+    from pipelines.runtime.own_server import own_server
+
     with workspace(settings.root, who, log), own_server():
         yield
 
@@ -76,85 +66,6 @@ def named() -> bool:
     from prefect.settings import PREFECT_API_URL
 
     return bool(PREFECT_API_URL.value())
-
-
-@contextmanager
-def own_server() -> Iterator[str]:
-    """The address of a private server with its own password, which ends with this process, even if that is killed.
-
-    Raises:
-        Unavailable: it does not start.
-    """
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_HOME,
-        PREFECT_SERVER_API_AUTH_STRING,
-        temporary_settings,
-    )
-
-    from pipelines.runtime.workspace import forget, watch
-
-    said = PREFECT_HOME.value() / "flow_server.log"
-
-    class Server(SubprocessASGIServer):
-        """In a session of its own. Signals to this process's group, as Ctrl-C is one, would end it with the flow: it
-        could not be told how the flow ended, and Prefect would try for a minute."""
-
-        starts = 0
-
-        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-            if self.starts == STARTS:
-                raise _no_start(said)
-            self.starts += 1
-            with said.open("wb") as file:
-                apart = partial(_Process, stdout=file, stderr=file, start_new_session=True)
-                with patch.object(subprocess, "Popen", apart):
-                    return super()._run_uvicorn_command()
-
-    require_room(PREFECT_HOME.value(), ROOM)  # else it would say so in a page of its own, after two minutes
-    password = f"assay:{secrets.token_urlsafe(32)}"
-    with temporary_settings({PREFECT_API_AUTH_STRING: password, PREFECT_SERVER_API_AUTH_STRING: password}):
-        server = Server()
-        try:
-            server.start()
-        except RuntimeError:  # no answer for two minutes, or no free port
-            raise _no_start(said) from None
-        assert server.server_process is not None
-        pid = server.server_process.pid
-        watch("process", pid)
-        try:
-            yield server.api_url
-        finally:
-            _send_what_waits()
-            server.stop()
-            forget("process", pid)
-
-
-class _Process(subprocess.Popen[bytes]):
-    """A server whose end, however it came, Prefect takes for a port that was in use: it starts another at once.
-
-    Prefect would wait two minutes for one that was killed.
-    """
-
-    def poll(self) -> int | None:
-        return None if super().poll() is None else STARTUP_FAILURE
-
-
-def _no_start(said: Path) -> Unavailable:
-    text = said.read_text(errors="replace") if said.is_file() else ""
-    causes = [line for line in text.splitlines() if "Error: " in line]
-    why = f": {last_line(causes[-1])}" if causes else ""
-    return Unavailable(f"the flow's own Prefect server does not start{why}; it wrote {said}")
-
-
-def _send_what_waits() -> None:
-    """Send the events and log lines that wait: to a server that has ended, Prefect would try for a minute."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    for worker in (EventsWorker, APILogWorker):
-        worker.drain_all(timeout=SECONDS, at_exit=False)
 
 
 def require_server() -> None:

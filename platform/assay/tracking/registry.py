@@ -147,15 +147,33 @@ class Registry:
         return self._client.create_model_version(model, source, run_id, tags={FILES: digest})
 
     def crown(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
-        """Give the alias to a version, as the newest of all that had it."""
-        old = self.champion(version.name)
+        """Give the alias to a version, as the newest of all that had it.
+
+        What says that it had the alias comes after the alias: a version that a kill keeps from it never was champion.
+        """
+        old = self.settle(version.name)
         if old is not None and old.version == version.version:
             return
-        self._tag(version, CROWNED, str(max(map(_crowned, self._versions(version.name)))[0] + 1))
-        self._tag(version, PROMOTED, _now())
         self._tag(version, PREFIX + "gate", json.dumps(report))
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
-        if ROLLED_BACK in version.tags:  # last: if this fails, the version is held back too long, not too short
+        self._note_crowned(version)
+
+    def settle(self, model: str) -> ModelVersion | None:
+        """The champion, once all is noted that a kill kept `crown` from noting. Only for who has the model's turn."""
+        champion = self.champion(model)
+        if champion is None:
+            return None
+        others = [version for version in self._versions(model) if ROLLED_BACK not in version.tags]
+        newest = all(_crowned(other) <= _crowned(champion) for other in others)
+        if newest and PROMOTED in champion.tags and ROLLED_BACK not in champion.tags:
+            return champion
+        self._note_crowned(champion)
+        return self.champion(model)
+
+    def _note_crowned(self, version: ModelVersion) -> None:
+        self._tag(version, CROWNED, str(max(map(_crowned, self._versions(version.name)))[0] + 1))
+        self._tag(version, PROMOTED, _now())
+        if ROLLED_BACK in version.tags:
             self._client.delete_model_version_tag(version.name, str(version.version), ROLLED_BACK)
 
     def reject(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
@@ -164,7 +182,7 @@ class Registry:
     def rollback(self, model: str) -> tuple[ModelVersion, ModelVersion]:
         """Give the alias back to the champion before; returns (restored, demoted)."""
         self.get(model, None)
-        current = self.champion(model)
+        current = self.settle(model)
         if current is None:
             raise InputError(f"model {model!r} has no champion to roll back from")
         restored = self._champion_before(current)
@@ -173,7 +191,7 @@ class Registry:
         return restored, self.get(model, str(current.version))
 
     def had_alias_before(self, version: ModelVersion, champion: ModelVersion) -> bool:
-        """Whether a version was champion before the present one. One that a kill kept from it comes after that."""
+        """Whether a version was champion before the present one."""
         return PROMOTED in version.tags and _crowned(version) < _crowned(champion)
 
     def _champion_before(self, current: ModelVersion) -> ModelVersion:

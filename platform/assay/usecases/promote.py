@@ -128,9 +128,12 @@ def _add(model: str, run: Run, registry: Registry, held: Turn) -> ModelVersion:
 
 def _judge(version: ModelVersion, run: Run, registry: Registry, held: Turn, log: Log, named: bool) -> dict[str, Any]:
     """Hold a version against its gate and the champion, and move the alias if it passes."""
-    champion = registry.champion(version.name)
+    held.require()
+    champion = registry.settle(version.name)
+    version = registry.get(version.name, str(version.version))
     standing = _standing(version, champion, registry)
     if standing is not None and (not named or standing["alias"]):
+        _correct_results(version.name, registry, log)  # a kill may have kept those who moved the alias from it
         return standing
     config = recorded_config(run.info.run_id, registry.tracker)
     comparison, notes = compare(champion, run, registry, _silent)

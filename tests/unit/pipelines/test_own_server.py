@@ -1,17 +1,19 @@
-"""A flow's own Prefect server that ends while it starts: killed once, or on a database that it cannot read."""
+"""A flow's own Prefect server that ends by itself: as it starts, later, or on a database that it cannot read."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from prefect.settings import PREFECT_HOME, temporary_settings
 
 from assay.errors import Unavailable
-from assay.http import ask
+from assay.http import NoAnswer, ask
 from pipelines.runtime import workspace
-from pipelines.runtime.server import STARTS, own_server
+from pipelines.runtime.own_server import STARTS, own_server
+from tests.support.servers import wait_for
 
 ANSWERS = """
 import http.server
@@ -55,3 +57,22 @@ def test_a_server_that_never_starts_is_one_line_with_its_cause(tmp_path: Path, m
         pass
     assert str(tmp_path / "flow_server.log") in str(error.value)
     assert starts.read_text() == "x" * STARTS
+
+
+def test_a_server_that_is_killed_later_is_started_again_at_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = serve_by(ANSWERS, tmp_path, monkeypatch)
+    with temporary_settings({PREFECT_HOME: tmp_path}), own_server() as address:
+        (process,) = (child for child in psutil.Process().children() if str(tmp_path) in " ".join(child.cmdline()))
+        process.kill()
+        wait_for("the second start", lambda: starts.read_text() == "xx")
+        wait_for("an answer", lambda: answers(f"{address}/health"))
+    assert not [child for child in psutil.Process().children() if str(tmp_path) in " ".join(child.cmdline())]
+
+
+def answers(address: str) -> bool:
+    try:
+        return ask("GET", address).status == 200
+    except NoAnswer:
+        return False
