@@ -115,15 +115,15 @@ def _naming_the_run(run_id: str, provenance: Provenance) -> Iterator[None]:
         yield
     except AssayError as error:
         tags = {PREFIX + name: value for name, value in provenance.tags.items()}
-        error.args = (str(error).replace(SAME, _continuing(run_id, tags)),)
+        error.args = (str(error).replace(SAME, continuing(run_id, tags)),)
         raise
 
 
-def _continuing(run_id: str, tags: Mapping[str, str]) -> str:
-    """The command that continues a run or a search, whichever way it was begun."""
+def continuing(run_id: str, tags: Mapping[str, str]) -> str:
+    """The command that continues a run or a search, whichever way it was begun; of a trial, its search."""
     search = tags.get(f"{PREFIX}search")
     verb = f"tune {search}" if search else f"train {tags.get(f'{PREFIX}experiment', 'EXPERIMENT')}"
-    return f"`assay {verb} --resume {run_id}`"
+    return f"`assay {verb} --resume {tags.get(f'{PREFIX}search_id', run_id)}`"
 
 
 def _find(
@@ -251,7 +251,7 @@ def status_as_earned(run_id: str, tracker: Tracker) -> Iterator[None]:
         failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
         reason = str(explained(error) or error) or type(error).__name__
         with suppress(AssayError):  # of a store that is silent, or a run that was deleted: the error itself says more
-            reason = reason.replace(SAME, _continuing(run_id, tracker.get(run_id).data.tags))
+            reason = reason.replace(SAME, continuing(run_id, tracker.get(run_id).data.tags))
             tracker.set_status(run_id, "FAILED" if failed else "KILLED", reason)
         raise
 
@@ -296,7 +296,7 @@ def _bury(tracker: Tracker, run: Run) -> bool:
     with tracker.turn():
         if not _is_running(tracker, run.info.run_id):
             return False
-        again = _continuing(run.info.run_id, run.data.tags)
+        again = continuing(run.info.run_id, run.data.tags)
         tracker.set_status(run.info.run_id, "KILLED", f"its process died; to continue it: {again}")
         return True
 

@@ -18,6 +18,7 @@ from assay.errors import Unavailable
 from assay.owner import Owner
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.recorder import LONGEST_SECONDS, SECONDS, ship, why
+from assay.tracking.runs import continuing
 from assay.tracking.sessions import note_starts, session_tag
 from assay.tracking.tracker import Tracker
 from assay.train.folder import FAILURE
@@ -90,8 +91,9 @@ class TrialRecorder:
                 self._waiting.popleft()
             for number, entry in self.running.items():  # they wait for the next session
                 ship(self.tracker, self.run_ids[number], entry.folder, self.warn)
+                again = continuing(self.search_id, {PREFIX + name: value for name, value in entry.tags.items()})
                 self.tracker.set_status(
-                    self.run_ids[number], "KILLED", "the search was stopped; resume it with --resume"
+                    self.run_ids[number], "KILLED", f"the search was stopped; to continue it: {again}"
                 )
         except Exception as error:
             raise Unavailable(

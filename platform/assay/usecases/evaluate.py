@@ -21,7 +21,7 @@ from assay.usecases.helpers.trained import (
     measure,
     open_training_dataset,
     recorded_config,
-    require_finished,
+    require_trained,
     resolve_run,
 )
 
@@ -37,13 +37,13 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
         target: a run id, or the name of a trained experiment, whose `results/` are then written.
 
     Raises:
-        InputError: no such run, it did not finish, or the dataset here is not the version that it was trained on.
+        InputError: no such run, it has no weights, or the dataset version that it was trained on is nowhere.
         WorkError: its weights are not the ones that it recorded.
     """
     tracker = known(open_tracker(settings))
     run_id = resolve_run(target, settings)
     run = tracker.get(run_id)
-    require_finished(run, "evaluated")
+    require_trained(run, "evaluated", tracker)
     dataset = open_training_dataset(run, settings, log)
     tag = f"{PREFIX}evaluation.{split}"
     if tag in run.data.tags:

@@ -34,7 +34,7 @@ from assay.usecases.helpers.trained import (
     open_training_dataset,
     recorded_config,
     recorded_metrics,
-    require_finished,
+    require_trained,
     resolve_run,
 )
 
@@ -54,16 +54,16 @@ def register(target: str, settings: Settings, log: Log = _silent) -> dict[str, A
     A run is registered only once; after that, its version is used. The model has the name of its experiment.
 
     Raises:
-        InputError: the run did not finish, or its provenance is incomplete.
+        InputError: the run has no weights, or its provenance is incomplete.
         WorkError: its weights are not the recorded ones, or the exported model does not answer as it should.
     """
     tracker = known(Tracker(settings))
     run_id = resolve_run(target, settings)
     run = tracker.get(run_id)
+    require_trained(run, "registered", tracker)
     if lacks := missing(run.data.tags):
         why = f"its provenance lacks {', '.join(lacks)}: train it again with --new"
         raise InputError(f"run {run_id} cannot be registered: {why}")
-    require_finished(run, "registered")
     registry = Registry(tracker)
     model = run.data.tags[PREFIX + "experiment"]
     with _turn(model, registry, log) as held:

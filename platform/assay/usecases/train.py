@@ -37,7 +37,7 @@ from assay.tracking.provenance import (
 )
 from assay.tracking.recorder import Recorder
 from assay.tracking.remote import open_tracker
-from assay.tracking.runs import Claim, claim, reap, status_as_earned
+from assay.tracking.runs import Claim, claim, continuing, reap, status_as_earned
 from assay.tracking.sessions import note_starts, sessions_record
 from assay.tracking.tracker import Tracker
 from assay.train.folder import CHECKPOINTS, PICTURES
@@ -200,8 +200,11 @@ def requested_config(request: TrainRequest, settings: Settings, tracker: Tracker
     config = override(config, list(request.assignments))
     if request.resume is None:
         return config
-    run = tracker.get(request.resume)
-    if run.data.tags.get(PREFIX + "experiment") != request.experiment:
+    tags = tracker.get(request.resume).data.tags
+    if (kind := tags.get(PREFIX + "kind", "run")) != "run":
+        again = continuing(request.resume, tags)
+        raise InputError(f"--resume {request.resume}: a {kind}, not a run; to continue the search: {again}")
+    if tags.get(PREFIX + "experiment") != request.experiment:
         raise InputError(f"--resume {request.resume}: not a run of experiment {request.experiment!r}")
     if request.assignments or request.preset:
         raise InputError("--resume continues a run with its original settings: leave out --set, --preset and --workers")

@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock
 
 from assay.errors import InputError, Interrupted
+from assay.owner import Owner
 from assay.settings import Settings
 from assay.tracking import runs
 from assay.tracking.provenance import PREFIX, Provenance
@@ -79,6 +80,20 @@ def test_what_was_begun_with_new_says_how_it_is_continued(settings: Settings, tr
     assert tracker.get(held.run_id).data.tags[PREFIX + "reason"].endswith(f"--resume {held.run_id}`")
     with pytest.raises(Interrupted, match=told), claim(settings, tracker, EXPERIMENT, inputs, None, False):
         raise Interrupted(told)
+
+
+def test_a_trial_that_died_is_continued_by_its_search(settings: Settings, tracker: Tracker) -> None:
+    """`assay tune` takes the id of a search."""
+    inputs = provenance()
+    named = {**inputs.tags, "search": "s", "owner": json.dumps({**Owner.here().plain(), "started": 1})}
+    search = tracker.create(EXPERIMENT, replace(inputs, tags=named, kind="search"))
+    trial = tracker.begin(
+        EXPERIMENT, replace(inputs, tags={**named, "search_id": search}, kind="trial"), search, "trial-0000"
+    )
+    assert {search, trial} <= set(reap(settings, tracker))
+    for run_id in (search, trial):
+        reason = tracker.get(run_id).data.tags[PREFIX + "reason"]
+        assert reason == f"its process died; to continue it: `assay tune s --resume {search}`"
 
 
 def test_the_same_inputs_continue_the_run_and_new_starts_another(settings: Settings, tracker: Tracker) -> None:

@@ -75,6 +75,8 @@ def test_each_trial_is_a_child_with_its_end(search: Search) -> None:
     assert runs["1"].data.params == {"task.x": "1"}
     assert runs["1"].data.metrics == {"val/score": 2.0, "cost/parameters": 7.0}
     assert runs["1"].data.tags["mlflow.parentRunId"] == search.id
+    told = f"the search was stopped; to continue it: `assay tune s --resume {search.id}`"
+    assert runs["4"].data.tags["assay.reason"] == told
     assert search.points(4) == [0.0, 1.0, 2.0]
 
 

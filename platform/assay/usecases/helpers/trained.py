@@ -20,7 +20,7 @@ from assay.storage.dataset_versions import open_version
 from assay.tracking import artifacts
 from assay.tracking.provenance import PREFIX
 from assay.tracking.tracker import Tracker
-from assay.usecases.helpers.results import ExperimentResults
+from assay.usecases.helpers.results import ExperimentResults, SearchResults
 
 if TYPE_CHECKING:
     from assay.task import Picture, Task
@@ -59,11 +59,17 @@ def recorded_metrics(run: Run) -> dict[str, float]:
     return metrics
 
 
-def require_finished(run: Run, doing: str) -> None:
-    """Raises `InputError` if a run cannot be, say, `evaluated`."""
+def require_trained(run: Run, doing: str, tracker: Tracker) -> None:
+    """Raises `InputError` if a run cannot be, say, `evaluated`. A trial of a search's front can: it has its weights."""
+    run_id, tags = run.info.run_id, run.data.tags
+    kind = tags.get(PREFIX + "kind", "run")
+    if kind == "search" or (kind == "trial" and artifacts.RECORD not in tracker.names(run_id, "")):
+        listed = SearchResults.of(Path(), tags.get(PREFIX + "search", "SEARCH")).record
+        named = f"name a trial of the `front` in {listed}, which is written when a session of the search ends"
+        raise InputError(f"{kind} {run_id} cannot be {doing}: it has no weights; {named}")
     if run.info.status != "FINISHED":
         why = f"its status is {run.info.status}: train it to the end"
-        raise InputError(f"run {run.info.run_id} cannot be {doing}: {why}")
+        raise InputError(f"run {run_id} cannot be {doing}: {why}")
 
 
 def open_training_dataset(run: Run, settings: Settings, log: Log) -> Dataset:
