@@ -1,8 +1,9 @@
 """Stratified splits that follow from the pixels of the images, never from names or the order of files.
 
 Each image has a place in 0..1 that follows from its pixels alone, and the test split is what lies above a cut. So
-neither another seed nor another image moves anything between test and the rest, and other fractions move only what
-lies between the old cut and the new one. A second place, which also follows from the seed, divides the rest.
+another seed moves nothing between test and the rest, and other fractions move only what lies between the old cut and
+the new one. Another image moves none either, but in a class of few: if none lies above the cut, the highest one is the
+test image, until another lies higher. A second place, which also follows from the seed, divides the rest.
 """
 
 from __future__ import annotations
