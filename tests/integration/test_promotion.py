@@ -62,6 +62,19 @@ def test_other_weights_than_the_recorded_ones_are_not_registered(ready: Project)
     assert version_numbers(project) == []
 
 
+@pytest.mark.parametrize("name", artifacts.EXPLAIN)
+def test_a_run_whose_provenance_is_lost_or_damaged_is_not_registered(ready: Project, name: str) -> None:
+    file = artifact(ready, Runs.of(ready).good, name)
+    whole = file.read_bytes()
+    file.write_bytes(whole + b" ")
+    with pytest.raises(WorkError, match=f"its {name} is not what was recorded"):
+        register(Runs.of(ready).good, ready.settings)
+    file.unlink()
+    with pytest.raises(InputError, match=f"its provenance lacks {name}: train it again with --new"):
+        register(Runs.of(ready).good, ready.settings)
+    assert version_numbers(ready) == []
+
+
 def test_a_false_figure_is_not_registered(ready: Project) -> None:
     project, poor = ready, Runs.of(ready).poor
     Tracker(project.settings).set_tags(poor, {"assay.evaluation.test": json.dumps({"test/accuracy": 0.99})})

@@ -18,6 +18,8 @@ DIFF = f"{PROVENANCE}/working-tree.diff"
 """The changes that were not committed."""
 CARD = f"{PROVENANCE}/dataset.json"
 """The card of the dataset version: with the settings, all that a network is built from."""
+EXPLAIN = (CONFIG, PACKAGES, DIFF, CARD)
+"""Without one of those that were recorded, a run cannot be registered."""
 SEEN = f"{PROVENANCE}/seen.bin"
 """Of a registered run: the identities of the images it was trained and validated on, sorted, 16 bytes each."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.config.experiment import ExperimentConfig, GateConfig
 from assay.config.params import load_params
-from assay.errors import AssayError, InputError
+from assay.errors import AssayError
 from assay.files import parse_json
 from assay.log import Log
 from assay.scratch import scratch_folder
@@ -34,6 +34,7 @@ from assay.usecases.helpers.trained import (
     open_training_dataset,
     recorded_config,
     recorded_metrics,
+    require_explained,
     require_trained,
     resolve_run,
 )
@@ -55,15 +56,13 @@ def register(target: str, settings: Settings, log: Log = _silent) -> dict[str, A
 
     Raises:
         InputError: the run has no weights, or its provenance is incomplete.
-        WorkError: its weights are not the recorded ones, or the exported model does not answer as it should.
+        WorkError: its weights or provenance are not what was recorded, or the exported model does not answer rightly.
     """
     tracker = known(Tracker(settings))
     run_id = resolve_run(target, settings)
     run = tracker.get(run_id)
     require_trained(run, "registered", tracker)
-    if lacks := missing(run.data.tags):
-        why = f"its provenance lacks {', '.join(lacks)}: train it again with --new"
-        raise InputError(f"run {run_id} cannot be registered: {why}")
+    require_explained(run, tracker)
     registry = Registry(tracker)
     model = run.data.tags[PREFIX + "experiment"]
     with _turn(model, registry, log) as held:
@@ -84,6 +83,7 @@ def promote(model: str, number: str | None, settings: Settings, log: Log = _sile
     with _turn(model, registry, log) as held:
         version = registry.get(model, number)
         run = registry.tracker.get(run_of(version))
+        require_explained(run, registry.tracker)
         return _judge(version, run, registry, held, log, named=number is not None)
 
 

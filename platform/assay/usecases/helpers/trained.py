@@ -18,8 +18,8 @@ from assay.scratch import scratch_folder
 from assay.settings import Settings
 from assay.storage.dataset_versions import open_version
 from assay.tracking import artifacts
-from assay.tracking.provenance import PREFIX
-from assay.tracking.tracker import Tracker
+from assay.tracking.provenance import PREFIX, missing
+from assay.tracking.tracker import Tracker, hash_tag
 from assay.usecases.helpers.results import ExperimentResults, SearchResults
 
 if TYPE_CHECKING:
@@ -70,6 +70,25 @@ def require_trained(run: Run, doing: str, tracker: Tracker) -> None:
     if run.info.status != "FINISHED":
         why = f"its status is {run.info.status}: train it to the end"
         raise InputError(f"run {run_id} cannot be {doing}: {why}")
+
+
+def require_explained(run: Run, tracker: Tracker) -> None:
+    """Make sure that what a run was made from is recorded, is still there, and is what was recorded.
+
+    Raises:
+        InputError: something is not there.
+        WorkError: something is not what was recorded.
+    """
+    run_id, lacks = run.info.run_id, missing(run.data.tags)
+    for tag in sorted(tag for tag in run.data.tags if tag.startswith(hash_tag(f"{artifacts.PROVENANCE}/"))):
+        name = tag.removeprefix(hash_tag(""))
+        try:
+            tracker.read_bytes(run_id, name)
+        except InputError:  # of other names, a kill may have come between the tag and the artifact
+            lacks += [name] if name in artifacts.EXPLAIN else []
+    if lacks:
+        why = f"its provenance lacks {', '.join(lacks)}: train it again with --new"
+        raise InputError(f"run {run_id} cannot be registered: {why}")
 
 
 def open_training_dataset(run: Run, settings: Settings, log: Log) -> Dataset:
