@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from assay.config.experiment import ExperimentConfig, located
+from assay.config.experiment import ExperimentConfig, located, parse_experiment
 from assay.config.params import load_params
 from assay.config.plugin import load_serving, load_task
 from assay.config.schema import digest, resolved
 from assay.config.search import SearchConfig
 from assay.data.dataset import Dataset
 from assay.errors import InputError
+from assay.inputs import Inputs, file_hashes
 from assay.log import Log
 from assay.scratch import scratch_folder
 from assay.settings import Settings
-from assay.tracking.provenance import PREFIX, Provenance, collect
+from assay.tracking.provenance import PREFIX, Provenance, collect, fingerprint, inputs_sha256
 from assay.tracking.run import Run
 from assay.tracking.runs import Claim
 from assay.tracking.tracker import Tracker, flatten
@@ -76,6 +79,32 @@ class SearchContext:
         machine = self.plan.machine()
         return collect(self.settings.root, self.config.experiment, self.experiment, self.dataset, machine)
 
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """sha256 of each file that the experiment names, or that it would name with a value of the space, by its name.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        configs = [self.experiment]
+        for parameter in self.space.parameters:
+            for value in parameter.choices or ():
+                if isinstance(value, str):
+                    with suppress(InputError):  # it goes only with another value: hashed when a trial has both
+                        configs.append(self.space.apply(self.experiment, {parameter.key: value}))
+        return file_hashes(self.settings.root, list(dict.fromkeys(name for c in configs for name in c.task.files)))
+
+    def inputs_of(self, config: ExperimentConfig) -> Inputs:
+        """What a trial takes from this machine: the code and the libraries of all trials, and the files that it names.
+
+        A file is hashed once, so that a trial which finds another content is refused.
+        """
+        new = [name for name in config.task.files if name not in self.files]
+        self.files.update(file_hashes(self.settings.root, new))
+        tags = self.base.tags
+        files = {name: self.files[name] for name in config.task.files}
+        return Inputs(tags["code_sha256"], files, json.loads(tags["libraries"]))
+
     @property
     def plain(self) -> dict[str, Any]:
         """The search's block without what may change from one session to the next."""
@@ -88,8 +117,9 @@ class SearchContext:
         return self.config.networks or any(name.startswith("cost/") for name in names)
 
     def inputs(self) -> dict[str, str]:
-        names = ("config_sha256", "dataset_hash", "code_sha256", "files_sha256", "libraries")
-        return {name: self.base.tags[name] for name in names}
+        """What all trials have in common, of which nothing may change from one session to the next."""
+        names = ("config_sha256", "dataset_hash", "code_sha256", "libraries")
+        return {**{name: self.base.tags[name] for name in names}, "files_sha256": digest(self.files)}
 
     def provenance(self) -> Provenance:
         """The provenance of the search, which is a run of kind `search` and the parent of its trials."""
@@ -98,16 +128,24 @@ class SearchContext:
         return replace(self.base, tags=tags, config={"search": resolved(self.config)}, kind="search")
 
     def trial_provenance(self, entry: Entry) -> Provenance:
-        """The provenance of a trial: that of the experiment, with the trial's settings."""
-        fingerprint = digest({"config": {k: v for k, v in entry.config.items() if k != "gate"}, **self.inputs()})
-        tags = {**self.base.tags, "config_sha256": digest(entry.config), "fingerprint": fingerprint}
-        return replace(self.base, tags={**tags, **entry.tags}, config=entry.config, kind="trial")
+        """The provenance of a trial: that of the experiment, with the trial's settings and files."""
+        config = parse_experiment(entry.config, f"trial {entry.number}")
+        here = self.inputs_of(config)
+        same = inputs_sha256(config, self.dataset.hash, here)
+        own = {
+            "config_sha256": digest(entry.config),
+            "files_sha256": digest(dict(here.files)),
+            "inputs_sha256": same,
+            "fingerprint": fingerprint(same, here.libraries),
+        }
+        tags = {**self.base.tags, **own, **entry.tags}
+        return replace(self.base, tags=tags, config=entry.config, kind="trial", inputs=here.plain())
 
     def find(self, tracker: Tracker, resume: str | None) -> str | None:
         """The search to continue, if there is one. Raises `InputError` if `resume` is not a run of this search."""
         if resume is None:
-            fingerprint = self.provenance().tags["fingerprint"]
-            found = tracker.find(self.config.experiment, fingerprint, "search")
+            same = self.provenance().tags["fingerprint"]
+            found = tracker.find(self.config.experiment, same, "search")
             return None if found is None else str(found.info.run_id)
         tags = tracker.get(resume).data.tags
         if tags.get(f"{PREFIX}search") != self.name or tags.get(f"{PREFIX}kind") != "search":
@@ -127,12 +165,13 @@ class SearchContext:
 
     def assign(self, held: Claim, trial: Trial, milestones: tuple[float, ...]) -> TrialAssignment:
         """The assignment of a trial. Raises `InputError` if its values do not go together."""
-        config = located(self.space.apply(self.experiment, trial.values), self.settings.root)
+        plain = self.space.apply(self.experiment, trial.values)
+        config, inputs = located(plain, self.settings.root), self.inputs_of(plain).plain()
         load_task(config.task.name)[0].check(config, self.dataset)
         at = trial_folder(held.folder, trial.number)
         training = Assignment(
             f"{held.run_id}-{trial.number:04d}", resolved(config), str(self.settings.root), self.dataset.hash, str(at),
-            self.plan.threads, bool(self.plan.gpus), self.base.inputs, self.plan.compiled,
+            self.plan.threads, bool(self.plan.gpus), inputs, self.plan.compiled,
             cluster=bool(self.settings.ray_address), session=held.session,
         )  # fmt: skip
         return TrialAssignment(
