@@ -19,7 +19,7 @@ from assay.config.schema import digest, resolved
 from assay.data.dataset import Dataset
 from assay.errors import InputError
 from assay.files import parse_json, read_json
-from assay.git import commit_of, git
+from assay.git import changes, commit_of
 from assay.inputs import Inputs, libraries
 from assay.redaction import redact, redact_known
 from assay.state import PACKAGE
@@ -230,9 +230,8 @@ def git_state(root: Path) -> tuple[str, str]:
     """
     commit = git_commit(root)
     part = (".", *(f":(exclude,literal){name}" for name in ("dvc.lock", *_raw_data(root))))
-    diff = git(root, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", *part)
-    listed = git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *part)
-    text = diff + _new_files(root, sorted(filter(None, listed.split("\0"))))
+    diff, new = changes(root, *part)
+    text = diff + _new_files(root, new)
     return commit, text.encode(errors="surrogateescape").decode(errors="replace")  # names and text in any encoding
 
 
