@@ -44,8 +44,12 @@ def git(root: Path, *arguments: str, stdin: str = "", index: Path | None = None)
         raise InputError(f"git is not installed: install it, {PURPOSE}") from None
     if done.returncode:
         said = done.stderr.decode(errors="replace")
-        line = next((line for line in said.splitlines() if line.startswith(("fatal: ", "error: "))), said)
-        raise InputError(f"{root}: `git {arguments[0]}` fails ({line.strip()}): mend the repository, {PURPOSE}")
+        lines = said.splitlines()
+        line = next((line for line in lines if line.startswith(("fatal: ", "error: "))), said).strip()
+        trust = next((line.strip() for line in lines if "--add safe.directory" in line), None)
+        if trust:
+            raise InputError(f"{root}: another user owns the repository: if you trust it, run `{trust}`, {PURPOSE}")
+        raise InputError(f"{root}: `git {arguments[0]}` fails ({line}): fix what git reports, {PURPOSE}")
     return os.fsdecode(done.stdout)  # as it is: text mode would change the ends of lines, and names
 
 

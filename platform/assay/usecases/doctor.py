@@ -23,7 +23,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from assay.errors import AssayError
+from assay.errors import AssayError, InputError
+from assay.git import commit_of
 from assay.installed import direct_requirements, extra_parts, installed_versions, module_found, read_constraints
 from assay.state import TRACKING_DATABASE, state_folder
 
@@ -218,16 +219,11 @@ def check_params(file: Path) -> Finding:
 
 
 def check_git(root: Path) -> Finding:
-    start = 'git init && git add -A && git commit -m "Start"'
-    if shutil.which("git") is None:
-        return Finding("git", False, "the program git is not on PATH", "install git")
-    code, _ = _output(["git", "-C", str(root), "rev-parse", "--git-dir"])
-    if code:
-        return Finding("git", False, f"{root} is not in a git repository, so runs cannot record their code", start)
-    code, commit = _output(["git", "-C", str(root), "rev-parse", "--verify", "--short", "HEAD"])
-    if code:
-        return Finding("git", False, "the repository has no commit, so runs cannot record their code", start)
-    return Finding("git", True, f"commit {commit.strip()}")
+    try:
+        return Finding("git", True, f"commit {commit_of(root)[:12]}")
+    except InputError as error:
+        detail, _, fix = str(error).rpartition(": ")
+        return Finding("git", False, detail, fix)
 
 
 def check_dvc(root: Path) -> Finding:

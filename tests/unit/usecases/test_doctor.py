@@ -153,7 +153,8 @@ def test_git_and_dvc(project: Path, tmp_path_factory: pytest.TempPathFactory) ->
     (project / ".dvc" / "config").write_text("")
     assert "core.analytics" in doctor.check_dvc(project).fix
     bare = tmp_path_factory.mktemp("bare")
-    assert "not in a git repository" in doctor.check_git(bare).detail
+    assert doctor.check_git(bare).detail == f"{bare}: not a git repository"
+    assert doctor.check_git(bare).fix.startswith("run `git init` and commit")
     assert "dvc init" in doctor.check_dvc(bare).fix
     subprocess.run(["git", "init", "-q", str(bare)], check=True)
     assert "no commit" in doctor.check_git(bare).detail
