@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,10 @@ LIBRARIES = (
 """The installed packages that do the arithmetic: another version of one may give other weights."""
 
 
+_as_imported: dict[str, str] = {}
+"""The hash of the code of each task as this process imported it."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What a training takes from the machine that it is on, as it is at one moment.
@@ -54,8 +59,17 @@ class Inputs:
 
     @classmethod
     def here(cls, root: Path, task: str, files: Sequence[str]) -> Inputs:
-        """Raises `InputError` if one of the files is missing; their paths are from `root`."""
-        return cls(code_sha256(task), file_hashes(root, files), libraries())
+        """With the files' paths from `root`.
+
+        Raises:
+            InputError: one of the files is missing, or this process has imported other code than there is now.
+        """
+        code = code_sha256(task)
+        if _as_imported.get(task, code) != code:
+            raise InputError(
+                "the training code has changed since this process imported it: give the same command again"
+            )
+        return cls(code, file_hashes(root, files), libraries())
 
     def plain(self) -> dict[str, str]:
         """To compare with another process, in which the files may have other names."""
@@ -91,6 +105,13 @@ def code_sha256(task: str) -> str:
     return total.hexdigest()
 
 
+def note_import(task: str) -> None:
+    """Remember the code of a task, which this process is about to import."""
+    if task not in _as_imported:
+        with suppress(ImportError, OSError, SyntaxError, ValueError, AttributeError):  # the import itself will say so
+            _as_imported[task] = code_sha256(task)
+
+
 def code_files(task: str) -> dict[str, Path]:
     """The files behind `code_sha256` in order, by a name that is the same wherever they are."""
     files = [path for name in SHARED for path in _python_files(PACKAGE / name)]
@@ -119,7 +140,8 @@ def _python_files(path: Path) -> list[Path]:
 def _own_package(task: str) -> dict[str, Path]:
     """A task in the user's package: all of its folder, and what that imports of the same package."""
     spec = importlib.util.find_spec(task)
-    assert spec is not None
+    if spec is None:
+        raise ModuleNotFoundError(f"no module named {task!r}", name=task)
     top = task.partition(".")[0]
     found: dict[str, Path] = {}
     waiting = [

@@ -28,11 +28,13 @@ def prepare(name: Name, as_json: AsJson = False) -> None:
     from assay.settings import Settings
     from assay.state import HASHES
     from assay.storage.dvc_cache import DvcCache
+    from assay.usecases.helpers.stage import unchanged
 
     settings = Settings()
     config = load_params(settings.params_file).dataset(name)
     folder = settings.dataset_folder(name)
-    with progress_bar(name) as progress:
+    block = lambda: load_params(settings.params_file).dataset(name)  # noqa: E731
+    with unchanged(f"dataset {name!r}", block), progress_bar(name) as progress:
         card = prepare_dataset(settings.root, name, config, folder, progress)
     DvcCache.of(settings.root).meet(folder, settings.state / HASHES)
     found, _ = folder_hash(folder, settings.state / HASHES)

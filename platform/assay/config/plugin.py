@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from assay.config.card import Card
 from assay.config.schema import Frozen
 from assay.errors import InputError, known
+from assay.inputs import note_import
 
 if TYPE_CHECKING:
     from assay.task import Serving, Task
@@ -122,6 +123,7 @@ def _task_module(name: str, part: str) -> ModuleType:
     path = f"{package}.{part}"
     if not all(path.split(".")):  # an empty step would make it a relative import
         raise InputError(known("task", name, task_names()))
+    note_import(name)
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:

@@ -16,6 +16,7 @@ from assay.tracking.remote import open_tracker
 from assay.tracking.tracker import Tracker
 from assay.tracking.turns import turn
 from assay.usecases.helpers.results import ExperimentResults
+from assay.usecases.helpers.stage import changed
 from assay.usecases.helpers.trained import (
     as_trained,
     measure,
@@ -38,7 +39,7 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
 
     Raises:
         InputError: no such run, it has no weights, or the dataset version that it was trained on is nowhere.
-        WorkError: its weights are not the ones that it recorded.
+        WorkError: its weights are not the ones that it recorded, or the experiment was trained anew meanwhile.
     """
     tracker = known(open_tracker(settings))
     run_id = resolve_run(target, settings)
@@ -60,6 +61,8 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
     metrics = parse_json(run.data.tags[tag], f"run {run_id}: its tag {tag}", "remove the tag, and evaluate again")
     _log_points(run, metrics, tracker)
     if target != run_id:
+        if resolve_run(target, settings) != run_id:
+            raise changed(f"the run of experiment {target!r}")
         results = ExperimentResults.of(settings.root, target)
         write_json(results.metrics, metrics)
         _write_pictures(run_id, split, results.pictures, tracker)

@@ -28,6 +28,7 @@ from assay.tracking.turns import Turn, turn
 from assay.usecases.helpers.proof import prove
 from assay.usecases.helpers.results import ExperimentResults, write_record
 from assay.usecases.helpers.rival import compare, log_seen
+from assay.usecases.helpers.stage import changed, unchanged
 from assay.usecases.helpers.trained import (
     as_trained,
     load_trained,
@@ -65,10 +66,13 @@ def register(target: str, settings: Settings, log: Log = _silent) -> dict[str, A
     require_explained(run, tracker)
     registry = Registry(tracker)
     model = run.data.tags[PREFIX + "experiment"]
-    with _turn(model, registry, log) as held:
+    gate = partial(_gate, model, settings, GateConfig())
+    with unchanged(f"the gate of {model!r}", gate), _turn(model, registry, log) as held:
         version = registry.find(model, run_id) or _add(model, run, registry, held)
         result = _judge(version, run, registry, held, log, named=False)
         if target != run_id:
+            if resolve_run(target, settings) != run_id:
+                raise changed(f"the run of experiment {target!r}")
             write_record(ExperimentResults.of(settings.root, target).model, result)
     return result
 

@@ -47,6 +47,7 @@ from assay.usecases.helpers.places import (
     require_repository,
 )
 from assay.usecases.helpers.results import ExperimentResults, write_run
+from assay.usecases.helpers.stage import changed, runs_as_stage
 from assay.usecases.helpers.trained import open_training_dataset, recorded_config
 from assay.usecases.helpers.training_progress import TrainingProgress
 from assay.workers.assignment import Assignment
@@ -188,7 +189,17 @@ def found_record(run_id: str, tracker: Tracker) -> dict[str, Any]:
 def write_results(request: TrainRequest, record: Mapping[str, Any], settings: Settings, tracker: Tracker) -> None:
     """Write the outputs of the DVC stage if the request is the one of `dvc repro`."""
     if request.plain:
+        if runs_as_stage():
+            _require_as_now(request.experiment, record["run_id"], tracker)
         write_run(ExperimentResults.of(settings.root, request.experiment), record, tracker)
+
+
+def _require_as_now(experiment: str, run_id: str, tracker: Tracker) -> None:
+    """Raises `WorkError` if the run is not what would be trained now: something was edited since it began."""
+    config = load_params(tracker.settings.params_file).experiment(experiment)
+    dataset = open_or_fetch_dataset(config.data, tracker.settings, lambda _: None)
+    if tracker.get(run_id).data.tags.get(PREFIX + "inputs_sha256") != _inputs(config, dataset, tracker):
+        raise changed(f"the settings, the data or the code of {experiment!r}")
 
 
 def requested_config(request: TrainRequest, settings: Settings, tracker: Tracker) -> ExperimentConfig:

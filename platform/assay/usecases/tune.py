@@ -10,8 +10,12 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from assay.config.experiment import ExperimentConfig
+from assay.config.params import load_params
+from assay.config.search import SearchConfig
 from assay.errors import InputError, Interrupted, WorkError
 from assay.report.search import SearchSnapshot, front
 from assay.settings import Settings
@@ -32,6 +36,7 @@ from assay.usecases.helpers.results import SearchResults, write_search
 from assay.usecases.helpers.search_context import SearchContext
 from assay.usecases.helpers.search_progress import SearchProgress
 from assay.usecases.helpers.search_snapshot import TrialCurves, take_snapshot, trial_row
+from assay.usecases.helpers.stage import unchanged
 from assay.workers.ray_session import cluster_joined
 from assay.workers.starts import note_start
 
@@ -59,8 +64,16 @@ def tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> 
     """
     if request.minutes is not None and request.minutes <= 0:
         raise InputError(f"--minutes: must be above 0, not {request.minutes:g}")
-    with cluster_joined(settings, progress.log):
+    asked = partial(_asked, request.search, settings)
+    with unchanged(f"search {request.search!r}", asked), cluster_joined(settings, progress.log):
         return _tune(request, settings, progress)
+
+
+def _asked(name: str, settings: Settings) -> tuple[SearchConfig, ExperimentConfig]:
+    """What params.yaml says of a search now."""
+    params = load_params(settings.params_file)
+    search = params.search(name)
+    return search, params.experiment(search.experiment)
 
 
 def _tune(request: TuneRequest, settings: Settings, progress: SearchProgress) -> dict[str, Any]:
