@@ -125,6 +125,7 @@ def test_two_that_register_a_run_at_once_make_one_version(ready: Project) -> Non
     project, good = ready, Runs.of(ready).good
     results = at_once(*[lambda: register(good, project.settings)] * 2)
     assert [(result["version"], result["decision"]) for result in results] == [("1", "promoted")] * 2
+    assert all("no champion to compare with" in result["reasons"] for result in results)
     assert version_numbers(project) == ["1"]
 
 
@@ -268,8 +269,9 @@ def test_a_champion_is_measured_on_what_it_has_not_learnt_from(
     as_another_version(project, good)
     test = [number.to_bytes(16, "big") for number in range(367)]
     monkeypatch.setattr(rival, "identities", lambda dataset, split: test)
-    monkeypatch.setattr(rival, "seen_identities", lambda dataset: {b"x" * 16})
-    record_seen(project, good, b"".join(test[new:]))
+    own = 1 if new < len(test) else 0  # that the candidate has learnt from
+    monkeypatch.setattr(rival, "seen_identities", lambda dataset: set(test[:own]))
+    record_seen(project, good, b"".join(test[own + new :]))
     result = promote("digits", "2", project.settings)
     assert says in result["reasons"]
     assert (result["decision"] == "promoted") == (new < 30), "only its own floor decides if it was not compared"
@@ -285,7 +287,9 @@ def test_a_champion_without_a_record_is_not_compared_and_that_is_said(rivals: Pr
     project, good = rivals, Runs.of(rivals).good
     loosen_further(project, "0.0}}")
     as_another_version(project, good)
-    artifact(project, good, artifacts.SEEN).unlink()
+    seen = artifact(project, good, artifacts.SEEN)
+    assert seen.stat().st_size == 16 * (1254 + 176), "of each image of the train and the val split"
+    seen.unlink()
     result = promote("digits", "2", project.settings)
     assert result["decision"] == "promoted"
     assert any("it was registered without a record of the images" in reason for reason in result["reasons"])
