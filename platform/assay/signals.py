@@ -38,16 +38,6 @@ def handled_by(handler: Handler, numbers: Iterable[signal.Signals] = STOPPING) -
             signal.signal(number, before)
 
 
-@contextmanager
-def programs_deaf_to(*numbers: signal.Signals) -> Iterator[None]:
-    """Let programs that this thread starts in the block never hear these signals; this process hears them after it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def interrupt(_number: int, _frame: FrameType | None) -> None:
     """A handler that does for any signal what Python does for Ctrl-C."""
     raise KeyboardInterrupt

@@ -107,8 +107,22 @@ def test_a_closed_terminal_saves(project: Project) -> None:
 
 
 @pytest.mark.thorough
+def test_a_signal_to_the_whole_group_saves_on_workers_too(project: Project) -> None:
+    """As `timeout` and service managers send it."""
+    with started(project, *LONG[:3], "1", *LONG[4:], stderr=subprocess.PIPE) as child:
+        folder = training(project, child)
+        os.killpg(child.pid, signal.SIGTERM)
+        _, errors = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert b"stopped and saved" in errors
+    assert b"Ray died" not in errors
+    assert runs(project) == ["KILLED"]
+    assert list((folder / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.thorough
 def test_a_closed_terminal_saves_on_workers_too(project: Project) -> None:
-    """Ray's servers and workers stand in the terminal's group: they must not go before the training has saved."""
+    """Ray's servers and workers must not go before the training has saved."""
     folder = closed_terminal(project, *LONG[:3], "1", *LONG[4:])
     assert runs(project) == ["KILLED"]
     assert list((folder / "checkpoints").glob("step-*"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 
@@ -52,6 +53,23 @@ def servers_of_trainings_alone() -> Iterator[None]:
     finally:
         for name, method in kept.items():
             setattr(Node, name, method)
+
+
+@contextmanager
+def servers_of_their_own_session() -> Iterator[None]:
+    """Let the servers of a Ray that starts in this block hear no signal that is meant for this process and its group.
+
+    `timeout`, a service manager and a closed terminal signal the whole group, and a training saves with Ray's servers
+    and workers still there. They end with this process by other means: the kernel kills them.
+    """
+    from ray._private import services
+
+    kept = services.ConsolePopen
+    vars(services)["ConsolePopen"] = partial(kept, start_new_session=True)
+    try:
+        yield
+    finally:
+        vars(services)["ConsolePopen"] = kept
 
 
 def print_no_errors() -> None:

@@ -19,10 +19,10 @@ from typing import Any
 import psutil
 
 from assay.config.experiment import TrainConfig
-from assay.errors import Unavailable, last_line
+from assay.errors import Interrupted, Unavailable, last_line
 from assay.log import Log
 from assay.settings import Settings
-from assay.signals import STOPPING, programs_deaf_to
+from assay.signals import STOPPING
 from assay.state import RAY
 from assay.workers import nodes
 from assay.workers.deaths import TICK_SECONDS, hear, pause
@@ -34,6 +34,7 @@ from assay.workers.ray_private import (
     no_shutdown_at_exit,
     print_no_errors,
     read_authentication_again,
+    servers_of_their_own_session,
     servers_of_trainings_alone,
 )
 
@@ -117,15 +118,14 @@ def _own(settings: Settings, log: Log, stopped: Callable[[], bool]) -> Iterator[
         end(_processes(folder), 0)  # first, so that the shutdown waits for none of them
         raise
     finally:
-        _end_own(keeper, folder)
+        _end_own(keeper, folder, SHUTDOWN_SECONDS)
 
 
 def _started(folder: Path, log: Log, stopped: Callable[[], bool]) -> _Keeper:
     import ray
 
     def begin() -> None:
-        # a closed terminal is for the training alone, which saves with Ray's servers and workers still there
-        with servers_of_trainings_alone(), programs_deaf_to(signal.SIGHUP):
+        with servers_of_trainings_alone(), servers_of_their_own_session():
             ray.init("local", num_cpus=local_slots().cpus, include_dashboard=False, _temp_dir=str(folder), **COMMON)
         note_owner(folder)
 
@@ -134,9 +134,13 @@ def _started(folder: Path, log: Log, stopped: Callable[[], bool]) -> _Keeper:
         try:
             keeper.start(stopped)
             return keeper
+        except Interrupted:
+            end(_processes(folder), 0)
+            _end_own(keeper, folder, 0)
+            raise
         except Exception as error:
             end(_processes(folder), 0)
-            _end_own(keeper, folder)
+            _end_own(keeper, folder, SHUTDOWN_SECONDS)
             if not isinstance(error, (RayDied, OSError, RuntimeError)) and type(error) is not Exception:
                 raise
             if not left:
@@ -191,11 +195,11 @@ class _Keeper:
         if self.failure is not None:
             raise self.failure
 
-    def end(self) -> None:
-        """End Ray, if it was begun; leave it alone if it hangs."""
+    def end(self, seconds: float = SHUTDOWN_SECONDS) -> None:
+        """End Ray, if it was begun; leave it alone if it has not ended after so many seconds."""
         self.over.set()
         if self.thread.ident is not None:
-            self.thread.join(SHUTDOWN_SECONDS)
+            self.thread.join(seconds)
             if self.thread.is_alive():
                 no_shutdown_at_exit()
 
@@ -207,10 +211,10 @@ def _hear_signals_again() -> None:
             signal.signal(number, signal.getsignal(number))
 
 
-def _end_own(keeper: _Keeper, folder: Path) -> None:
+def _end_own(keeper: _Keeper, folder: Path, seconds: float) -> None:
     """End our own Ray, and what outlives it: sometimes a worker misses that its raylet is gone, and sleeps forever."""
     left = _processes(folder)
-    keeper.end()
+    keeper.end(seconds)
     end(left)
     for session in own_sessions(folder):
         shutil.rmtree(session, ignore_errors=True)
