@@ -38,9 +38,17 @@ def handled_by(handler: Handler, numbers: Iterable[signal.Signals] = STOPPING) -
             signal.signal(number, before)
 
 
+class Signalled(KeyboardInterrupt):
+    """A signal that asks to end.
+
+    After a plain `KeyboardInterrupt` that was raised beneath `eval` or `exec`, which imports call, Python ends the
+    process by SIGINT, even if it was handled.
+    """
+
+
 def interrupt(_number: int, _frame: FrameType | None) -> None:
     """A handler that does for any signal what Python does for Ctrl-C."""
-    raise KeyboardInterrupt
+    raise Signalled
 
 
 def quit_at_once() -> NoReturn:

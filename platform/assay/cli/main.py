@@ -55,8 +55,6 @@ app.command(context_settings=jobs.WORDS)(jobs.submit)
 TRACKED = {"train", "evaluate", "tune", "search", "runs"}
 """Verbs that read or write runs, and nothing else of MLflow: they do it by a process of its own."""
 
-ENDING = tuple(number for number in STOPPING if number != signal.SIGINT)
-"""Signals that do what Ctrl-C does: whatever is at work clears up."""
 
 OF_SERVICES = {"up", "down", "ui"}
 """Verbs that manage the services themselves."""
@@ -104,12 +102,13 @@ def _start_tracking() -> None:
 
 def main() -> None:
     """The `assay` program: one line and an exit code for each error; a traceback only with `--debug`."""
-    from assay.errors import AssayError
+    from assay.errors import AssayError, causes
 
     start_program()
     outlive_output()
     try:
-        with failure_reported(), explaining(), handled_by(interrupt, ENDING):
+        heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        with failure_reported(), explaining(), handled_by(interrupt, heard):
             _start_tracking()
             try:
                 with results_only() if "--json" in sys.argv else nullcontext():
@@ -131,3 +130,7 @@ def main() -> None:
             raise
         typer.echo(f"error: {error.name} is not installed: run `assay doctor` to see what is missing", err=True)
         sys.exit(2)
+    except Exception as error:
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):  # that came while a class was made
+            sys.exit(INTERRUPTED)
+        raise

@@ -16,7 +16,7 @@ from assay.http import is_loopback
 from assay.log import Log
 from assay.services.stores import sqlite_file
 from assay.settings import Settings
-from assay.signals import handled_by
+from assay.signals import Signalled, handled_by
 from assay.submit.follow import Follower, Halted, JobFailed, result_of, stop
 from assay.submit.package import pack
 from assay.submit.ray_jobs import Cluster
@@ -117,7 +117,7 @@ def _halting() -> Iterator[threading.Event]:
 
     def handle(_number: int, _frame: object) -> None:
         if halt.is_set():
-            raise KeyboardInterrupt
+            raise Signalled
         halt.set()
 
     with handled_by(handle):
