@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from assay.config.params import load_params
@@ -14,6 +11,7 @@ from assay.usecases import promote as promotion
 from assay.usecases import train as training
 from assay.usecases.helpers.results import ExperimentResults
 from tests.conftest import Project
+from tests.support.meanwhile import meanwhile
 from tests.support.rivals import Runs
 
 
@@ -21,17 +19,6 @@ def edit(project: Project, before: str, after: str) -> None:
     text = (project.root / "params.yaml").read_text()
     assert before in text
     (project.root / "params.yaml").write_text(text.replace(before, after, 1))
-
-
-def meanwhile(module: Any, name: str, work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do something when a function of a use case is called, before it works."""
-    real = getattr(module, name)
-
-    def worked(*words: Any, **named: Any) -> Any:
-        work()
-        return real(*words, **named)
-
-    monkeypatch.setattr(module, name, worked)
 
 
 def test_a_stage_whose_settings_are_edited_while_it_trains_is_not_done(

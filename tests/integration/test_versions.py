@@ -6,7 +6,6 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -23,6 +22,7 @@ from assay.usecases import train as train_module
 from assay.usecases.evaluate import evaluate
 from assay.usecases.helpers.search_context import SearchContext
 from tests.conftest import Project
+from tests.support.meanwhile import meanwhile
 from tests.support.searched import Searched
 
 ONE = ("train.epochs=1", "train.workers=0")
@@ -47,13 +47,7 @@ def replace(project: Project) -> Callable[[], str]:
 
 def before_launch(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
     """Do something after a training has opened its data, and before its workers start."""
-    real = train_module.launch
-
-    def launch(*values: Any) -> dict[str, Any]:
-        work()
-        return real(*values)
-
-    monkeypatch.setattr(train_module, "launch", launch)
+    meanwhile(train_module, "launch", work, monkeypatch)
 
 
 @pytest.mark.parametrize("workers", [2, 0])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assay.cli.output import AsJson, log, present, progress_bar
+
+if TYPE_CHECKING:
+    from assay.config.dataset import DatasetConfig
 
 app = typer.Typer(help="Datasets: import, version, inspect.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -31,9 +34,11 @@ def prepare(name: Name, as_json: AsJson = False) -> None:
     from assay.usecases.helpers.stage import unchanged
 
     settings = Settings()
-    config = load_params(settings.params_file).dataset(name)
-    folder = settings.dataset_folder(name)
-    block = lambda: load_params(settings.params_file).dataset(name)  # noqa: E731
+
+    def block() -> DatasetConfig:
+        return load_params(settings.params_file).dataset(name)
+
+    config, folder = block(), settings.dataset_folder(name)
     with unchanged(f"dataset {name!r}", block), progress_bar(name) as progress:
         card = prepare_dataset(settings.root, name, config, folder, progress)
     DvcCache.of(settings.root).meet(folder, settings.state / HASHES)

@@ -118,7 +118,7 @@ def _own(settings: Settings, log: Log, stopped: Callable[[], bool]) -> Iterator[
         end(_processes(folder), 0)  # first, so that the shutdown waits for none of them
         raise
     finally:
-        _end_own(keeper, folder, SHUTDOWN_SECONDS)
+        _end_own(keeper, folder)
 
 
 def _started(folder: Path, log: Log, stopped: Callable[[], bool]) -> _Keeper:
@@ -140,7 +140,7 @@ def _started(folder: Path, log: Log, stopped: Callable[[], bool]) -> _Keeper:
             raise
         except Exception as error:
             end(_processes(folder), 0)
-            _end_own(keeper, folder, SHUTDOWN_SECONDS)
+            _end_own(keeper, folder)
             if not isinstance(error, (RayDied, OSError, RuntimeError)) and type(error) is not Exception:
                 raise
             if not left:
@@ -211,7 +211,7 @@ def _hear_signals_again() -> None:
             signal.signal(number, signal.getsignal(number))
 
 
-def _end_own(keeper: _Keeper, folder: Path, seconds: float) -> None:
+def _end_own(keeper: _Keeper, folder: Path, seconds: float = SHUTDOWN_SECONDS) -> None:
     """End our own Ray, and what outlives it: sometimes a worker misses that its raylet is gone, and sleeps forever."""
     left = _processes(folder)
     keeper.end(seconds)
