@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from assay.signals import quit_at_once
 from pipelines.runtime import schedule
 
 if TYPE_CHECKING:
@@ -172,9 +173,14 @@ def _log(line: str, *_: Any, **__: Any) -> None:
     typer.echo(line, err=True)
 
 
-def _end(_number: int, _frame: object) -> None:
-    """A closed terminal ends a flow as `kill` does, which Prefect answers."""
-    os.kill(os.getpid(), signal.SIGTERM)
+def _end(number: int, _frame: object) -> None:
+    """A closed terminal ends a flow as `kill` does, which Prefect answers. Ctrl-C ends this process where no flow's own
+    code runs: beneath Prefect's imports an exception can get lost, and there is nothing to save.
+    """
+    if number == signal.SIGHUP:
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        quit_at_once()
 
 
 def main() -> None:
@@ -187,7 +193,7 @@ def main() -> None:
 
     outlive_output()
     try:
-        with explaining(), handled_by(_end, (signal.SIGHUP,)):
+        with explaining(), handled_by(_end, (signal.SIGHUP, signal.SIGINT)):
             app()
     except (AssayError, StageFailed) as error:
         for line in str(error).splitlines():

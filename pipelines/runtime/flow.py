@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from prefect import Flow, flow, get_run_logger, runtime
@@ -13,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from assay.errors import AssayError
 from assay.redaction import redact
 from assay.settings import Settings
+from assay.signals import interruptible
 from assay.system_errors import explaining
 from pipelines.runtime import webhook
 from pipelines.runtime.errors import StageFailed
@@ -30,10 +33,21 @@ TARGETS = ("experiment", "search", "model")
 
 
 def assay_flow(name: str) -> Callable[[Callable[P, State[Result]]], Flow[P, Result]]:
-    """`@flow`, with what all flows of this project share. A call returns the data of the flow's final state."""
+    """`@flow`, with what all flows of this project share. A call returns the data of the flow's final state.
+
+    Ctrl-C in the flow's own code crashes it in good order. Outside that code it ends the process.
+    """
     options: dict[str, Any] = {"on_running": [_begin], "on_failure": [_notify_of_failure], "persist_result": False}
-    decorate = flow(name=name, flow_run_name=_run_name, **options)
-    return cast("Callable[[Callable[P, State[Result]]], Flow[P, Result]]", decorate)
+
+    def decorate(body: Callable[P, State[Result]]) -> Flow[P, Result]:
+        @wraps(body)
+        def run(*args: P.args, **kwargs: P.kwargs) -> State[Result]:
+            with interruptible((signal.SIGINT,)):
+                return body(*args, **kwargs)
+
+        return cast("Flow[P, Result]", flow(name=name, flow_run_name=_run_name, **options)(run))
+
+    return decorate
 
 
 def _run_name() -> str:

@@ -48,17 +48,10 @@ def own_server() -> Iterator[str]:
     with temporary_settings({PREFECT_API_AUTH_STRING: password, PREFECT_SERVER_API_AUTH_STRING: password}):
         server = _Server()
         try:
-            server.start()
-        except RuntimeError:  # no answer for two minutes, or no free port
-            raise server.failure from None
-        keeper = Thread(target=copy_context().run, args=(server.keep,), name="own server", daemon=True)
-        keeper.start()
-        try:
+            server.begin()
             yield server.api_url
         finally:
-            _send_what_waits()
-            with server.lock:
-                server.stop()
+            server.end()
 
 
 class _Process(subprocess.Popen[bytes]):
@@ -72,14 +65,15 @@ class _Process(subprocess.Popen[bytes]):
 
 
 class _Server(SubprocessASGIServer):
-    """In a session of its own. Signals to this process's group, as Ctrl-C is one, would end it with the flow: it could
-    not be told how the flow ended, and Prefect would try for a minute.
+    """In a session of its own, so that its group can be watched, and no Ctrl-C ends it with the flow: it could not be
+    told how the flow ended, and Prefect would try for a minute.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.said: Path = PREFECT_HOME.value() / "flow_server.log"
         self.starts = 0
+        self.answers = False
         self.lock = Lock()
 
     @property
@@ -88,6 +82,26 @@ class _Server(SubprocessASGIServer):
         causes = [line for line in text.splitlines() if "Error: " in line]
         why = f": {last_line(causes[-1])}" if causes else ""
         return Unavailable(f"the flow's own Prefect server does not start{why}; it wrote {self.said}")
+
+    def begin(self) -> None:
+        """Start it and wait for its answer, then keep it running."""
+        try:
+            self.start()
+        except RuntimeError:  # no answer for two minutes, or no free port
+            raise self.failure from None
+        self.answers = True
+        Thread(target=copy_context().run, args=(self.keep,), name="own server", daemon=True).start()
+
+    def end(self) -> None:
+        """Tell it what waits, and stop it. One that has never answered knows nothing yet, and is killed: it would
+        hear a request to end only once it has started. Each step of its new database is one transaction.
+        """
+        if self.answers:
+            _send_what_waits()
+        with self.lock:
+            if not self.answers and self.server_process is not None:
+                self.server_process.kill()
+            self.stop()
 
     def keep(self) -> None:
         """Start it again whenever it ends by itself, at the same address."""
@@ -104,20 +118,20 @@ class _Server(SubprocessASGIServer):
         if self.starts == STARTS:
             raise self.failure
         if self.server_process is not None:  # it has ended
-            forget("process", self.server_process.pid)
+            forget(self.server_process.pid)
         self.starts += 1
         with self.said.open("wb") as file:
             apart = partial(_Process, stdout=file, stderr=file, start_new_session=True)
             with patch.object(subprocess, "Popen", apart):
                 process = super()._run_uvicorn_command()
-        watch("process", process.pid)
+        watch(process.pid)
         return process
 
     def stop(self) -> None:
         process = self.server_process
         super().stop()
         if process is not None:
-            forget("process", process.pid)
+            forget(process.pid)
 
 
 def _send_what_waits() -> None:

@@ -103,7 +103,7 @@ def run(command: list[str], root: str, seconds: float = STAGE_SECONDS, keep_outp
 
 def _wait(child: subprocess.Popen[bytes], seconds: float) -> int:
     """Wait until no process of a command's group is left; returns its exit code."""
-    watch("group", child.pid)
+    watch(child.pid)
     try:
         return child.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -112,4 +112,4 @@ def _wait(child: subprocess.Popen[bytes], seconds: float) -> int:
     finally:
         stop_group(child.pid)
         child.wait()
-        forget("group", child.pid)
+        forget(child.pid)

@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 STOP_SECONDS = 25.0
 """How long a stage that is stopped may take to save its checkpoint: less than the 30 s that Prefect gives a flow."""
@@ -41,16 +40,11 @@ def exists(group: int) -> bool:
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends when its flow does, and not before
-    watched: set[tuple[str, int]] = set()
+    watched: set[int] = set()
     for line in sys.stdin:
-        kind, pid = line[1:].split()
-        (watched.add if line[0] == "+" else watched.discard)((kind, int(pid)))
-    for kind, pid in watched:
-        if kind == "group":
-            end_group(pid, exists)
-        else:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        (watched.add if line[0] == "+" else watched.discard)(int(line[1:]))
+    for group in watched:
+        end_group(group, exists)
 
 
 if __name__ == "__main__":

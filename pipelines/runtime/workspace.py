@@ -93,16 +93,15 @@ def _let_go(watchdog: subprocess.Popen[str]) -> None:
     watchdog.wait()
 
 
-def watch(kind: str, pid: int) -> None:
-    """Have a process, or a group of them, ended when this process dies; `kind` is `group` or `process`."""
-    if kind == "group":
-        _groups.add(pid)
-    _send(f"+{kind} {pid}\n")
+def watch(group: int) -> None:
+    """Have a group of processes ended when this process dies."""
+    _groups.add(group)
+    _send(f"+{group}\n")
 
 
-def forget(kind: str, pid: int) -> None:
-    _groups.discard(pid)
-    _send(f"-{kind} {pid}\n")
+def forget(group: int) -> None:
+    _groups.discard(group)
+    _send(f"-{group}\n")
 
 
 def _send(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,9 @@ Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a program to end: Ctrl-C, `kill`, and a terminal that is closed."""
 
+LOST_SECONDS = 0.5
+"""After which an exception that a signal has raised counts as lost, unless it is being handled."""
+
 INTERRUPTED = 130
 """The exit code of a program that a signal stopped."""
 
@@ -25,10 +29,15 @@ def handled_by(handler: Handler, numbers: Iterable[signal.Signals] = STOPPING) -
 
     A SIGHUP that is ignored from the start, as by `nohup`, stays ignored. Outside the main thread, which alone may set
     handlers, nothing changes.
+
+    Raises:
+        Signalled: `interruptible` was asked to end, and what it raised got lost.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    if signal.getsignal(signal.SIGALRM) is _again:
+        _again(0, None)
     chosen = [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
     old = {number: signal.signal(number, handler) for number in chosen}
     try:
@@ -46,8 +55,39 @@ class Signalled(KeyboardInterrupt):
     """
 
 
-def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """A handler that does for any signal what Python does for Ctrl-C."""
+@contextmanager
+def interruptible(numbers: Iterable[signal.Signals] = STOPPING) -> Iterator[None]:
+    """Let these signals raise `Signalled` in the block, and again until it is on its way out.
+
+    Python drops an exception that comes in the callback of a weak reference, of which each import has some, and
+    libraries written in C turn it into their own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        with handled_by(_interrupt, numbers):
+            yield
+    finally:
+        if signal.getsignal(signal.SIGALRM) is _again:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGALRM, _again)
+    signal.setitimer(signal.ITIMER_REAL, LOST_SECONDS, LOST_SECONDS)
+    raise Signalled
+
+
+def _again(_number: int, _frame: FrameType | None) -> None:
+    """Raise `Signalled` unless it is being handled, as in a `finally` that clears up."""
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, Signalled):
+            return
+        error = error.__context__
     raise Signalled
 
 

@@ -32,15 +32,68 @@ def test_an_interrupt_that_was_handled_does_not_end_the_process(tmp_path: Path, 
     """It comes beneath `eval`, where imports are when they make a class."""
     program = f"""
 import os, sys
-from assay.signals import handled_by, interrupt
+from assay.signals import interruptible
 try:
-    with handled_by(interrupt):
+    with interruptible():
         eval("os.kill(os.getpid(), {int(number)}) or sum(range(10**6))")
 except KeyboardInterrupt:
     sys.exit(130)
 """
     (tmp_path / "program.py").write_text(program)
     assert subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path).returncode == 130
+
+
+LOSES = """
+import os, signal, sys, time, weakref
+from assay.signals import Signalled, handled_by, interruptible
+def ask(*_):
+    os.kill(os.getpid(), signal.{name})
+    sum(range(10**6))
+class Module: pass
+def lose():
+    module = Module()
+    kept = weakref.ref(module, ask)
+    del module
+try:
+    with interruptible():
+        {body}
+except KeyboardInterrupt:
+    print("ended")
+    signal.sigtimedwait([signal.SIGALRM], 1.5)
+    print("and stays so")
+"""
+"""A program in which what a signal raises gets lost, as it does in the middle of an import."""
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_what_gets_lost_is_raised_again(tmp_path: Path, number: signal.Signals) -> None:
+    done = lost(tmp_path, number, "lose(); time.sleep(60); print('goes on')")
+    assert done == ["ended", "and stays so"]
+
+
+def test_who_takes_signals_over_hears_of_one_that_got_lost(tmp_path: Path) -> None:
+    assert lost(tmp_path, signal.SIGINT, "lose()\n        with handled_by(print): print('goes on')")[0] == "ended"
+
+
+def test_clearing_up_is_not_interrupted_again(tmp_path: Path) -> None:
+    body = """
+        try:
+            ask()
+        finally:
+            try:
+                {}["nothing"]
+            except KeyError:
+                time.sleep(1.5)
+            with handled_by(signal.SIG_IGN):
+                print("cleared")
+"""
+    assert lost(tmp_path, signal.SIGINT, body) == ["cleared", "ended", "and stays so"]
+
+
+def lost(folder: Path, number: signal.Signals, body: str) -> list[str]:
+    (folder / "program.py").write_text(LOSES.format(name=number.name, body=body))
+    done = subprocess.run([sys.executable, "-m", "program"], cwd=folder, capture_output=True, text=True, timeout=30)
+    return done.stdout.splitlines()
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:

@@ -18,7 +18,7 @@ from assay.cli.services import down, up
 from assay.cli.tune import tune
 from assay.cli.ui import ui
 from assay.program import outlive_output, start_program
-from assay.signals import INTERRUPTED, STOPPING, handled_by, interrupt
+from assay.signals import INTERRUPTED, STOPPING, interruptible
 from assay.system_errors import explaining
 
 app = typer.Typer(
@@ -108,7 +108,7 @@ def main() -> None:
     outlive_output()
     try:
         heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
-        with failure_reported(), explaining(), handled_by(interrupt, heard):
+        with failure_reported(), explaining(), interruptible(heard):
             _start_tracking()
             try:
                 with results_only() if "--json" in sys.argv else nullcontext():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -25,6 +28,15 @@ port = int(sys.argv[sys.argv.index("--port") + 1])
 http.server.HTTPServer(("127.0.0.1", port), Health).serve_forever()
 """
 KILLED_ONCE = "import os, signal\nif len(before) == 0: os.kill(os.getpid(), signal.SIGKILL)\n" + ANSWERS
+SLOW = """
+import signal, time
+def end(*_):
+    print(end="t", file=open({starts!r}, "a"), flush=True)
+signal.signal(signal.SIGTERM, end)
+print(end="r", file=open({starts!r}, "a"), flush=True)
+while True:
+    time.sleep(1)
+"""
 UNREADABLE = "print('x.DatabaseError: file is not a database\\nApplication startup failed.')\nsys.exit(3)\n"
 
 
@@ -68,6 +80,21 @@ def test_a_server_that_is_killed_later_is_started_again_at_its_address(
         process.kill()
         wait_for("the second start", lambda: starts.read_text() == "xx")
         wait_for("an answer", lambda: answers(f"{address}/health"))
+    assert not [child for child in psutil.Process().children() if str(tmp_path) in " ".join(child.cmdline())]
+
+
+def test_ctrl_c_while_it_starts_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = serve_by(SLOW.format(starts=str(tmp_path / "starts")), tmp_path, monkeypatch)
+
+    def interrupt() -> None:
+        wait_for("the server", lambda: starts.read_text() == "xr")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with temporary_settings({PREFECT_HOME: tmp_path}), ThreadPoolExecutor(1) as pool:
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt), own_server():
+            pass
+    assert starts.read_text() == "xr"  # killed, not asked to end
     assert not [child for child in psutil.Process().children() if str(tmp_path) in " ".join(child.cmdline())]
 
 
