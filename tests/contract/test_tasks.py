@@ -19,7 +19,7 @@ from assay.config.experiment import ExperimentConfig
 from assay.config.plugin import load_config, load_serving, load_task, task_names
 from assay.errors import WorkError
 from assay.task import Task
-from assay.train import checkpoint, loop
+from assay.train import checkpoint, pulse
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import STOP
@@ -35,7 +35,7 @@ OF_SOME_DATA = ("top5", "map_small", "map_medium", "map_large")
 @pytest.fixture(autouse=True, scope="module")
 def _agree_at_every_step() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "PULSE_SECONDS", 0.0)
+        patch.setattr(pulse, "SECONDS", 0.0)
         patch.setattr(checkpoint, "sync", lambda path: None)  # no power is cut here
         yield
 

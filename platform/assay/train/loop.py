@@ -26,11 +26,11 @@ from assay.train.context import LocalContext
 from assay.train.engine import StepEngine
 from assay.train.loader import Loader, evaluation_batches
 from assay.train.metrics import Sums, Window, check_finite
+from assay.train.pulse import Pulse, Stopped
 from assay.train.randomness import key
 
 RECORDS_PER_EPOCH = 5
 LONGEST_WINDOW = 50  # steps between two records, at most
-PULSE_SECONDS = 0.5  # how often the workers agree on whether to stop or to save
 PICTURED = 8  # times, at most, that a training draws the pictures of a watched task
 
 
@@ -97,7 +97,7 @@ class Training:
         self.engine = StepEngine(task.optimizers, config.train, config.optimizer, context.device, steps)
         self.window = Window(context.device)
         self.position, self.resumed_from = _resume(task, self.engine, self.window, context)
-        self.pulse = _Pulse(context, config.train.checkpoint_seconds)
+        self.pulse = Pulse(context, config.train.checkpoint_seconds)
         self._first, self._saved = self.position.step, -1
 
     @property
@@ -123,10 +123,14 @@ class Training:
             WorkError: a metric became NaN or infinite.
         """
         last = math.ceil(until * self.loader.steps - 1e-6)
-        while self.position.step < last:
+        while self._goes_on(last):
             if self._epoch(last):
-                return self.position.step < last
+                return self._goes_on(last)
         return False
+
+    def _goes_on(self, last: int) -> bool:
+        """Whether there is more to do up to step number `last`: steps, or the evaluation that a stop cut off."""
+        return self.position.step < last or self.position.batch == self.loader.steps
 
     def validate(self) -> dict[str, float]:
         """Evaluate the validation split, also inside an epoch; the training does not change by it. At the end of an
@@ -167,14 +171,19 @@ class Training:
             return True
         if position.batch < self.loader.steps:
             return False
-        seconds = time.perf_counter() - started
-        speed = (self.loader.steps - first) * self.loader.batch_size / max(seconds, 1e-9)
-        _record(self.window.take(context), "train", position.step, context)
-        _evaluate_epoch(self.task, self.val, self.config, context, position)
-        timing = {"time/epoch_seconds": seconds, "time/samples_per_second": speed}
-        context.report(position.step, timing | memory(context.device))
+        if first < position.batch:  # else only the evaluation is left
+            seconds = time.perf_counter() - started
+            speed = (position.batch - first) * self.loader.batch_size / max(seconds, 1e-9)
+            timing = {"time/epoch_seconds": seconds, "time/samples_per_second": speed}
+            _record(self.window.take(context), "train", position.step, context)
+            context.report(position.step, timing)
+        try:
+            _evaluate_epoch(self.task, self.val, self.config, context, position)
+        except Stopped:
+            self.save()
+            return True
+        context.report(position.step, memory(context.device))
         position.epoch, position.batch = position.epoch + 1, 0
-        self.pulse.touch()
         stop, save = self.pulse.agree()
         if stop or save:
             self.save()
@@ -206,18 +215,34 @@ class Training:
 
 
 def evaluate(
-    task: Task, source: Source, split: str, batch_size: int, context: LocalContext, draw: bool = True
+    task: Task,
+    source: Source,
+    split: str,
+    batch_size: int,
+    context: LocalContext,
+    draw: bool = True,
+    pulse: Pulse | None = None,
 ) -> tuple[dict[str, float], list[Picture]]:
     """Metrics `<split>/<name>` over every sample of a split, and, if `draw`, the task's pictures of it.
 
     Args:
         batch_size: of all workers together, as in training.
+        pulse: by which the workers hear of a stop.
+
+    Raises:
+        Stopped: they agreed to stop.
     """
     task.train(False)
     sums, share = Sums(), math.ceil(batch_size / context.world_size)
+    common = math.ceil(len(source) // context.world_size / share)  # batches that every worker has
     with torch.inference_mode():
-        for batch in evaluation_batches(source, share, context.rank, context.world_size, _ahead(source, context)):
+        batches = evaluation_batches(source, share, context.rank, context.world_size, _ahead(source, context))
+        for number, batch in enumerate(batches):
+            if pulse is not None and number < common and pulse.due():
+                pulse.require_no_stop()
             task.eval_step(to_device(batch, context.device), sums)
+        if pulse is not None:
+            pulse.require_no_stop()
         if context.rank >= len(source):  # fewer samples than workers: this one has to know what the others add up
             task.eval_step(to_device(source.load(np.zeros(1, np.int64), None), context.device), sums)
             sums.clear()
@@ -242,44 +267,6 @@ def memory(device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         used["system/peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
     return used
-
-
-class _Pulse:
-    """Agreement among workers on when to stop and when to save: rank 0 decides by its clock, all follow at one step.
-
-    The next time to agree is itself agreed on as a number of steps, so no step pays for it.
-    """
-
-    def __init__(self, context: LocalContext, checkpoint_seconds: float) -> None:
-        self.context = context
-        self.checkpoint_seconds = checkpoint_seconds
-        self.saved = self.agreed = time.monotonic()
-        self.steps = 0
-        self.interval = 1
-
-    def due(self) -> bool:
-        self.steps += 1
-        return self.steps >= self.interval
-
-    def touch(self) -> None:
-        """Count an agreement outside the steps."""
-        self.steps = max(self.steps, 1)
-
-    def agree(self) -> tuple[bool, bool]:
-        """(stop, save), the same on every worker."""
-        now = time.monotonic()
-        stop, save, interval = 0.0, 0.0, 0.0
-        if self.context.rank == 0:
-            stop = float(self.context.stop_requested())
-            save = float(now - self.saved >= self.checkpoint_seconds)
-            per_step = max(now - self.agreed, 1e-6) / self.steps
-            interval = float(max(1, min(round(PULSE_SECONDS / per_step), 2 * self.interval)))
-        decision = torch.tensor([stop, save, interval], device=self.context.device)
-        stop, save, interval = self.context.all_reduce(decision).tolist()
-        self.interval, self.steps, self.agreed = int(interval), 0, now
-        if stop or save:
-            self.saved = now
-        return bool(stop), bool(save)
 
 
 def _loader(source: Source, config: ExperimentConfig, context: LocalContext) -> Loader:
@@ -314,7 +301,7 @@ def _evaluate_epoch(
 ) -> None:
     _synchronize(task, context)
     draw = task.watched and _is_pictured(position.epoch, config.train.epochs)
-    metrics, pictures = evaluate(task, source, "val", config.train.batch_size, context, draw)
+    metrics, pictures = evaluate(task, source, "val", config.train.batch_size, context, draw, Pulse(context))
     for picture in pictures:
         context.keep(position.step, picture)
     check_finite(metrics, position.step)

@@ -25,7 +25,7 @@ from assay.tasks.style_transfer.losses import gram, rolled, total_variation
 from assay.tasks.style_transfer.model import ConditionalNorm, Painter, Served
 from assay.tasks.style_transfer.serving import Serving, names
 from assay.tasks.style_transfer.task import Task, source
-from assay.train import checkpoint, loop
+from assay.train import checkpoint, pulse
 from assay.train.context import LocalContext
 from assay.train.folder import STOP
 from assay.train.loop import Outcome, evaluate, train
@@ -195,7 +195,7 @@ def test_one_picture_of_a_chosen_pair(paint: Dataset, tmp_path: Path) -> None:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop agrees on a stop at every step."""
-    monkeypatch.setattr(loop, "PULSE_SECONDS", 0.0)
+    monkeypatch.setattr(pulse, "SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "sync", lambda path: None)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from assay.config.experiment import ExperimentConfig
 from assay.errors import WorkError
 from assay.task import Picture
-from assay.train import checkpoint, loop
+from assay.train import checkpoint, loop, pulse
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import PICTURES, SPOOL, STOP
@@ -38,7 +38,7 @@ class Killed(Exception):
 @pytest.fixture(autouse=True, scope="module")
 def _agree_at_every_step_and_record_every_third() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "PULSE_SECONDS", 0.0)
+        patch.setattr(pulse, "SECONDS", 0.0)
         patch.setattr(loop, "RECORDS_PER_EPOCH", 2)
         patch.setattr(checkpoint, "sync", lambda path: None)  # no power is cut here, and it costs most of the time
         yield
@@ -157,9 +157,9 @@ def test_killed_in_the_middle_of_an_accumulation(tmp_path: Path, accumulate: int
 
 def test_killed_with_checkpoints_far_apart(tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a resumed run computes a second time is the same and is recorded once."""
-    agree = loop._Pulse.agree
+    agree = pulse.Pulse.agree
     calls = iter(range(1000))
-    monkeypatch.setattr(loop._Pulse, "agree", lambda self: (agree(self)[0], next(calls) % 5 == 3))
+    monkeypatch.setattr(pulse.Pulse, "agree", lambda self: (agree(self)[0], next(calls) % 5 == 3))
     for died in (6, 9, 4):
         with pytest.raises(Killed):
             attempt(tmp_path, config(), dying_at(died))
@@ -180,8 +180,54 @@ def test_stopped_saved_and_continued(tmp_path: Path, whole: Any, step: int) -> N
     assert spooled(tmp_path) == whole[1]
 
 
-def test_a_stop_in_the_last_step_lets_the_run_finish(tmp_path: Path, whole: Any) -> None:
-    assert same(attempt(tmp_path, config(), stopping_at(tmp_path, TOTAL - 1)), whole[0])
+class Interrupted(Points):
+    """Validation samples of which the `load`-th is loaded while a stop is requested."""
+
+    def __init__(self, folder: Path, load: int) -> None:
+        super().__init__("val", len(SOURCES["val"]))
+        self.folder, self.left = folder, load
+
+    def load(self, indices: Any, draw: Any) -> dict[str, Tensor]:
+        self.left -= 1
+        if self.left == 0:
+            (self.folder / STOP).touch()
+        return super().load(indices, draw)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("load", "steps"), [(2, STEPS), (3 * EPOCHS - 1, TOTAL), (3 * EPOCHS, TOTAL)])
+def test_an_evaluation_that_a_stop_cuts_off_is_made_by_the_next(
+    tmp_path: Path, ranks: int, load: int, steps: int, whole: Any
+) -> None:
+    """Validation has 3 batches, on two ranks as well; the second of the first epoch, and the last two of all."""
+
+    def tried(sources: Callable[[], Mapping[str, Any]]) -> list[Outcome]:
+        group = Group(ranks)
+        return group.run(lambda rank: attempt(tmp_path, settings, context=of(group, rank), sources=sources()))
+
+    def of(group: Group, rank: int) -> LocalContext:
+        return ThreadContext(tmp_path, group, rank) if ranks > 1 else LocalContext(tmp_path, CPU, 1)
+
+    settings = config(checkpoint_seconds=1000)
+    for stopped in tried(lambda: {**SOURCES, "val": Interrupted(tmp_path, load)}):
+        assert (stopped.finished, stopped.steps) == (False, steps)
+    assert (steps, "val/loss") not in {row[:2] for row in spooled(tmp_path)}
+    (tmp_path / STOP).unlink()
+    for outcome in tried(lambda: SOURCES):
+        assert (outcome.finished, outcome.resumed_from) == (True, steps)
+    if ranks == 1:
+        assert same(outcome, whole[0])
+        assert spooled(tmp_path) == whole[1]
+    assert [row[0] for row in spooled(tmp_path) if row[1] == "val/loss"] == [6, 12, 18]
+    assert len({row[:2] for row in spooled(tmp_path)}) == len(spooled(tmp_path))
+
+
+def test_a_stop_in_the_last_step_leaves_the_evaluation_to_the_next(tmp_path: Path, whole: Any) -> None:
+    stopped = attempt(tmp_path, config(), stopping_at(tmp_path, TOTAL - 1))
+    assert (stopped.finished, stopped.steps) == (False, TOTAL)
+    (tmp_path / STOP).unlink()
+    assert same(attempt(tmp_path, config()), whole[0])
+    assert spooled(tmp_path) == whole[1]
 
 
 def test_a_finished_run_gives_its_outcome_again(tmp_path: Path, whole: Any) -> None:
