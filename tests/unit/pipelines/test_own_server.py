@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 
 from assay.errors import Unavailable
 from assay.http import NoAnswer, ask
+from assay.signals import Signalled, interruptible
 from pipelines.runtime import workspace
 from pipelines.runtime.own_server import STARTS, own_server
 from tests.support.servers import wait_for
@@ -92,7 +93,7 @@ def test_ctrl_c_while_it_starts_waits_for_nothing(tmp_path: Path, monkeypatch: p
 
     with temporary_settings({PREFECT_HOME: tmp_path}), ThreadPoolExecutor(1) as pool:
         pool.submit(interrupt)
-        with pytest.raises(KeyboardInterrupt), own_server():
+        with pytest.raises(Signalled), interruptible(), own_server():
             pass
     assert starts.read_text() == "xr"  # killed, not asked to end
     assert not [child for child in psutil.Process().children() if str(tmp_path) in " ".join(child.cmdline())]

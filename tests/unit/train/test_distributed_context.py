@@ -80,6 +80,7 @@ def main(rank: int, folder: Path) -> None:
     found["resumed"] = [resumed(folder / case, rank, case) for case in ("whole", "damaged", "without")]
     found["compiler"] = "torch._dynamo" in sys.modules
     (folder / f"{rank}.json").write_text(json.dumps(found))
+    distributed.destroy_process_group()  # its threads would abort a process that ends before them
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,94 +15,41 @@ from torch import Tensor
 from assay.config.experiment import ExperimentConfig
 from assay.errors import WorkError
 from assay.task import Picture
-from assay.train import checkpoint, loop, pulse
+from assay.train import loop, pulse
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
 from assay.train.folder import PICTURES, SPOOL, STOP
 from assay.train.loop import Outcome, evaluate, train
-from assay.train.randomness import key
 from assay.train.spool import read_spool
 from tests.support.ranks import Group, ThreadContext
-from tests.support.tiny_task import Config, Points, Task, source
-
-CPU = torch.device("cpu")
-EPOCHS, STEPS = 3, 6  # 26 samples make 6 batches of 4
-TOTAL = EPOCHS * STEPS
-SOURCES = {split: source(Config(), None, split) for split in ("train", "val")}
-
-
-class Killed(Exception):
-    """Stands for `kill -9`: nothing catches it."""
+from tests.support.tiny_runs import (
+    CPU,
+    EPOCHS,
+    SOURCES,
+    STEPS,
+    TOTAL,
+    Killed,
+    agreeing_at_every_step,
+    attempt,
+    config,
+    dying_at,
+    same,
+    spooled,
+    stopping_at,
+    undisturbed,
+)
+from tests.support.tiny_task import Points, Task
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _agree_at_every_step_and_record_every_third() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pulse, "SECONDS", 0.0)
-        patch.setattr(loop, "RECORDS_PER_EPOCH", 2)
-        patch.setattr(checkpoint, "sync", lambda path: None)  # no power is cut here, and it costs most of the time
+def _agreeing_at_every_step() -> Iterator[None]:
+    with agreeing_at_every_step():
         yield
-
-
-def config(task: Mapping[str, Any] | None = None, **changes: Any) -> ExperimentConfig:
-    train = {"epochs": EPOCHS, "batch_size": 4, "workers": 0, "checkpoint_seconds": 0}
-    optimizer = {"lr": 0.02, "schedule": "cosine", "warmup": 0.1}
-    return ExperimentConfig.model_validate(
-        {"task": Config(**(task or {})), "data": "points", "seed": 5, "optimizer": optimizer, "train": train | changes}
-    )
-
-
-def attempt(
-    folder: Path,
-    settings: ExperimentConfig,
-    before: Callable[[int], None] = lambda step: None,
-    context: LocalContext | None = None,
-    sources: Mapping[str, Any] = SOURCES,
-) -> Outcome:
-    """One process's try at a run: a new task, as a worker makes it."""
-    context = context or LocalContext(folder, CPU, 1)
-    torch.manual_seed(key(settings.seed, "init"))
-    task = Task.build(settings, None, context)
-    task.before = before
-    try:
-        return train(task, sources, settings, context)
-    finally:
-        context.close()
-
-
-def dying_at(step: int) -> Callable[[int], None]:
-    def before(done: int) -> None:
-        if done == step:
-            raise Killed
-
-    return before
-
-
-def stopping_at(folder: Path, step: int) -> Callable[[int], None]:
-    def before(done: int) -> None:
-        if done == step:
-            (folder / STOP).touch()
-
-    return before
-
-
-def spooled(folder: Path) -> list[tuple[int, str, float]]:
-    """Every point but what the machine says of itself, in order."""
-    rows = [(r.step, name, value) for r, _ in read_spool(folder / SPOOL, 0) for name, value in r.metrics.items()]
-    return [row for row in rows if not row[1].startswith(("time/", "system/"))]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[tuple[int, str, float]]]:
-    """A run that nobody disturbs."""
-    folder = tmp_path_factory.mktemp("whole")
-    return attempt(folder, config(checkpoint_seconds=1000)), spooled(folder)
-
-
-def same(outcome: Outcome, whole: Outcome) -> bool:
-    return (outcome.finished, outcome.weights_sha256, outcome.steps, dict(outcome.metrics)) == (
-        True, whole.weights_sha256, whole.steps, dict(whole.metrics),
-    )  # fmt: skip
+    return undisturbed(tmp_path_factory.mktemp("whole"))
 
 
 def test_a_run_learns_and_records_everything(whole: tuple[Outcome, list[tuple[int, str, float]]]) -> None:
@@ -178,48 +125,6 @@ def test_stopped_saved_and_continued(tmp_path: Path, whole: Any, step: int) -> N
     assert same(outcome, whole[0])
     assert (outcome.resumed_from, outcome.trained_steps) == (step + 1, TOTAL - step - 1)
     assert spooled(tmp_path) == whole[1]
-
-
-class Interrupted(Points):
-    """Validation samples of which the `load`-th is loaded while a stop is requested."""
-
-    def __init__(self, folder: Path, load: int) -> None:
-        super().__init__("val", len(SOURCES["val"]))
-        self.folder, self.left = folder, load
-
-    def load(self, indices: Any, draw: Any) -> dict[str, Tensor]:
-        self.left -= 1
-        if self.left == 0:
-            (self.folder / STOP).touch()
-        return super().load(indices, draw)
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize(("load", "steps"), [(2, STEPS), (3 * EPOCHS - 1, TOTAL), (3 * EPOCHS, TOTAL)])
-def test_an_evaluation_that_a_stop_cuts_off_is_made_by_the_next(
-    tmp_path: Path, ranks: int, load: int, steps: int, whole: Any
-) -> None:
-    """Validation has 3 batches, on two ranks as well; the second of the first epoch, and the last two of all."""
-
-    def tried(sources: Callable[[], Mapping[str, Any]]) -> list[Outcome]:
-        group = Group(ranks)
-        return group.run(lambda rank: attempt(tmp_path, settings, context=of(group, rank), sources=sources()))
-
-    def of(group: Group, rank: int) -> LocalContext:
-        return ThreadContext(tmp_path, group, rank) if ranks > 1 else LocalContext(tmp_path, CPU, 1)
-
-    settings = config(checkpoint_seconds=1000)
-    for stopped in tried(lambda: {**SOURCES, "val": Interrupted(tmp_path, load)}):
-        assert (stopped.finished, stopped.steps) == (False, steps)
-    assert (steps, "val/loss") not in {row[:2] for row in spooled(tmp_path)}
-    (tmp_path / STOP).unlink()
-    for outcome in tried(lambda: SOURCES):
-        assert (outcome.finished, outcome.resumed_from) == (True, steps)
-    if ranks == 1:
-        assert same(outcome, whole[0])
-        assert spooled(tmp_path) == whole[1]
-    assert [row[0] for row in spooled(tmp_path) if row[1] == "val/loss"] == [6, 12, 18]
-    assert len({row[:2] for row in spooled(tmp_path)}) == len(spooled(tmp_path))
 
 
 def test_a_stop_in_the_last_step_leaves_the_evaluation_to_the_next(tmp_path: Path, whole: Any) -> None:
