@@ -70,6 +70,8 @@ class _Server(SubprocessASGIServer):
     """
 
     def __init__(self) -> None:
+        if "lock" in vars(self):  # Prefect asks for its server again, and is given this one
+            return
         super().__init__()
         self.said: Path = PREFECT_HOME.value() / "flow_server.log"
         self.starts = 0

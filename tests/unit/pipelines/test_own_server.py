@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_HOME, temporary_settings
 
 from assay.errors import Unavailable
@@ -55,8 +56,12 @@ def serve_by(text: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_server_that_is_killed_as_it_starts_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = serve_by(KILLED_ONCE, tmp_path, monkeypatch)
+    told: list[str] = []
+    monkeypatch.setattr("pipelines.runtime.own_server._send_what_waits", lambda: told.append("all"))
     with temporary_settings({PREFECT_HOME: tmp_path}), own_server() as address:
         assert ask("GET", f"{address}/health").status == 200
+        assert SubprocessASGIServer().api_url == address  # as Prefect's clients ask for it
+    assert told == ["all"]
     assert starts.read_text() == "xx"
 
 
