@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from assay.config.experiment import ExperimentConfig
-from assay.train import checkpoint, loop, pulse
 from assay.train.context import LocalContext
 from assay.train.folder import SPOOL, STOP
 from assay.train.loop import Outcome, train
@@ -27,16 +24,6 @@ SOURCES = {split: source(Config(), None, split) for split in ("train", "val")}
 
 class Killed(Exception):
     """Stands for `kill -9`: nothing catches it."""
-
-
-@contextmanager
-def agreeing_at_every_step() -> Iterator[None]:
-    """The workers agree on a stop at every step, and record every third."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pulse, "SECONDS", 0.0)
-        patch.setattr(loop, "RECORDS_PER_EPOCH", 2)
-        patch.setattr(checkpoint, "sync", lambda path: None)  # no power is cut here, and it costs most of the time
-        yield
 
 
 def config(task: Mapping[str, Any] | None = None, **changes: Any) -> ExperimentConfig:
@@ -85,11 +72,6 @@ def spooled(folder: Path) -> list[tuple[int, str, float]]:
     """Every point but what the machine says of itself, in order."""
     rows = [(r.step, name, value) for r, _ in read_spool(folder / SPOOL, 0) for name, value in r.metrics.items()]
     return [row for row in rows if not row[1].startswith(("time/", "system/"))]
-
-
-def undisturbed(folder: Path) -> tuple[Outcome, list[tuple[int, str, float]]]:
-    """A run that nobody disturbs, and its points."""
-    return attempt(folder, config(checkpoint_seconds=1000)), spooled(folder)
 
 
 def same(outcome: Outcome, whole: Outcome) -> bool:

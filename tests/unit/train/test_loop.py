@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +29,16 @@ from tests.support.tiny_runs import (
     STEPS,
     TOTAL,
     Killed,
-    agreeing_at_every_step,
     attempt,
     config,
     dying_at,
     same,
     spooled,
     stopping_at,
-    undisturbed,
 )
 from tests.support.tiny_task import Points, Task
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _agreeing_at_every_step() -> Iterator[None]:
-    with agreeing_at_every_step():
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[tuple[int, str, float]]]:
-    return undisturbed(tmp_path_factory.mktemp("whole"))
+pytestmark = pytest.mark.usefixtures("agreeing_at_every_step")
 
 
 def test_a_run_learns_and_records_everything(whole: tuple[Outcome, list[tuple[int, str, float]]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +19,14 @@ from tests.support.tiny_runs import (
     SOURCES,
     STEPS,
     TOTAL,
-    agreeing_at_every_step,
     attempt,
     config,
     same,
     spooled,
-    undisturbed,
 )
 from tests.support.tiny_task import Points
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _agreeing_at_every_step() -> Iterator[None]:
-    with agreeing_at_every_step():
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[tuple[int, str, float]]]:
-    return undisturbed(tmp_path_factory.mktemp("whole"))
+pytestmark = pytest.mark.usefixtures("agreeing_at_every_step")
 
 
 class Interrupted(Points):
