@@ -79,7 +79,9 @@ _KEY_PART = re.compile(rf"(\\[nr]|(?<=\n)[+-])|{_KEY_HEADER}|[A-Za-z0-9+/=]+")
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)([^\s/@]+(?:@[^\s/@\"']+)*)@")
 _WITH_LOGIN = re.compile(r"[^\s\"']+@[^\s\"']*")
 _QUERY = re.compile(r"(?<=\S)\?\S+")
-_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|KEY|AUTH_STRING|WEBHOOK|CREDENTIAL")
+_NAME = re.compile(
+    r"PASSWORD|PASSWD|PASSPHRASE|_PASS(?:_|$)|._PWD$|_PW$|SECRET|TOKEN|KEY|AUTH_STRING|WEBHOOK|CREDENTIAL|_CREDS?$"
+)
 _NO_SECRET = ("_PATH", "_FILE", "_DIR", "_ID")  # places and names
 
 

@@ -126,6 +126,30 @@ def test_dvc_commands_work_as_its_users_expect(
     assert "up to date" in project.run("dvc", "status").stdout
 
 
+def test_dvc_never_repeats_what_the_registry_said_before(
+    done: tuple[Project, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    project = done[0].copy(tmp_path / "p")
+
+    def registered() -> tuple[str, str | None]:
+        """(version, alias) as `results/` has them, which must be the registry's."""
+        project.run("dvc", "repro", "register@digits")
+        model = json.loads((project.root / "results/digits/model.json").read_text())
+        holders = Tracker(project.settings)._client.get_registered_model("digits").aliases
+        assert (model["alias"] == "champion") == (str(holders["champion"]) == model["version"])
+        return model["version"], model["alias"]
+
+    set_value(project.root, "experiments.digits.optimizer.lr", 0.01)
+    set_value(project.root, "experiments.digits.gate.tolerance", 1.0)
+    assert registered() == ("2", "champion")
+    project.run("assay", "rollback", "digits")
+    assert registered() == ("2", None), "DVC has a result of this stage with the same inputs: it is out of date"
+    project.run("git", "checkout", "-q", "params.yaml")
+    assert registered() == ("1", "champion")
+    project.run("assay", "promote", "digits", "--version", "2")
+    assert registered() == ("1", None)
+
+
 @pytest.mark.thorough
 def test_a_changed_gate_costs_no_training(project: Project) -> None:
     quicken(project)
