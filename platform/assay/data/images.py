@@ -220,7 +220,7 @@ def _flatten(image: Image.Image, raw: str, conversions: list[str]) -> Image.Imag
         if mode == "RGB":
             image.info.pop("transparency", None)  # a 16-bit key colour, meaningless for the reduced values
     if image.has_transparency_data:
-        return _over_white(image, conversions)
+        return _over_white(image, raw, conversions)
     if mode in ("L", "RGB"):
         return image
     if mode == "P":
@@ -238,8 +238,9 @@ def _flatten(image: Image.Image, raw: str, conversions: list[str]) -> Image.Imag
     raise Rejected(f"colour mode {mode} is not supported")
 
 
-def _over_white(image: Image.Image, conversions: list[str]) -> Image.Image:
-    grey = image.mode in ("1", "L", "LA", "La") or (image.mode == "P" and _grey_palette(image))
+def _over_white(image: Image.Image, raw: str, conversions: list[str]) -> Image.Image:
+    grey = image.mode in ("1", "L", "LA", "La") or raw.startswith("LA")  # of 16 bits, Pillow makes RGBA
+    grey |= image.mode == "P" and _grey_palette(image)
     if image.mode == "P":
         conversions.append(f"palette to {'grey' if grey else 'RGB'}")
     conversions.append("transparency put on white")
@@ -261,10 +262,10 @@ def _grey_of_16_bits(image: Image.Image, raw: str, conversions: list[str]) -> Im
         raise Rejected(f"32-bit values from {low} to {high}; at most 16 bits, 0 to 65535, have a known range")
     if "I;12" in raw:
         conversions.append("12-bit to 8-bit grey")
-        eight = values * 255 // 4095
+        eight = values >> 4
     else:
         conversions.append("16-bit to 8-bit grey")
-        eight = values // 257
+        eight = values >> 8  # as Pillow reduces colour: a picture is the same, saved as grey or as colour
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PHOTOMETRIC) == 0:  # zero is white, which Pillow respects only for 8 bits
         eight = 255 - eight

@@ -138,7 +138,7 @@ def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
     facts = inspect(content)
     assert facts.channels == 1
     assert facts.conversions == ("16-bit to 8-bit grey",)
-    assert np.array_equal(decode(content, 1)[0], values // 257)
+    assert np.array_equal(decode(content, 1)[0], values >> 8)
     assert len(np.unique(decode(content, 1))) > 50
 
 
@@ -148,6 +148,21 @@ def test_big_endian_and_32_bit_containers_of_16_bits() -> None:
     assert decode(wide, 1).tolist() == [[[0, 1, 100, 255]]]
     with pytest.raises(Rejected, match="32-bit"):
         inspect(encoded(Image.fromarray(values * 2), "TIFF"))
+
+
+def test_a_grey_picture_of_16_bits_is_one_image_however_it_was_saved() -> None:
+    grey = RNG.integers(0, 65536, (16, 16, 1), dtype=np.uint16)
+    opaque = np.full_like(grey, 65535)
+    colour = np.repeat(grey, 3, axis=2)
+
+    def deep(kind: int, *channels: np.ndarray) -> bytes:
+        rows = np.concatenate(channels, axis=2).astype(">u2")
+        return png(16, 16, 16, kind, b"".join(b"\0" + row.tobytes() for row in rows))
+
+    facts = [inspect(deep(0, grey)), inspect(deep(4, grey, opaque)), inspect(deep(2, colour))]
+    facts += [inspect(deep(6, colour, opaque)), inspect(encoded(Image.fromarray(grey[..., 0]), "TIFF"))]
+    assert len({fact.identity for fact in facts}) == 1
+    assert [fact.channels for fact in facts] == [1, 1, 3, 3, 1]
 
 
 def test_16_bit_colour_is_noted() -> None:

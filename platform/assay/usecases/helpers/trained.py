@@ -41,8 +41,8 @@ def resolve_run(target: str, settings: Settings) -> str:
 
         load_params(settings.params_file).experiment(target)
         raise InputError(
-            f"experiment {target!r} has no finished run here as params.yaml has it: run `assay train {target}`, or name "
-            "one of its runs by the id that `assay runs` shows"
+            f"experiment {target!r} has no finished run here as params.yaml has it: run `assay train {target}`, "
+            "or name one of its runs by the id that `assay runs` shows"
         )
     run_id: str = results.read(results.record, needs=("run_id",))["run_id"]
     return run_id
