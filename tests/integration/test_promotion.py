@@ -30,12 +30,7 @@ from assay.usecases.predict import PredictRequest, predict
 from assay.usecases.promote import promote, register
 from tests.conftest import Project
 from tests.integration.test_models import digits_of, nothing
-from tests.support.rivals import Runs, loosen_further
-
-
-def artifact(project: Project, run_id: str, name: str) -> Path:
-    uri = Tracker(project.settings).get(run_id).info.artifact_uri
-    return Path(uri.removeprefix("file://")) / name
+from tests.support.rivals import Runs, artifact, as_another_version, loosen_further
 
 
 def version_numbers(project: Project) -> list[str]:
@@ -137,10 +132,10 @@ def test_of_two_promotions_at_once_the_better_ends_as_champion(
     Tracker(project.settings)._client.delete_registered_model_alias("digits", "champion")
     crown, waited = Registry.crown, threading.Event()
 
-    def slowly(self: Registry, version: Any, report: Any) -> None:
+    def slowly(self: Registry, version: Any, *others: Any) -> None:
         if str(version.version) == "2":  # the poor one has decided: would the good one go ahead of it now?
             waited.wait(1)
-        crown(self, version, report)
+        crown(self, version, *others)
         waited.set()
 
     monkeypatch.setattr(Registry, "crown", slowly)
@@ -244,13 +239,6 @@ def test_two_evaluations_at_once_record_each_metric_once(ready: Project) -> None
     at_once(*[lambda: evaluate(good, "test", project.settings, nothing)] * 2)
     assert evaluated(tracker, good) == expected
     assert tracker.tickets() == []
-
-
-def as_another_version(project: Project, run_id: str, card: dict[str, Any] | None = None) -> None:
-    """Let a champion's run come from another version of the dataset."""
-    Tracker(project.settings).set_tags(run_id, {"assay.dataset_hash": "f" * 32 + ".dir"})
-    tracker = Tracker(project.settings)
-    tracker.log_text(run_id, artifacts.CARD, json.dumps(tracker.read_object(run_id, artifacts.CARD) | (card or {})))
 
 
 @pytest.mark.parametrize(

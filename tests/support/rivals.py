@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow.tracking._tracking_service import utils
 
+from assay.tracking import artifacts
 from assay.tracking.tracker import Tracker
 from tests.conftest import Project
 
@@ -33,3 +36,15 @@ def copied(project: Project, folder: Path) -> Project:
 def loosen_further(project: Project, gate: str) -> None:
     text = (project.root / "params.yaml").read_text()
     (project.root / "params.yaml").write_text(text.replace("0.5}}", gate))
+
+
+def artifact(project: Project, run_id: str, name: str) -> Path:
+    uri = Tracker(project.settings).get(run_id).info.artifact_uri
+    return Path(uri.removeprefix("file://")) / name
+
+
+def as_another_version(project: Project, run_id: str, card: dict[str, Any] | None = None) -> None:
+    """Let a champion's run come from another version of the dataset."""
+    Tracker(project.settings).set_tags(run_id, {"assay.dataset_hash": "f" * 32 + ".dir"})
+    tracker = Tracker(project.settings)
+    tracker.log_text(run_id, artifacts.CARD, json.dumps(tracker.read_object(run_id, artifacts.CARD) | (card or {})))

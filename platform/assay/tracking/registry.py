@@ -146,15 +146,31 @@ class Registry:
         require()
         return self._client.create_model_version(model, source, run_id, tags={FILES: digest})
 
-    def crown(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
+    def crown(
+        self,
+        version: ModelVersion,
+        report: Mapping[str, Any],
+        before: ModelVersion | None,
+        require: Callable[[], None],
+    ) -> None:
         """Give the alias to a version, as the newest of all that had it.
 
         What says that it had the alias comes after the alias: a version that a kill keeps from it never was champion.
+
+        Args:
+            before: the champion that it was held against, if there was one.
+            require: called right before the alias moves; raises if this process may no longer move it.
+
+        Raises:
+            WorkError: the champion is another one by now.
         """
         old = self.settle(version.name)
         if old is not None and old.version == version.version:
             return
+        if _number(old) != _number(before):
+            raise WorkError(f"another version of {version.name!r} became champion meanwhile: run the command again")
         self._tag(version, PREFIX + "gate", json.dumps(report))
+        require()
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
         self._note_crowned(version)
 
@@ -179,16 +195,22 @@ class Registry:
     def reject(self, version: ModelVersion, report: Mapping[str, Any]) -> None:
         self._tag(version, PREFIX + "gate", json.dumps(report))
 
-    def rollback(self, model: str) -> tuple[ModelVersion, ModelVersion]:
-        """Give the alias back to the champion before; returns (restored, demoted)."""
+    def rollback(self, model: str, require: Callable[[], None]) -> tuple[ModelVersion, ModelVersion]:
+        """Give the alias back to the champion before; returns (restored, demoted). `require` as in `crown`."""
         self.get(model, None)
         current = self.settle(model)
         if current is None:
             raise InputError(f"model {model!r} has no champion to roll back from")
         restored = self._champion_before(current)
+        require()
         self._tag(current, ROLLED_BACK, _now())  # first: if the next call fails, the same command continues
+        require()
         self._client.set_registered_model_alias(model, CHAMPION, str(restored.version))
         return restored, self.get(model, str(current.version))
+
+    def rolled_back(self, model: str) -> list[ModelVersion]:
+        """The versions that were rolled back and not promoted since."""
+        return [version for version in self._versions(model) if ROLLED_BACK in version.tags]
 
     def had_alias_before(self, version: ModelVersion, champion: ModelVersion) -> bool:
         """Whether a version was champion before the present one."""
@@ -230,6 +252,10 @@ class Registry:
 def _crowned(version: ModelVersion) -> tuple[int, str]:
     """The order of champions; those of earlier Assays, which did not count, by time and before all others."""
     return int(version.tags.get(CROWNED, 0)), version.tags.get(PROMOTED, "")
+
+
+def _number(version: ModelVersion | None) -> str | None:
+    return None if version is None else str(version.version)
 
 
 def _now() -> str:

@@ -7,7 +7,6 @@ or whoever marks the run KILLED.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -16,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from assay.tracking import artifacts
-from assay.tracking.provenance import FLAGGED, PREFIX, Provenance
+from assay.tracking.provenance import FLAGGED, NO_CHANGES, PREFIX, Provenance
 from assay.tracking.tracker import Tracker
 from assay.workers.starts import read_starts
 
 TAG = f"{PREFIX}session."
 DIFFER = f"{PREFIX}sessions_differ"
 """In words, how the sessions of a run differ; empty if they do not."""
-
-NO_CHANGES = hashlib.sha256().hexdigest()
-"""The hash of no uncommitted changes."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from assay.files import new_folder, parse_json, swapped, write_json
 from assay.log import Log
 from assay.settings import Settings
 from assay.tracking import artifacts
+from assay.tracking.evaluations import METRICS, evaluation_tags, measuring_with
 from assay.tracking.known_store import known
-from assay.tracking.provenance import PREFIX
 from assay.tracking.remote import open_tracker
 from assay.tracking.tracker import Tracker
 from assay.tracking.turns import turn
@@ -46,17 +46,18 @@ def evaluate(target: str, split: str, settings: Settings, log: Log) -> dict[str,
     run = tracker.get(run_id)
     require_trained(run, "evaluated", tracker)
     dataset = open_training_dataset(run, settings, log)
-    tag = f"{PREFIX}evaluation.{split}"
+    tag = METRICS + split
     if tag in run.data.tags:
         log(f"nothing to evaluate: run {run_id} already has its {split} metrics")
     else:
         config = recorded_config(run_id, tracker)
+        measured = measuring_with(settings.root, config.task.name)
         metrics, pictures = measure(run, config, as_trained(run, dataset, tracker), split, tracker)
         with turn(tracker, f"run {run_id}", log) as held:
             if tag not in tracker.get(run_id).data.tags:  # else another evaluation was faster
                 _log_pictures(run_id, split, pictures, tracker)
                 held.require()
-                tracker.set_tags(run_id, {tag: json.dumps(metrics)})
+                tracker.set_tags(run_id, evaluation_tags(split, metrics, measured))
         run = tracker.get(run_id)
     metrics = parse_json(run.data.tags[tag], f"run {run_id}: its tag {tag}", "remove the tag, and evaluate again")
     _log_points(run, metrics, tracker)

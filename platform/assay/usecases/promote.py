@@ -6,18 +6,19 @@ Each holds the turn of its model, and looks at the registry only then: what it d
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from assay.config.experiment import ExperimentConfig, GateConfig
+from assay.config.experiment import GateConfig
 from assay.config.params import load_params
-from assay.errors import AssayError
+from assay.errors import AssayError, InputError
 from assay.files import parse_json
 from assay.log import Log
 from assay.scratch import scratch_folder
 from assay.settings import Settings
 from assay.tracking import artifacts
+from assay.tracking.evaluations import measuring_notes, recorded_metrics
 from assay.tracking.gates import Decision, decide
 from assay.tracking.known_store import known
 from assay.tracking.provenance import PREFIX, missing
@@ -27,14 +28,13 @@ from assay.tracking.tracker import Tracker
 from assay.tracking.turns import Turn, turn
 from assay.usecases.helpers.proof import prove
 from assay.usecases.helpers.results import ExperimentResults, write_record
-from assay.usecases.helpers.rival import compare, log_seen
+from assay.usecases.helpers.rival import compare, log_seen, unknown_past
 from assay.usecases.helpers.stage import changed, unchanged
 from assay.usecases.helpers.trained import (
     as_trained,
     load_trained,
     open_training_dataset,
     recorded_config,
-    recorded_metrics,
     require_explained,
     require_trained,
     resolve_run,
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from assay.tracking.run import Run
+
+
+WEIGHTS = f"{PREFIX}weights_sha256"
 
 
 def _silent(_line: str) -> None:
@@ -96,8 +99,7 @@ def rollback(model: str, settings: Settings, log: Log = _silent) -> dict[str, An
     registry = Registry(known(Tracker(settings)))
     registry.get(model, None)
     with _turn(model, registry, log) as held:
-        held.require()
-        restored, demoted = registry.rollback(model)
+        restored, demoted = registry.rollback(model, held.require)
         _correct_results(model, registry, log)
     reason = f"version {restored.version} is champion again in place of version {demoted.version}"
     return _result(restored, "rolled back", [reason], {"demoted": str(demoted.version)})
@@ -136,6 +138,8 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, held: Turn, log:
     champion = registry.settle(version.name)
     version = registry.get(version.name, str(version.version))
     standing = _standing(version, champion, registry)
+    if standing is None and not named:
+        standing = _as_rolled_back(version, run, registry)
     if standing is not None and (not named or standing["alias"]):
         _correct_results(version.name, registry, log)  # a kill may have kept those who moved the alias from it
         return standing
@@ -143,24 +147,17 @@ def _judge(version: ModelVersion, run: Run, registry: Registry, held: Turn, log:
     comparison, notes = compare(champion, run, registry, _silent)
     gate = _gate(version.name, registry.tracker.settings, config.gate)
     decision = decide(gate, config.task.headline, recorded_metrics(run), missing(run.data.tags), comparison)
-    notes = [*notes, *decision.notes, *_unknown_past(config), *session_notes(run.data.tags)]
+    notes = [*notes, *decision.notes, *unknown_past(config, "it")]
+    notes += [*session_notes(run.data.tags), *measuring_notes(run)]
     report = _report(version, champion, decision, notes)
     held.require()
     registry.tracker.log_text(run.info.run_id, artifacts.GATE_REPORT, json.dumps(report, indent=2))
     if decision.passed:
-        registry.crown(version, report)
+        registry.crown(version, report, champion, held.require)
         _correct_results(version.name, registry, log)
         return _result(version, "promoted", decision.reasons + notes, report)
     registry.reject(version, report)
     return _result(version, "rejected", decision.reasons + notes, report)
-
-
-def _unknown_past(config: ExperimentConfig) -> list[str]:
-    """Of weights from a file nobody knows what they have learnt from: the images of the test split, perhaps."""
-    files = [name for name in config.task.files if name.endswith(".safetensors")]
-    return [
-        f"it began with the weights {name}: whether they have learnt from test samples is unknown" for name in files
-    ]
 
 
 def _standing(version: ModelVersion, champion: ModelVersion | None, registry: Registry) -> dict[str, Any] | None:
@@ -179,8 +176,24 @@ def _standing(version: ModelVersion, champion: ModelVersion | None, registry: Re
         what = f"was champion, and was replaced by version {champion.version}"
     else:
         return None
+    return _unless_named(version, what)
+
+
+def _as_rolled_back(version: ModelVersion, run: Run, registry: Registry) -> dict[str, Any] | None:
+    """What is said of a version whose weights, by another run, were rolled back."""
+    weights = run.data.tags.get(WEIGHTS)
+    for other in registry.rolled_back(version.name):
+        with suppress(InputError):  # the run of the other one was deleted
+            if registry.tracker.get(run_of(other)).data.tags.get(WEIGHTS, "unknown") == weights:
+                when = other.tags[ROLLED_BACK]
+                what = f"has the weights of version {other.version}, which was rolled back at {when}"
+                return _unless_named(version, what)
+    return None
+
+
+def _unless_named(version: ModelVersion, what: str) -> dict[str, Any]:
     again = f"to promote it all the same, run `assay promote {version.name} --version {version.version}`"
-    return _result(version, "rejected", [f"version {version.version} {what}: {again}"], report)
+    return _result(version, "rejected", [f"version {version.version} {what}: {again}"], _report_of(version))
 
 
 def _outgrown(champion: ModelVersion, registry: Registry) -> list[str]:

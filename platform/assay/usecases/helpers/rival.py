@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from assay.config.experiment import ExperimentConfig
 from assay.data.dataset import Dataset, identities, seen_identities
 from assay.data.part import part_of
-from assay.errors import AssayError, Unavailable
+from assay.errors import InputError, Unavailable, WorkError
 from assay.log import Log
 from assay.tracking import artifacts
+from assay.tracking.evaluations import recorded_metrics
 from assay.tracking.gates import Comparison
 from assay.tracking.provenance import PREFIX
 from assay.tracking.registry import Registry, run_of
@@ -21,7 +23,6 @@ from assay.usecases.helpers.trained import (
     measure,
     open_training_dataset,
     recorded_config,
-    recorded_metrics,
 )
 
 if TYPE_CHECKING:
@@ -52,30 +53,65 @@ def compare(
 
     Raises:
         InputError: the champion must be measured, but the candidate's dataset version is not here.
+        WorkError: the champion could be compared, but something of it is lost or damaged, or measuring it failed.
     """
     if champion is None:
         return None, ["no champion to compare with"]
     try:
-        with _of_the_champion():
+        with _unless_it_lacks_a_record():
             other = registry.tracker.get(run_of(champion))
+            config = recorded_config(other.info.run_id, registry.tracker)
+        past = unknown_past(config, "the champion")
         if other.data.tags.get(VERSION) == run.data.tags[VERSION]:
-            return Comparison(recorded_metrics(run), recorded_metrics(other)), []
-        return _measured_anew(other, run, registry.tracker, log)
+            return Comparison(recorded_metrics(run), recorded_metrics(other)), past
+        comparison, note = _measured_anew(champion, other, config, run, registry.tracker, log)
+        return comparison, [note, *past]
     except NotCompared as reason:
         return None, [f"not compared with the champion: {reason}"]
 
 
+def unknown_past(config: ExperimentConfig, whose: str) -> list[str]:
+    """Of weights from a file nobody knows what they have learnt from: the images of the test split, perhaps."""
+    files = [name for name in config.task.files if name.endswith(".safetensors")]
+    return [
+        f"{whose} began with the weights {name}: whether they have learnt from test samples is unknown"
+        for name in files
+    ]
+
+
 @contextmanager
-def _of_the_champion() -> Iterator[None]:
-    """What is wrong with the champion is a reason not to compare, and no failure. A store that is silent is one."""
+def _unless_it_lacks_a_record() -> Iterator[None]:
+    """What nobody can read is a reason not to compare: a run that was deleted, or is of an earlier Assay."""
+    try:
+        yield
+    except InputError as error:
+        raise NotCompared(str(error)) from error
+
+
+@contextmanager
+def _named(champion: ModelVersion) -> Iterator[None]:
+    """A champion that cannot be measured now is not beaten: say which one it is, and what can be done."""
     try:
         yield
     except Unavailable:
         raise
-    except AssayError as error:
-        raise NotCompared(str(error)) from error
-    except (RuntimeError, ValueError, LookupError) as error:  # how networks and data of other shapes fail
-        raise NotCompared(f"it does not fit this dataset version ({' '.join(str(error).split())[:200]})") from error
+    except (InputError, WorkError) as error:
+        raise WorkError(
+            f"the champion, version {champion.version} of {champion.name!r}, cannot be compared with: {error}; "
+            f"restore what is lost, or take its place from it with `assay rollback {champion.name}`"
+        ) from error
+
+
+@contextmanager
+def _unless_it_does_not_fit() -> Iterator[None]:
+    """How networks fail on data of other shapes is a reason not to compare; want of memory is none."""
+    try:
+        yield
+    except (RuntimeError, ValueError, LookupError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if "memory" in reason.lower():
+            raise WorkError(f"measuring it failed ({reason})") from error
+        raise NotCompared(f"it does not fit this dataset version ({reason})") from error
 
 
 def log_seen(run: Run, dataset: Dataset, tracker: Tracker) -> None:
@@ -83,24 +119,28 @@ def log_seen(run: Run, dataset: Dataset, tracker: Tracker) -> None:
     tracker.log_bytes(run.info.run_id, artifacts.SEEN, b"".join(sorted(seen_identities(dataset))))
 
 
-def _measured_anew(other: Run, run: Run, tracker: Tracker, log: Log) -> tuple[Comparison, list[str]]:
+def _measured_anew(
+    champion: ModelVersion, other: Run, config: ExperimentConfig, run: Run, tracker: Tracker, log: Log
+) -> tuple[Comparison, str]:
+    """Both on the test samples of the candidate's version that are new to the champion, and which these are."""
     own = recorded_config(run.info.run_id, tracker)
-    with _of_the_champion():
-        config = recorded_config(other.info.run_id, tracker)
     if config.task.name != own.task.name or any(other.data.tags.get(tag) != run.data.tags.get(tag) for tag in SAME):
         raise NotCompared("it was trained for another task or other classes")
     dataset = open_training_dataset(run, tracker.settings, log)
-    rows, total = _new_to_both(other, dataset, tracker)
+    with _named(champion):
+        rows, total = _new_to_both(other, dataset, tracker)
     if len(rows) < min(FEWEST, total):
         raise NotCompared(f"only {len(rows)} of {total} test samples are new to the champion")
     shown = dataset if len(rows) == total else part_of(dataset, "test", rows)
-    with _of_the_champion():
-        theirs, _ = measure(other, config, as_trained(other, shown, tracker), "test", tracker, draw=False)
+    with _unless_it_lacks_a_record():
+        seen_by_it = as_trained(other, shown, tracker)
+    with _named(champion), _unless_it_does_not_fit():
+        theirs, _ = measure(other, config, seen_by_it, "test", tracker, draw=False)
     if len(rows) == total:
-        return Comparison(recorded_metrics(run), theirs), ["the champion was measured again on this dataset version"]
+        return Comparison(recorded_metrics(run), theirs), "the champion was measured again on this dataset version"
     ours, _ = measure(run, own, as_trained(run, shown, tracker), "test", tracker, draw=False)
-    note = f"compared on the {len(rows)} of {total} test samples of this dataset version that are new to the champion"
-    return Comparison(ours, theirs), [note]
+    which = f"compared on the {len(rows)} of {total} test samples of this dataset version that are new to the champion"
+    return Comparison(ours, theirs), which
 
 
 def _new_to_both(

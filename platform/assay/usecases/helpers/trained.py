@@ -12,7 +12,6 @@ from assay.config.card import Card
 from assay.config.experiment import ExperimentConfig, parse_experiment
 from assay.data.dataset import Dataset
 from assay.errors import InputError, WorkError
-from assay.files import parse_json
 from assay.log import Log
 from assay.scratch import scratch_folder
 from assay.settings import Settings
@@ -51,15 +50,6 @@ def resolve_run(target: str, settings: Settings) -> str:
 def recorded_config(run_id: str, tracker: Tracker) -> ExperimentConfig:
     """The settings that a run was trained with."""
     return parse_experiment(tracker.read_object(run_id, artifacts.CONFIG), f"run {run_id}")
-
-
-def recorded_metrics(run: Run) -> dict[str, float]:
-    """The metrics of the kept weights on the splits that were evaluated, by their full names."""
-    metrics: dict[str, float] = {}
-    for name, value in run.data.tags.items():
-        if name.startswith(PREFIX + "evaluation."):
-            metrics |= parse_json(value, f"run {run.info.run_id}: its tag {name}", "remove the tag, and evaluate again")
-    return metrics
 
 
 def require_trained(run: Run, doing: str, tracker: Tracker) -> None:
