@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from assay.config.params import load_params
@@ -16,6 +17,8 @@ from assay.data.version import folder_hash
 from assay.errors import AssayError
 from assay.state import DATASETS
 from assay.tracking.runs import Claim
+from assay.tracking.tracker import Tracker
+from assay.train import loop
 from assay.tune.search import Trial
 from assay.tune.trial import begin
 from assay.usecases import train as train_module
@@ -96,6 +99,38 @@ def test_data_replaced_while_the_training_starts(
     shutil.rmtree(project.root / ".assay" / DATASETS)
     told: list[str] = []
     assert "test/accuracy" in evaluate(record["run_id"], "test", project.settings, told.append)["metrics"]
+
+
+@pytest.mark.parametrize("moment", ["_loader", "_evaluate_epoch"])
+def test_data_written_to_while_they_are_read(project: Project, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """In place, so that the data, the run's own link and DVC's cache change at once."""
+    data = project.root / "data" / "digits"
+    recorded = folder_hash(data, None)[0]
+    monkeypatch.setattr("assay.tasks.classification.data.MEMORY", 0)
+
+    def write() -> None:
+        file = data / "train-all.arrow"
+        with pa.memory_map(str(file)) as source:
+            table = pa.ipc.open_file(source).read_all()
+            shifted = [(label + 1) % 10 for label in table.column("label").to_pylist()]
+            column = pa.array(shifted, table.schema.field("label").type)
+            batches = table.set_column(table.schema.get_field_index("label"), "label", column).to_batches(256)
+            target = pa.BufferOutputStream()
+            with pa.ipc.new_file(target, table.schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+        file.chmod(0o644)
+        file.write_bytes(target.getvalue().to_pybytes())
+
+    meanwhile(loop, moment, write, monkeypatch)
+    with pytest.raises(AssayError) as caught:
+        project.train("digits", *ONE)
+    assert "files were written to while they were in use" in str(caught.value)
+    assert recorded in str(caught.value)
+    assert folder_hash(data, None)[0] in str(caught.value)
+    (run,) = Tracker(project.settings).newest("run", "digits", 9)
+    assert run.info.status == "FAILED"
+    assert not list((project.root / ".assay/runs").glob("*/checkpoints/*"))
 
 
 def test_data_replaced_and_a_worker_killed(

@@ -11,7 +11,7 @@ import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -29,8 +29,8 @@ from assay.data.report import Report, listed
 from assay.data.samples import Sample, Scan, SourceChanged
 from assay.data.shards import SHARD_BYTES, shards
 from assay.data.split import SPLITS, Division, split_samples
-from assay.data.version import fix, folder_hash, listing_hash, recorded_hash
-from assay.errors import InputError, known
+from assay.data.version import fix, folder_hash, identity_of, listing_hash, recorded_hash
+from assay.errors import InputError, WorkError, known
 from assay.files import new_folder, swapped, write_atomic
 from assay.progress import Progress
 from assay.state import HASHES, state_folder
@@ -42,17 +42,40 @@ _CHUNK = 32
 
 @dataclass
 class Dataset:
-    """An opened, verified dataset version. `hash` is DVC's."""
+    """An opened, verified dataset version. `hash` is DVC's.
+
+    Attributes:
+        opened: the identity of each file when it was compared with the hash, by relative path.
+    """
 
     folder: Path
     card: Card
     hash: str
+    opened: Mapping[str, list[int]] = field(default_factory=dict, kw_only=True, repr=False)
 
     def split(self, name: str) -> Packed:
         """The samples of `train`, `val` or `test`."""
         if name not in self.card.samples:
             raise InputError(f"dataset {self.card.name!r}: {known('split', name, list(self.card.samples))}")
         return Packed(self.folder, name)
+
+    def require_unchanged(self) -> None:
+        """Make sure that what was read so far is what was opened. A file that is gone is still open, and cannot change.
+
+        Raises:
+            WorkError: somebody wrote into a file; names both hashes.
+        """
+        if all(
+            not (self.folder / path).exists() or identity_of(self.folder / path) == identity
+            for path, identity in self.opened.items()
+        ):
+            return
+        found, _ = folder_hash(self.folder, None)
+        if found != self.hash:
+            raise WorkError(
+                f"dataset {self.card.name!r}: its files were written to while they were in use: they were {self.hash}, "
+                f"and are {found}: prepare it again with `dvc repro --force data@{self.card.name}`"
+            )
 
 
 def identities(dataset: Dataset, split: str) -> list[bytes]:

@@ -30,7 +30,7 @@ class Hashes:
 
     def md5(self, path: Path) -> str:
         """Of a file's content; a large one is only read if it is new or has changed."""
-        identity, known = _identity(path), self._entries.get(_key(path))
+        identity, known = identity_of(path), self._entries.get(_key(path))
         large = identity[0] > READ_ANEW_BYTES
         md5 = known[3] if large and known is not None and known[:3] == identity else _md5(path)
         self._entries[_key(path)] = [*identity, md5]
@@ -38,12 +38,17 @@ class Hashes:
 
     def note(self, path: Path, md5: str) -> None:
         """Take the md5 of a file that this process has just written and verified as known."""
-        self._entries[_key(path)] = [*_identity(path), md5]
+        self._entries[_key(path)] = [*identity_of(path), md5]
 
     def adopt(self, path: Path, other: Path, hashes: Hashes) -> None:
         """Know of `path`, a hard link, what `hashes` know of `other`. If it is another file, it is read later."""
         if (entry := hashes._entries.get(_key(other))) is not None:
             self._entries[_key(path)] = entry
+
+    def identity(self, path: Path) -> list[int]:
+        """As `identity_of` found it when the hash was asked for last; now, if it never was."""
+        entry = self._entries.get(_key(path))
+        return identity_of(path) if entry is None else entry[:3]
 
     def within(self, folder: Path) -> dict[Path, str]:
         """What is known of the files in a folder, without looking at them: the md5 of each."""
@@ -118,7 +123,8 @@ def _key(path: Path) -> str:
     return str(path.resolve())
 
 
-def _identity(path: Path) -> list[int]:
+def identity_of(path: Path) -> list[int]:
+    """The size, modification time and inode of a file, by which a change is noticed without reading it."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 

@@ -31,12 +31,18 @@ def open_version(settings: Settings, name: str, version: str, log: Log) -> Datas
         WorkError: the remote lacks files of it or has damaged ones, or the disk is full.
         Unavailable: the remote does not answer, or versions in use fill the cache.
     """
-    folder = version_folder(settings, name, version, log)
-    return Dataset(folder, read_card(folder, name), version)
+    place = _verified(settings, name, version, log)
+    files = [path for path in place.folder.rglob("*") if path.is_file()]
+    opened = {path.relative_to(place.folder).as_posix(): place.hashes.identity(path) for path in files}
+    return Dataset(place.folder, read_card(place.folder, name), version, opened=opened)
 
 
 def version_folder(settings: Settings, name: str, version: str, log: Log) -> Path:
     """The verified folder of a version; see `open_version`."""
+    return _verified(settings, name, version, log).folder
+
+
+def _verified(settings: Settings, name: str, version: str, log: Log) -> Place:
     check_version(version)
     place = Place(name, version, _store(settings), log)
     with place.plain_errors():
@@ -47,7 +53,7 @@ def version_folder(settings: Settings, name: str, version: str, log: Log) -> Pat
                     _fill(place, settings)
         if place.store.limit is None:
             place.sweep(recorded_versions(settings.root))
-    return place.folder
+    return place
 
 
 def _store(settings: Settings) -> Store:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,8 +88,15 @@ class Training:
     """
 
     def __init__(
-        self, task: Task, sources: Mapping[str, Source], config: ExperimentConfig, context: LocalContext
+        self,
+        task: Task,
+        sources: Mapping[str, Source],
+        config: ExperimentConfig,
+        context: LocalContext,
+        require_data: Callable[[], None] = lambda: None,
     ) -> None:
+        """`require_data` is called before each checkpoint; raises if what was read is not what the run is to learn."""
+        self.require_data = require_data
         self.task, self.config, self.context, self.val = task, config, context, sources["val"]
         self.loader = _loader(sources["train"], config, context)
         steps = self.loader.steps * config.train.epochs
@@ -153,6 +160,7 @@ class Training:
         step, context = self.position.step, self.context
         if step == self._saved:
             return
+        self.require_data()
         check_finite({f"train/{name}": total for name, total in self.window.fold(context).items()}, step)
         _check_weights(self.task, step)
         _save(self.task, self.engine, self.window, self.position, context)

@@ -23,13 +23,17 @@ def prepare(config: ExperimentConfig, dataset: Dataset, context: LocalContext) -
     """The training of an experiment, from its newest checkpoint if there is one. Depends on its arguments alone.
 
     Raises:
-        WorkError: all existing checkpoints are damaged.
+        WorkError: all existing checkpoints are damaged, or the data were written to meanwhile.
     """
     be_deterministic(context.threads, context.compiled)
     task_class, source = load_task(config.task.name)
     torch.manual_seed(key(config.seed, "init"))
     sources = {split: source(config.task, dataset, split) for split in ("train", "val")}
-    return Training(task_class.build(config, dataset, context), sources, config, context)
+    task = task_class.build(config, dataset, context)
+    dataset.require_unchanged()
+    if all(source.in_memory for source in sources.values()):
+        return Training(task, sources, config, context)
+    return Training(task, sources, config, context, dataset.require_unchanged)
 
 
 def be_deterministic(threads: int, compiled: bool = False) -> None:

@@ -16,15 +16,15 @@ from PIL import Image
 from assay.config.card import Card, SplitConfig
 from assay.config.dataset import DatasetConfig
 from assay.data import dataset as dataset_module
-from assay.data.dataset import open_dataset, prepare, read_card, seen_identities
+from assay.data.dataset import Dataset, open_dataset, prepare, read_card, seen_identities
 from assay.data.images import ImageFacts, decode
 from assay.data.pack import Packed
 from assay.data.raw import folder_digest
 from assay.data.report import read_report
 from assay.data.samples import Sample, Scan
 from assay.data.split import split_samples
-from assay.data.version import folder_hash
-from assay.errors import InputError
+from assay.data.version import folder_hash, identity_of
+from assay.errors import InputError, WorkError
 from assay.owner import Owner
 from assay.usecases.check_data import check_dataset
 from tests.support.bad_images import CLASSES, encoded, make_folder, noise
@@ -371,3 +371,19 @@ def test_nothing_to_say_leaves_no_report(tmp_path: Path) -> None:
     card = make(tmp_path, config(tmp_path / "raw"))
     assert "report.jsonl" not in card.files
     assert read_report(tmp_path / "data" / "pets", card).rejected == []
+
+
+def test_a_file_that_was_only_touched_or_removed_is_unchanged(tmp_path: Path) -> None:
+    make_folder(tmp_path / "raw", 24, 0)
+    card = make(tmp_path, config(tmp_path / "raw"))
+    folder = tmp_path / "data" / "pets"
+    opened = {path.name: identity_of(path) for path in folder.iterdir()}
+    dataset = Dataset(folder, card, folder_hash(folder, None)[0], opened=opened)
+    (folder / "test-all.arrow").touch()
+    dataset.require_unchanged()
+    content = (folder / "test-all.arrow").read_bytes()
+    (folder / "test-all.arrow").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(WorkError, match=f"written to .*: they were {dataset.hash}, and are [0-9a-f]{{32}}.dir"):
+        dataset.require_unchanged()
+    (folder / "test-all.arrow").unlink()
+    dataset.require_unchanged()  # it is still open, and what is gone cannot change

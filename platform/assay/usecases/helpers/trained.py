@@ -144,4 +144,6 @@ def measure(
     with scratch_folder(tracker.settings.root) as folder:
         task = load_trained(run, config, dataset, tracker, folder)
         context = LocalContext(folder, torch.device("cpu"), torch.get_num_threads())
-        return evaluate(task, source(config.task, dataset, split), split, config.train.batch_size, context, draw)
+        measured = evaluate(task, source(config.task, dataset, split), split, config.train.batch_size, context, draw)
+        dataset.require_unchanged()
+        return measured
