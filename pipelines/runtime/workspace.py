@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from assay.log import Log
-from assay.signals import handled_by
+from assay.signals import handled_by, wait_or_kill
 from assay.state import WORKSPACE_LOCK, state_folder
 
 POLL_SECONDS = 0.3
@@ -90,7 +90,7 @@ def _let_go(watchdog: subprocess.Popen[str]) -> None:
     assert watchdog.stdin is not None
     with suppress(BrokenPipeError):
         watchdog.stdin.close()
-    watchdog.wait()
+    wait_or_kill(watchdog, 40)  # longer than it gives a group to end
 
 
 def watch(group: int) -> None:

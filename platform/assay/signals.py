@@ -1,15 +1,16 @@
-"""Signal handlers that last as long as a block."""
+"""Signal handlers that last as long as a block, and children that end with this process."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
@@ -21,6 +22,19 @@ LOST_SECONDS = 0.5
 
 INTERRUPTED = 130
 """The exit code of a program that a signal stopped."""
+
+_asked = threading.Event()
+"""Set while this process ends because a signal has asked for it."""
+
+
+def ask_to_end() -> None:
+    """Note that a signal has asked this process to save and end: waits are short now, and the next one quits."""
+    _asked.set()
+
+
+def asked_to_end() -> bool:
+    """Whether a signal has asked this process to end."""
+    return _asked.is_set()
 
 
 @contextmanager
@@ -45,6 +59,8 @@ def handled_by(handler: Handler, numbers: Iterable[signal.Signals] = STOPPING) -
     finally:
         for number, before in old.items():
             signal.signal(number, before)
+        if _interrupt not in map(signal.getsignal, STOPPING):  # this was the outermost block
+            _asked.clear()
 
 
 class Signalled(KeyboardInterrupt):
@@ -76,19 +92,25 @@ def interruptible(numbers: Iterable[signal.Signals] = STOPPING) -> Iterator[None
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    if asked_to_end() and not _on_its_way():
+        quit_at_once()  # another handler promised that
+    ask_to_end()
     signal.signal(signal.SIGALRM, _again)
     signal.setitimer(signal.ITIMER_REAL, LOST_SECONDS, LOST_SECONDS)
     raise Signalled
 
 
 def _again(_number: int, _frame: FrameType | None) -> None:
-    """Raise `Signalled` unless it is being handled, as in a `finally` that clears up."""
+    if not _on_its_way():
+        raise Signalled
+
+
+def _on_its_way() -> bool:
+    """Whether `Signalled` is being handled, as in a `finally` that clears up."""
     error = sys.exc_info()[1]
-    while error is not None:
-        if isinstance(error, Signalled):
-            return
+    while error is not None and not isinstance(error, Signalled):
         error = error.__context__
-    raise Signalled
+    return error is not None
 
 
 def quit_at_once() -> NoReturn:
@@ -101,3 +123,26 @@ def quit_at_once() -> NoReturn:
         if os.isatty(2):
             os.write(2, b"\x1b[?25h")  # a live display has hidden the cursor
     os._exit(INTERRUPTED)
+
+
+def wait_or_kill(child: subprocess.Popen[Any], seconds: float = 5.0) -> None:
+    """Wait for the end of a child that was asked to end, and kill one that does not, as if it was stopped."""
+    for _ in range(2):
+        with suppress(subprocess.TimeoutExpired):  # after a kill: it is stuck in the kernel, and left alone
+            child.wait(seconds)
+            return
+        child.kill()
+
+
+def when_parent_dies(number: signal.Signals) -> Callable[[], None] | None:
+    """What a child may call to get a signal when its parent dies, even by SIGKILL; None where that is unknown."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl  # loaded before a fork; after it nothing may be
+
+    def ask() -> None:
+        prctl(1, int(number))  # PR_SET_PDEATHSIG
+
+    return ask

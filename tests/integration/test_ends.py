@@ -10,8 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
+from assay.tracking.tracker import Tracker
 from tests.conftest import BIN, Project
 from tests.integration.test_train import runs, until, wait_for_status
 
@@ -67,6 +69,40 @@ def test_a_signal_saves_and_a_second_one_ends_at_once(project: Project, end: sig
         assert b"terminate called" not in errors
     wait_for_status(project, folder.name, "KILLED")
     assert twice or list((folder / "checkpoints").glob("step-*"))
+
+
+def writer(child: subprocess.Popen[bytes]) -> psutil.Process:
+    """The process that makes a training's calls of MLflow."""
+    below = psutil.Process(child.pid).children()
+    return next(found for found in below if "assay.tracking.process" in found.cmdline())
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_stopped_process_that_writes_to_mlflow_keeps_nobody_from_ending(project: Project, twice: bool) -> None:
+    with started(project, *LONG, stdout=-1, stderr=-1) as child:
+        folder = training(project, child)
+        stopped = writer(child)
+        stopped.suspend()
+        child.send_signal(signal.SIGINT)
+        if twice:
+            until(child, lambda: (folder / "outcome.json").exists())
+            child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
+        assert child.returncode == 130
+        assert b"Traceback" not in errors
+    stopped.wait(10)
+    wait_for_status(project, folder.name, "KILLED")
+    assert list((folder / "checkpoints").glob("step-*"))
+
+
+def test_a_killed_process_that_writes_to_mlflow_costs_nothing(project: Project) -> None:
+    with started(project, *SHORT, stdout=-1, stderr=-1) as child:
+        folder = training(project, child)
+        writer(child).kill()
+        assert child.wait(240) == 0
+    assert runs(project) == ["FINISHED"]
+    curves = Tracker(project.settings).history(folder.name)
+    assert len({(name, step) for name, _, _, step in curves}) == len(curves)
 
 
 def closed_terminal(project: Project, *words: str) -> Path:

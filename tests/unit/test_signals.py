@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.signals import STOPPING, handled_by
+from assay.signals import STOPPING, ask_to_end, asked_to_end, handled_by
 
 
 def test_a_handler_answers_for_the_block_and_the_old_one_comes_back() -> None:
@@ -94,6 +94,37 @@ def lost(folder: Path, number: signal.Signals, body: str) -> list[str]:
     (folder / "program.py").write_text(LOSES.format(name=number.name, body=body))
     done = subprocess.run([sys.executable, "-m", "program"], cwd=folder, capture_output=True, text=True, timeout=30)
     return done.stdout.splitlines()
+
+
+PROMISES = """
+import os, signal, sys
+from pathlib import Path
+from assay.signals import asked_to_end, interruptible
+from assay.workers.launch import stopping_on_signals
+with interruptible():
+    try:
+        with stopping_on_signals(Path(), print):
+            os.kill(os.getpid(), signal.SIGINT)
+        print("saved", asked_to_end(), flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        print("not at once", flush=True)
+"""
+
+
+def test_the_second_signal_ends_at_once_also_after_the_block_that_heard_the_first(tmp_path: Path) -> None:
+    """What follows a training that was asked to save makes calls of the tracking store, which may take long."""
+    (tmp_path / "program.py").write_text(PROMISES)
+    done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 130
+    assert done.stdout.splitlines()[-1] == "saved True"
+
+
+def test_a_request_to_end_is_forgotten_with_the_outermost_block() -> None:
+    with handled_by(lambda *_: ask_to_end()):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked_to_end()
+    assert not asked_to_end()
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:

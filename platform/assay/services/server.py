@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from assay.errors import WorkError
 from assay.log import Log
-from assay.signals import handled_by
+from assay.signals import handled_by, when_parent_dies
 
 if TYPE_CHECKING:
     import psutil
@@ -95,7 +95,7 @@ class Server:
                 stderr=handle,
                 start_new_session=True,
                 umask=0o077,
-                preexec_fn=_end_with_parent(),
+                preexec_fn=when_parent_dies(signal.SIGTERM),
             )
         finally:
             os.close(handle)
@@ -196,17 +196,3 @@ def limit_log(file: Path, size: int = LOG_BYTES) -> None:
         if file.stat().st_size > size:
             shutil.copy(file, file.with_suffix(".previous.log"))
             os.truncate(file, 0)
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """What a child runs first: on Linux it asks the kernel for SIGTERM when this process dies, even by SIGKILL."""
-    if sys.platform != "linux":
-        return None
-    import ctypes
-
-    prctl = ctypes.CDLL(None).prctl  # loaded before the fork; after it nothing may be
-
-    def ask() -> None:
-        prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
-
-    return ask

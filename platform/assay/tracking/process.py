@@ -3,7 +3,7 @@
 With `draws`, it gets ready to draw curves.
 
 It reads one call a line from its standard input, writes one answer a line to its standard output, and ends with the
-pipe, so also when the other process is killed.
+pipe, so also when the other process is killed. Empty lines between the answers show that it lives.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import os
 import select
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -20,7 +22,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from assay.program import outlive_output, start_program
-from assay.signals import STOPPING
+from assay.signals import STOPPING, when_parent_dies
+from assay.tracking.remote import BEAT, BEAT_SECONDS, CALLS
 
 if TYPE_CHECKING:
     from assay.settings import Settings
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
 def main() -> None:
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    if (go_on := when_parent_dies(signal.SIGCONT)) is not None:
+        go_on()  # in case it is stopped then, and could not see the end of the pipe
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
+    threading.Thread(target=_beat, args=[answers], name="beat", daemon=True).start()
     start_program()
     outlive_output()
     from assay.errors import AssayError
@@ -48,6 +54,15 @@ def main() -> None:
     _import_mlflow(settings)
     with suppress(BrokenPipeError):
         serve(Tracker(settings), sys.stdin.buffer, answers, [_draw_once] if "draws" in sys.argv[2:] else [])
+
+
+def _beat(answers: IO[bytes]) -> None:
+    """Show that this process lives, also while it waits for a store. Whole lines are written at once by any thread."""
+    with suppress(BrokenPipeError):
+        while True:
+            answers.write(BEAT)
+            answers.flush()
+            time.sleep(BEAT_SECONDS)
 
 
 def serve(tracker: Tracker, calls: IO[bytes], answers: IO[bytes], meanwhile: Iterable[Callable[[], None]] = ()) -> None:
@@ -73,7 +88,6 @@ def _answer(tracker: Tracker, line: bytes) -> dict[str, Any]:
     from pydantic import validate_call
 
     from assay.system_errors import explained
-    from assay.tracking.remote import CALLS
 
     name, arguments = json.loads(line)
     try:

@@ -17,6 +17,7 @@ from assay.errors import AssayError, InputError, Interrupted
 from assay.files import read_json, remove_folder, write_atomic
 from assay.owner import Life, Owner
 from assay.settings import Settings
+from assay.signals import wait_or_kill
 from assay.storage.attempts import pull_metrics, pull_starts
 from assay.storage.lease import Lease, TakenOver, is_dead, is_free, turn
 from assay.storage.object_store import ObjectStore
@@ -366,7 +367,7 @@ def watchdog(settings: Settings, run_id: str) -> Iterator[None]:
         with suppress(BrokenPipeError):  # somebody killed the watchdog
             os.write(writing, b"done")
         os.close(writing)
-        child.wait()
+        wait_or_kill(child)
 
 
 def _lock(folder: Path) -> FileLock | None:

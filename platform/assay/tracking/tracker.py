@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
@@ -186,12 +185,15 @@ class Tracker(Tickets):
         else:
             self._client.set_terminated(run_id, status)
 
-    def end(self, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Set the last metrics and tags of a run, and its status, in as few calls as possible."""
+    def end(self, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str], at: int) -> None:
+        """Set the last metrics and tags of a run, and its status, in as few calls as possible.
+
+        Args:
+            at: the time of the metrics: of a call that is made again they are the same points.
+        """
         from mlflow.entities import Metric, RunTag
 
-        now = time.time_ns() // 1_000_000
-        points = [Metric(name, value, now, 0) for name, value in metrics.items()]
+        points = [Metric(name, value, at, 0) for name, value in metrics.items()]
         self._client.log_batch(
             run_id, metrics=points, tags=[RunTag(PREFIX + name, redact(text)[:5000]) for name, text in tags.items()]
         )

@@ -18,6 +18,7 @@ from assay.errors import Unavailable
 from assay.owner import Owner
 from assay.tracking.provenance import PREFIX, Provenance
 from assay.tracking.recorder import LONGEST_SECONDS, SECONDS, ship, why
+from assay.tracking.run import Run
 from assay.tracking.runs import continuing
 from assay.tracking.sessions import note_starts, session_tag
 from assay.tracking.tracker import Tracker
@@ -35,6 +36,7 @@ class Entry:
         config: its resolved experiment.
         tags: besides those of the search.
         status: of the trial; `running` if it has not ended.
+        time: when this was so, in milliseconds since 1970.
     """
 
     number: int
@@ -44,6 +46,7 @@ class Entry:
     status: str = "running"
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    time: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
 
 class TrialRecorder:
@@ -64,10 +67,11 @@ class TrialRecorder:
         self.experiment = experiment
         self.provenance = provenance
         self.warn = warn
-        runs = {run.data.tags.get("assay.trial"): run for run in tracker.children(experiment, search_id)}
-        self.run_ids = {int(number): run.info.run_id for number, run in runs.items() if number is not None}
-        self.done = {int(n) for n, run in runs.items() if n is not None and run.info.status in ("FINISHED", "FAILED")}
+        runs = self._recorded()
+        self.run_ids = {number: run.info.run_id for number, run in runs.items()}
+        self.done = {number for number, run in runs.items() if run.info.status in ("FINISHED", "FAILED")}
         self.running: dict[int, Entry] = {}
+        self._begun: set[int] = set()  # trials whose run was asked for: it may be there though no answer came
         self._waiting: deque[Entry] = deque()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -129,6 +133,21 @@ class TrialRecorder:
             with self.tracker.turn():
                 ship(self.tracker, self.run_ids[number], entry.folder, self.warn)
 
+    def _recorded(self) -> dict[int, Run]:
+        """The runs of trials that the store has, by the trial's number."""
+        runs = {run.data.tags.get("assay.trial"): run for run in self.tracker.children(self.experiment, self.search_id)}
+        return {int(number): run for number, run in runs.items() if number is not None}
+
+    def _begin(self, entry: Entry) -> str:
+        """The new run of a trial."""
+        if entry.number in self._begun and (run := self._recorded().get(entry.number)) is not None:
+            return run.info.run_id
+        self._begun.add(entry.number)
+        provenance = self.provenance(entry)
+        tags = {**provenance.tags, **self._own(provenance), "trial": str(entry.number), "search_id": self.search_id}
+        name = f"trial-{entry.number:04d}"
+        return self.tracker.begin(self.experiment, replace(provenance, tags=tags), self.search_id, name)
+
     def _has_ended(self, number: int) -> bool:
         """True for a trial whose end waits to be recorded too: then its start is not recorded first."""
         return any(entry.number == number and entry.status != "running" for entry in list(self._waiting))
@@ -138,11 +157,7 @@ class TrialRecorder:
         if number in self.done or (entry.status == "running" and self._has_ended(number)):
             return
         if number not in self.run_ids:
-            provenance = self.provenance(entry)
-            tags = {**provenance.tags, **self._own(provenance), "trial": str(number), "search_id": self.search_id}
-            self.run_ids[number] = self.tracker.begin(
-                self.experiment, replace(provenance, tags=tags), self.search_id, f"trial-{number:04d}"
-            )
+            self.run_ids[number] = self._begin(entry)
             self.running[number] = entry
         run_id = self.run_ids[number]
         if entry.status == "running":
@@ -157,7 +172,8 @@ class TrialRecorder:
         if (entry.folder / FAILURE).exists():
             self.tracker.log_file(run_id, ".", entry.folder / FAILURE)
         costs = {name: value for name, value in entry.metrics.items() if name.startswith("cost/")}
-        self.tracker.end(run_id, STATUS[entry.status], costs, {"trial_status": entry.status, "reason": entry.reason})
+        tags = {"trial_status": entry.status, "reason": entry.reason}
+        self.tracker.end(run_id, STATUS[entry.status], costs, tags, entry.time)
         self.done.add(number)
         self.running.pop(number, None)
 

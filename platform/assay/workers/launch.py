@@ -15,7 +15,7 @@ from assay.errors import AssayError, last_line
 from assay.files import read_json
 from assay.log import Log, counted
 from assay.settings import Settings
-from assay.signals import handled_by, quit_at_once
+from assay.signals import ask_to_end, handled_by, quit_at_once
 from assay.storage.attempts import attempt_name
 from assay.storage.run_mirror import Receiver, receiving
 from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STOP
@@ -163,6 +163,7 @@ def stopping_on_signals(folder: Path, log: Log) -> Iterator[None]:
     def handle(number: int, _frame: object) -> None:
         if (folder / STOP).exists():
             quit_at_once()
+        ask_to_end()
         (folder / STOP).touch()
         log(f"{signal.Signals(number).name}: saving a checkpoint and stopping; repeat to quit at once")
 

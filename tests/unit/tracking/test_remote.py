@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,8 +17,11 @@ from assay.errors import InputError, Unavailable
 from assay.settings import Settings
 from assay.tracking import remote
 from assay.tracking.provenance import Provenance
+from assay.tracking.recorder import Recorder
 from assay.tracking.remote import CALLS, OtherProcess, TrackingError, open_tracker
 from assay.tracking.tracker import Tracker
+from assay.train.folder import SPOOL
+from assay.train.spool import Spool
 
 PROVENANCE = Provenance(
     {"fingerprint": "f" * 64, "commit": "c" * 40, "dataset": "points", "dataset_hash": "d.dir", "kind": "run"},
@@ -35,6 +38,10 @@ def other(settings: Settings) -> Iterator[OtherProcess]:
         remote.start(settings.root)
         assert remote._other is not None
         yield remote._other
+
+
+def pid(other: OtherProcess) -> int:
+    return other._life._process.pid
 
 
 @pytest.fixture
@@ -85,29 +92,82 @@ def test_another_project_has_a_tracker_of_its_own(other: OtherProcess, tmp_path:
     assert type(open_tracker(Settings(project=tmp_path))) is Tracker
 
 
-def test_one_that_was_killed_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_other", None)
-    remote.start(settings.root)
-    assert remote._other is not None
-    far = open_tracker(settings)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_one_that_is_killed_or_stands_still_is_replaced_and_each_point_arrives_once(
+    far: Tracker, tracker: Tracker, other: OtherProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(remote, "SILENT_SECONDS", 2.0)
+    run_id = far.create("remote", PROVENANCE)
+    running = Recorder(far, run_id, tmp_path, lambda _: None)
+    spool = Spool(tmp_path / SPOOL)
+    spool.append(1, {"train/loss": 0.5})
     far.unfinished()
-    remote._other._process.kill()
-    remote._other._process.wait()
+    os.kill(pid(other), number)
+    spool.append(2, {"train/loss": 0.25})
+    spool.close()
+    running.close()
+    far.set_status(run_id, "FINISHED")
+    assert [(point[3], point[1]) for point in tracker.history(run_id)] == [(1, 0.5), (2, 0.25)]
+    assert tracker.get(run_id).info.status == "FINISHED"
+
+
+DIES = "import sys; sys.stdin.readline(); sys.stdout.write('{\"res'); sys.stdout.flush()"
+ANSWERS = "import sys; sys.stdin.readline(); print('{\"result\": true}', flush=True); sys.stdin.readline()"
+WAITS = "import time\nwhile True: print(flush=True); time.sleep(0.1)"
+
+
+@pytest.fixture
+def lives(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., OtherProcess]]:
+    """Makes an `OtherProcess` of programs, one a life, the last of them for all that follow."""
+    made: list[OtherProcess] = []
+    life = remote._Life
+
+    def make(*programs: str) -> OtherProcess:
+        left = list(programs)
+
+        class Scripted(life):  # type: ignore[misc,valid-type]
+            def __init__(self, _command: object) -> None:
+                super().__init__([sys.executable, "-Sc", left.pop(0) if left[1:] else left[0]])
+
+        monkeypatch.setattr(remote, "_Life", Scripted)
+        made.append(OtherProcess(Path(), draws=False))
+        return made[-1]
+
+    yield make
+    for process in made:
+        process._life.kill()
+
+
+def test_a_call_in_whose_middle_it_dies_is_made_again_if_that_makes_nothing_twice(
+    lives: Callable[..., OtherProcess],
+) -> None:
+    assert lives(DIES, DIES, ANSWERS).call("has_runs", {}) is True
+    once = lives(DIES, ANSWERS)
     with pytest.raises(Unavailable, match="has ended"):
-        far.unfinished()
+        once.call("begin", {})
+    assert once.call("has_runs", {}) is True
+    with pytest.raises(Unavailable, match="has ended"):
+        lives(DIES).call("has_runs", {})
+
+
+def test_it_is_not_waited_for_long_once_a_signal_has_asked_to_end(
+    lives: Callable[..., OtherProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store, in whose hands it is, may take minutes to give up."""
+    monkeypatch.setattr(remote, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(remote, "asked_to_end", lambda: True)
+    waiting = lives(WAITS)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="too long"):
+            waiting.call("has_runs", {})
 
 
 def test_an_interrupted_call_does_not_answer_the_next_one(
     far: Tracker, other: OtherProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C while a call is under way: the run's last status is set by the same process right after."""
-
-    class Interrupted:
-        def readline(self) -> bytes:
-            raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(other._process, "stdout", Interrupted())
+        patch.setattr(other, "_wait", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             far.find("remote", "e" * 64)
     assert isinstance(far.unfinished(), list)
@@ -124,7 +184,7 @@ def test_it_ends_with_the_process_that_started_it(settings: Settings) -> None:
     from assay.tracking import remote
     remote.start(Path({str(settings.root)!r}))
     remote.open_tracker(Settings(project=Path({str(settings.root)!r}))).unfinished()
-    print(remote._other._process.pid, flush=True)
+    print(remote._other._life._process.pid, flush=True)
     time.sleep(600)
     """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as started:

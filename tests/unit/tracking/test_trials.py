@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assay.errors import WorkError
+from assay.errors import Unavailable, WorkError
 from assay.tracking import trials
 from assay.tracking.provenance import REQUIRED, Provenance
 from assay.tracking.tracker import Tracker
@@ -128,3 +128,36 @@ def test_a_store_that_stays_down_is_an_error_that_says_what_is_safe(search: Sear
     again.put(search.entry(0, "finished"))
     again.close()
     assert [run.info.status for run in search.runs().values()] == ["FINISHED"]
+
+
+class Deaf:
+    """A store whose answers to `begin` and `end` get lost the first time."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.lose = {"begin", "end"}
+
+    def __getattr__(self, name: str) -> Any:
+        made = getattr(self.tracker, name)
+
+        def call(*arguments: Any) -> Any:
+            answer = made(*arguments)
+            if name in self.lose:
+                self.lose.remove(name)
+                raise Unavailable("no answer")
+            return answer
+
+        return call if name in self.lose else made
+
+
+def test_an_answer_that_gets_lost_makes_nothing_twice(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "SECONDS", 0.01)
+    deaf = Deaf(search.tracker)
+    recorder = search.recorder(deaf)
+    recorder.put(search.entry(0, "finished", metrics={"cost/parameters": 7.0}))
+    while deaf.lose:
+        pass
+    recorder.close()
+    (run,) = search.tracker.children(search.name, search.id)
+    assert run.info.status == "FINISHED"
+    assert len(search.tracker._client.get_metric_history(run.info.run_id, "cost/parameters")) == 1
