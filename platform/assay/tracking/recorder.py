@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,8 @@ class Shipment:
         self.shipped: Shipped | None = None
         self.file = 0  # the spool's number in the file system
         self.known: set[tuple[str, int]] = set()  # (metric, step) in the store, if the spool is damaged
+        self.at = 0  # behind the last whole line that was read
+        self.looked = time.monotonic()
 
     def send(self) -> int:
         """Send the lines that were not sent yet; returns the number of metrics sent."""
@@ -100,11 +103,14 @@ class Shipment:
             return 0
         with spool.open("rb") as file:
             os.fsync(file.fileno())  # so that after a power cut the spool has what the store has
-            number = os.fstat(file.fileno()).st_ino
-        if self.shipped is None or self.file != number:  # another's state may have replaced it
-            self.shipped, self.file = self._look(), number
+            status = os.fstat(file.fileno())
+        if self.shipped is None or self.file != status.st_ino:  # another's state may have replaced it
+            self.shipped, self.file = self._look(), status.st_ino
+        elif status.st_size < self.shipped.offset:
+            self.shipped = self._cut(status.st_size)
         sent, offset, limit = 0, self.shipped.offset, self._limit()
         batch: list[Point] = []
+        self.at = offset
         for record, end in read_spool(spool, offset, self._found):
             if end > limit:
                 break
@@ -117,8 +123,10 @@ class Shipment:
                 sent += self._send(batch, offset)
                 batch = []
             batch += points
-            offset = end
-        return sent + (self._send(batch, offset) if offset > self.shipped.offset else 0)
+            offset = self.at = end
+        sent += self._send(batch, offset) if offset > self.shipped.offset else 0
+        self.looked = time.monotonic()
+        return sent
 
     def _limit(self) -> float:
         """How much may be sent: of a run in object storage, what is there. From there another may continue it."""
@@ -139,20 +147,33 @@ class Shipment:
             self.warn(f"{self.folder / SHIPPED}: does not fit the {SPOOL} beside it; all that is there is sent again")
         if lines and not (noted and noted.damaged):
             self._say(lines)
-        found = Shipped(noted.offset if noted else 0, damaged=True)
+        return self._damaged(noted.offset if noted else 0)
+
+    def _damaged(self, offset: int) -> Shipped:
+        found = Shipped(offset, damaged=True)
         found.write(self.folder)
         return found
 
-    def _found(self, _line: Line) -> None:
+    def _cut(self, size: int) -> Shipped:
+        """What to go on with after somebody has cut the spool: all that is left or comes is looked at again."""
+        assert self.shipped is not None
+        self._ask()
+        self.warn(
+            f"{self.folder / SPOOL}: somebody cut it to {size} bytes; the {self.shipped.offset} sent before are kept; "
+            f"what was measured in the {time.monotonic() - self.looked:.1f} s since then may be lost"
+        )
+        return self._damaged(0)
+
+    def _found(self, line: Line) -> None:
         """Note a damaged line that came after the first look."""
         assert self.shipped is not None
         if not self.shipped.damaged:
             self._ask()
-            self._say(1)
+            self._say(1, f" ({line.end - self.at} bytes)" if line.data is None else "")
             self.shipped = Shipped(self.shipped.offset, damaged=True)
 
-    def _say(self, places: int) -> None:
-        where = "one place" if places == 1 else f"{places} places"
+    def _say(self, places: int, size: str = "") -> None:
+        where = f"one place{size}" if places == 1 else f"{places} places"
         self.warn(
             f"{self.folder / SPOOL}: damaged in {where}; of the metrics there, those are kept that were sent before"
         )

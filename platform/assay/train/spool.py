@@ -1,7 +1,8 @@
 """The durable record of metrics: an append-only file of sealed lines, written by rank 0, read by the tracker.
 
 A metric of a step is written once: a resumed run does not write it again. A line torn by a kill is cut off. A damaged
-line is left out and the others are read: whoever needs all points asks the tracking store for those it has.
+line is left out and the others are read: whoever needs all points asks the tracking store for those it has. While it is
+written, the file never gets shorter.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ class Spool:
             end = line.end
             if _has_metrics(line):
                 self.seen.update(dict.fromkeys(line.data["metrics"], line.data["step"]))
-        self._synced = path.with_name(SYNCED)
+        self._path, self._synced = path, path.with_name(SYNCED)
         self._file = path.open("ab")
         self._file.truncate(end)
+        self._end = end
         if self._is_short(end):
             self._write({"lost": True})
 
@@ -61,8 +63,18 @@ class Spool:
         self._write({**line, "kept": True} if kept else line)
 
     def _write(self, data: Mapping[str, Any]) -> None:
+        self._keep_length()
         self._file.write(sealed(data))
         self._file.flush()
+        self._end = self._file.tell()
+
+    def _keep_length(self) -> None:
+        """Fill what somebody has cut off, or removed, by a damaged line: all that read on do so from an offset."""
+        if not self._path.exists():
+            self._file = self._path.open("ab")
+        if os.fstat(self._file.fileno()).st_size < self._end:
+            self._file.truncate(self._end - 1)
+            self._file.write(b"\n" + sealed({"lost": True}))
 
     def sync(self) -> None:
         """Make everything so far survive a power cut: a checkpoint follows, and what is before it is not repeated."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from assay.errors import WorkError
 from assay.settings import Settings
 from assay.tracking import artifacts, recorder, shipped
 from assay.tracking.curves import read_curves
-from assay.tracking.recorder import Recorder, ship
+from assay.tracking.recorder import Recorder, Shipment, ship
 from assay.tracking.tracker import BATCH, Tracker
 from assay.train.folder import SHIPPED, SPOOL, STORED
 from assay.train.spool import Spool
@@ -257,6 +258,37 @@ def test_damage_is_said_once_and_the_curves_are_those_of_the_store(
     monkeypatch.setattr(tracker, "log_bytes", lambda _, name, content: drawn.update({name: content}))
     tracker.log_curves(run_id, tmp_path)
     assert drawn[artifacts.CURVES].count(b"train/m0") == 101
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_after_somebody_emptied_the_spool_all_that_follows_arrives_once(
+    tracker: Tracker, run_id: str, tmp_path: Path, seen: bool
+) -> None:
+    said: list[str] = []
+    shipment = Shipment(tracker, run_id, tmp_path, said.append)
+    writer = Spool(tmp_path / SPOOL)
+
+    def measure(first: int, end: int) -> None:
+        for step in range(first, end):
+            writer.append(step, {"train/m0": float(step)})
+
+    measure(0, 10)
+    assert shipment.send() == 10
+    measure(10, 12)  # which are lost
+    os.truncate(tmp_path / SPOOL, 0)
+    if seen:
+        assert shipment.send() == 0
+    measure(12, 40)
+    assert shipment.send() == 28
+    assert [line.partition(" (")[0].partition("; ")[0] for line in said] == [
+        f"{tmp_path / SPOOL}: somebody cut it to 0 bytes" if seen else f"{tmp_path / SPOOL}: damaged in one place"
+    ]
+    os.truncate(tmp_path / SPOOL, 0)  # and again, at the very end
+    assert shipment.send() == 0
+    whole = [(step, value) for step, value in expected(40) if step not in (10, 11)]
+    assert stored(tracker, run_id) == whole
+    assert read_curves(tmp_path, lambda: tracker.history(run_id)) == {"train/m0": whole}
+    writer.close()
 
 
 def test_of_a_run_in_object_storage_nothing_is_shipped_that_another_may_compute_again(

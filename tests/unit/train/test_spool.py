@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -130,3 +131,24 @@ def test_infinity_survives(tmp_path: Path) -> None:
     ((_, metrics),) = contents(tmp_path / "s")
     assert metrics["a"] == math.inf
     assert math.isnan(metrics["b"])
+
+
+@pytest.mark.parametrize("left", [0, 1, 60, None])
+def test_who_reads_on_from_an_offset_misses_nothing_after_somebody_cut_or_removed_it(
+    tmp_path: Path, left: int | None
+) -> None:
+    path = tmp_path / "spool.jsonl"
+    spool = Spool(path)
+    for step in range(3):
+        spool.append(step, {"a": float(step)})
+    read = path.stat().st_size
+    spool.append(3, {"a": 3.0})
+    path.unlink() if left is None else os.truncate(path, left)
+    for step in range(4, 9):
+        spool.append(step, {"a": float(step)})
+    spool.sync()
+    assert contents(path, read) == [(step, {"a": float(step)}) for step in range(4, 9)]
+    assert damaged_lines(path) == 2
+    spool.close()
+    fill(path, [(9, {"a": 9.0})])
+    assert contents(path)[-6:] == [(step, {"a": float(step)}) for step in range(4, 10)]
