@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from assay.errors import last_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -37,14 +39,15 @@ class PlainProgress:
         self._first = done
         self._began = self._printed = time.monotonic()
 
-    def __call__(self, done: int, total: int, what: str = "") -> None:
+    def __call__(self, done: int, total: int | None, what: str = "") -> None:
         now = time.monotonic()
-        if now - self._printed < PLAIN_SECONDS and not (self._last and done >= total):
+        if now - self._printed < PLAIN_SECONDS and not (self._last and total is not None and done >= total):
             return
         self._printed = now
         rate = (done - self._first) / max(now - self._began, 1e-9)
-        speed = [f"{self._amount(rate)}/s", f"{(total - done) / rate:.0f} s left"] if rate > 0 else []
-        line = f"{self._title} {self._amount(done)} of {self._amount(total)}"
+        speed = [f"{self._amount(rate)}/s"] if rate > 0 else []
+        speed += [f"{(total - done) / rate:.0f} s left"] if rate > 0 and total is not None else []
+        line = f"{self._title} {self._amount(done)} of {'?' if total is None else self._amount(total)}"
         self._log(", ".join([line, *speed, *([what] if what else [])]))
 
 
@@ -54,6 +57,27 @@ class Display:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._rich: Any = None
+        self._failed = False
+
+    def tick(self) -> None:
+        """Show what is new, if what this follows changes by itself."""
+        with self._harmless():
+            self._show()
+
+    def _show(self) -> None:  # noqa: B027
+        pass
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """Say once what fails in the block, such as a file that somebody has damaged: no display ends any work."""
+        try:
+            yield
+        except Exception as error:
+            if not self._failed:
+                self._failed = True
+                self.log(
+                    f"warning: how far this is cannot always be shown ({type(error).__name__}: {last_line(error)})"
+                )
 
     def log(self, line: str) -> None:
         """Print a line for people, above the Rich display if there is one."""
@@ -101,7 +125,8 @@ class Bar(Display):
         """Measure the rate from now on."""
         self._plain.start(done)
 
-    def update(self, done: int, total: int, what: str = "") -> None:
+    def update(self, done: int, total: int | None, what: str = "") -> None:
+        """Show how much is done; a `total` of None is not known."""
         if self._rich is not None:
             self._rich.update(self._task, completed=done, total=total, what=what)
         else:

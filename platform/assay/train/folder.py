@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 CHECKPOINTS = "checkpoints"
 SPOOL = "spool.jsonl"
 """Metrics, appended by rank 0, a sealed line each."""
@@ -31,3 +33,12 @@ FAILURE = "failure.json"
 """Why a worker failed; missing if workers died."""
 LOCK = "lock"
 """Held by the process that owns the run."""
+
+
+def read_steps(folder: Path) -> int | None:
+    """How many steps the run in a folder has; None if that is not written, or cannot be read."""
+    try:
+        steps = int((folder / STEPS).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return steps if steps > 0 else None

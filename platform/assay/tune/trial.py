@@ -22,7 +22,7 @@ from assay.files import read_json, write_json
 from assay.sealed import Line
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
-from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, SPOOL, STEPS, STOP
+from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, SPOOL, STEPS, STOP, read_steps
 from assay.train.loop import Training
 from assay.train.prepare import prepare
 from assay.train.spool import read_spool
@@ -188,6 +188,7 @@ class OnRayTrain:
         self.config = parse_experiment(self.own.config, "config")
         self.costs = assignment.costs
         self.epoch, self.reported, self.offset = 0.0, 0.0, 0
+        self.steps: int | None = None  # written before the first metric
         self.best: dict[str, float] = {}  # of whole epochs
         self.latest: dict[str, float] = {}
         self.failure: list[BaseException] = []
@@ -235,11 +236,13 @@ class OnRayTrain:
         if not (self.folder / SPOOL).exists():
             return False
         name = f"val/{self.config.task.headline.metric}"
-        steps = int((self.folder / STEPS).read_text())  # written before the first metric
+        self.steps = self.steps or read_steps(self.folder)
+        if self.steps is None:
+            raise WorkError(f"{self.folder / STEPS} is damaged: search again with --new")
         for record, end in read_spool(self.folder / SPOOL, self.offset, self._damaged):
             self.offset = end
             if name in record.metrics:
-                self.epoch = epochs_at(record.step, steps, self.config.train.epochs)
+                self.epoch = epochs_at(record.step, self.steps, self.config.train.epochs)
                 self.latest = {key: value for key, value in record.metrics.items() if key.startswith("val/")}
                 if record.kept:
                     self.best = self.latest

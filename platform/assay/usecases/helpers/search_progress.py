@@ -32,11 +32,11 @@ class SearchProgress(Display):
             try:
                 yield
             finally:
-                if self._rich is not None:
-                    self._rich.update(live(take()))
+                with self._harmless():
+                    if self._rich is not None:
+                        self._rich.update(live(take()))
 
-    def tick(self) -> None:
-        """Show what is new."""
+    def _show(self) -> None:
         now = time.monotonic()
         if self._take is None or now - self._shown < (REFRESH_SECONDS if self._rich is not None else PLAIN_SECONDS):
             return

@@ -8,7 +8,7 @@ from typing import Any
 
 from assay.report.search import SearchSnapshot, TrialRow
 from assay.sealed import Line
-from assay.train.folder import SPOOL, STEPS
+from assay.train.folder import SPOOL, read_steps
 from assay.train.spool import read_spool
 from assay.tune.search import ENDED, Search, Trial
 from assay.tune.space import Parameter
@@ -69,7 +69,7 @@ class TrialCurves:
         self.known: dict[int, Curve] = {}
 
     def of(self, search: Search, trial: Trial, metric: str) -> Curve:
-        """(epoch, value) of every evaluation; none if the spool is damaged, for the journal has those that were judged.
+        """(epoch, value) of every evaluation; none if the files are damaged, for the journal has those that were judged.
 
         A trial that started from its parent's weights continues its count.
         """
@@ -80,9 +80,9 @@ class TrialCurves:
             return []
         damaged: list[Line] = []
         records = [r for r, _ in read_spool(folder / SPOOL, 0, damaged.append) if metric in r.metrics]
-        if damaged:
+        steps = read_steps(folder)
+        if damaged or steps is None:
             return []
-        steps = int((folder / STEPS).read_text())  # written before the first metric
         curve = [(epochs_at(record.step, steps, epochs), record.metrics[metric]) for record in records]
         if trial.status in ENDED:
             self.known[trial.number] = curve

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from assay.log import Log
 from assay.progress import Bar
-from assay.train.folder import LOG, SPOOL, STEPS
+from assay.train.folder import LOG, SPOOL, read_steps
 from assay.train.spool import read_spool
 
 
@@ -25,15 +26,15 @@ class TrainingProgress(Bar):
         self.spool_offset = _size(folder / SPOOL)
         self.log_offset = _size(folder / LOG)
         self.step = -1
+        self.total: int | None = None
         self.latest: dict[str, float] = {}
         with self.showing("waiting for the workers"):
             yield
 
-    def tick(self) -> None:
-        """Show what is new."""
+    def _show(self) -> None:
         self._show_log()
         spool = self.folder / SPOOL
-        if not (spool.exists() and (self.folder / STEPS).exists()):  # metrics of another machine come without steps
+        if not spool.exists():
             return
         before = self.step
         for record, end in read_spool(spool, self.spool_offset):
@@ -44,8 +45,8 @@ class TrainingProgress(Bar):
             return
         if before < 0:
             self.start(self.step)
-        total = int((self.folder / STEPS).read_text())
-        self.update(self.step, total, self._metrics())
+        self.total = read_steps(self.folder) or self.total
+        self.update(self.step, self.total, self._metrics())
 
     def _metrics(self) -> str:
         shown = [(name, value) for name, value in self.latest.items() if name.startswith(("train/", "val/"))]
@@ -56,6 +57,8 @@ class TrainingProgress(Bar):
         if not path.exists():
             return
         with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self.log_offset:
+                self.log_offset = 0  # somebody has cut it
             file.seek(self.log_offset)
             for line in file:
                 self.log_offset += len(line)
