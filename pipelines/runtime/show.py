@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from assay.progress import plain_console
 from assay.usecases.helpers.results import ExperimentResults
 
 
 def show_training(experiment: str, summary: dict[str, Any], seconds: float) -> None:
     """Print what was measured, decided and kept, in one table."""
-    from rich.console import Console
     from rich.table import Table
 
     train, model, trained = summary["train"], summary["model"], f"train@{experiment}" in summary["ran"]
@@ -33,4 +33,4 @@ def show_training(experiment: str, summary: dict[str, Any], seconds: float) -> N
     grid.add_column(overflow="fold")
     for name, value in rows.items():
         grid.add_row(name, value)
-    Console().print(grid)
+    plain_console().print(grid)

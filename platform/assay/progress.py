@@ -27,6 +27,13 @@ def count(number: float) -> str:
     return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
+def plain_console(**options: Any) -> Console:
+    """A Rich console that shows text as it is: names, paths and reasons may contain what Rich takes for its markup."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
 class PlainProgress:
     """Logs every two seconds how much is done, the rate and the time left; with `last`, also at the end."""
 
@@ -75,14 +82,13 @@ class Display:
         except Exception as error:
             if not self._failed:
                 self._failed = True
-                self.log(
-                    f"warning: how far this is cannot always be shown ({type(error).__name__}: {last_line(error)})"
-                )
+                why = f"{type(error).__name__}: {last_line(error)}"
+                self.log(f"warning: how far this is cannot always be shown ({why})")
 
     def log(self, line: str) -> None:
         """Print a line for people, above the Rich display if there is one."""
         if self._rich is not None:
-            self._rich.console.print(line, highlight=False, markup=False)
+            self._rich.console.print(line)
         else:
             self._log(line)
 
@@ -92,9 +98,7 @@ class Display:
         if not sys.stderr.isatty():
             yield
             return
-        from rich.console import Console
-
-        with display(Console(stderr=True)) as self._rich:
+        with display(plain_console(stderr=True)) as self._rich:
             try:
                 yield
             finally:
@@ -135,6 +139,6 @@ class Bar(Display):
     def _bar(self, console: Console) -> Any:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        what = TextColumn("{task.fields[what]}", markup=False)
+        title, what = (TextColumn(f"{{task.{shown}}}", markup=False) for shown in ("description", "fields[what]"))
+        columns = (title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         return Progress(*columns, what, console=console, transient=self._transient)

@@ -153,8 +153,6 @@ def _report(result: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _summary(result: Mapping[str, Any]) -> Any:
-    from rich.markup import escape
-
     from assay.cli.output import table
 
     splits = ", ".join(f"{split} {count}" for split, count in result.get("splits", {}).items())
@@ -165,7 +163,7 @@ def _summary(result: Mapping[str, Any]) -> Any:
         "hash": result["hash"],
         "samples": f"{result['samples']}{f' ({splits})' if splits else ''}",
         "annotation": _annotation(result),
-        "classes": escape(printable(f"{len(classes)}: {shown}")),
+        "classes": printable(f"{len(classes)}: {shown}"),
         "rejected": str(len(result["rejected"])),
     }
     if "ok" in result:

@@ -152,12 +152,11 @@ def _row(job: JobInfo) -> dict[str, Any]:
 
 
 def _jobs_table(result: Mapping[str, Any]) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     grid = Table(box=None)
     for name in ("job", "command", "status", "started", "seconds"):
         grid.add_column(name, overflow="fold")  # an id that is cut off is useless
     for row in result["jobs"]:
-        grid.add_row(*(escape(str(value)) for value in row.values()))
+        grid.add_row(*map(str, row.values()))
     return grid

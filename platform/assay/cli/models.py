@@ -89,14 +89,13 @@ def decision_table(result: Any) -> Any:
 
 def _predictions_table(result: Any) -> Any:
     """One row per file. Plain values get their own column, lists are counted, pictures are named."""
-    from rich.markup import escape
     from rich.table import Table
 
     rows = [{name: _cell(name, value) for name, value in row.items()} for row in result["predictions"]]
     names = dict.fromkeys(name for row in rows for name, cell in row.items() if cell is not None)
     grid = Table(*names, box=None)
     for row in rows:
-        grid.add_row(*(escape(row.get(name) or "") for name in names))
+        grid.add_row(*(row.get(name) or "" for name in names))
     return grid
 
 

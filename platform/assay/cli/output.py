@@ -10,7 +10,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from assay.progress import Bar, Progress
+from assay.progress import Bar, Progress, plain_console
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
@@ -37,10 +37,8 @@ def present(result: Mapping[str, Any], as_json: bool, render: Callable[[Mapping[
     if as_json:
         typer.echo(json.dumps(result, default=str), file=_results)
     else:
-        from rich.console import Console
-
-        console = Console()
-        (console if console.is_terminal else Console(width=WIDE)).print(render(result))
+        console = plain_console()
+        (console if console.is_terminal else plain_console(width=WIDE)).print(render(result))
 
 
 def log(line: str) -> None:
@@ -53,10 +51,10 @@ def table(rows: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    grid.add_column()
+    grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     for name, value in rows.items():
-        grid.add_row(f"[bold]{name}[/bold]", f"{value:.4f}" if isinstance(value, float) else str(value))
+        grid.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
     return grid
 
 

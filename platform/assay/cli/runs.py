@@ -27,8 +27,6 @@ def runs(
 
 
 def _table(result: Mapping[str, Any]) -> Any:
-    from rich.text import Text
-
     if not result["runs"]:
         return "none found"
     width = max(len("experiment"), *(len(run["experiment"] or "") for run in result["runs"]))
@@ -37,4 +35,4 @@ def _table(result: Mapping[str, Any]) -> Any:
         lines.append(f"{run['run_id']:32}  {run['started'][:16]}  {run['experiment'] or '':{width}}  {run['status']}")
         seen = [f"{n} {value:.4g}" for n, value in sorted(run["metrics"].items()) if n.startswith("val/")]
         lines += [f"  {line}" for line in ("  ".join(seen), run["reason"]) if line]
-    return Text("\n".join(lines))
+    return "\n".join(lines)

@@ -56,16 +56,13 @@ def _pages(result: Mapping[str, Any]) -> Any:
 
 def page_rows(result: Mapping[str, Any]) -> dict[str, str]:
     """The address of each page and how to log in; no secret."""
-    from rich.markup import escape
-
-    rows = {
+    return {
         "MLflow": f"{result['mlflow']}  user {result['user']}",
         "Prefect": f"{result['prefect']}  log in with user:password",
         "Ray": f"{result['ray']}  log in with the token",
         "password": f"in {result['credentials_file']}",
         "token": f"in {result['ray_token_file']}",
     }
-    return {name: escape(value) for name, value in rows.items()}
 
 
 def _ended(result: Mapping[str, Any]) -> str:

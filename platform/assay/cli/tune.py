@@ -96,21 +96,19 @@ def search_report(record: Mapping[str, Any]) -> Any:
 def _front(record: Mapping[str, Any]) -> Any:
     """The objectives and costs of each trial on the front."""
     from rich.table import Table
-    from rich.text import Text
 
     costs = [name for name in record["best"]["metrics"] if name.startswith("cost/")]
     metrics = list(dict.fromkeys([*record["objectives"], *costs]))
     titles = ("trial", *(name.removeprefix("cost/") for name in metrics))
     grid = Table(*titles, title="the front", title_justify="left", box=None)
     for trial in record["front"]:
-        grid.add_row(str(trial["trial"]), *(Text(f"{trial['metrics'][name]:g}") for name in metrics))
+        grid.add_row(str(trial["trial"]), *(f"{trial['metrics'][name]:g}" for name in metrics))
     return grid
 
 
 def _candidates(result: Mapping[str, Any]) -> Any:
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     from assay.report.search import short
 
@@ -123,5 +121,5 @@ def _candidates(result: Mapping[str, Any]) -> Any:
         seen = (f"{candidate['costs'][name]:g}" for name in costs)
         grid.add_row(str(number), *seen, " ".join(candidate["over"]))
         config = " ".join(f"{names[key]}={value}" for key, value in candidate["config"].items())
-        values.append(Text(f"{number}: {config}"))
+        values.append(f"{number}: {config}")
     return Group(grid, "", *values)

@@ -93,8 +93,6 @@ def _show(result: Mapping[str, Any], as_json: bool, browse: bool) -> None:
 
 
 def _render(result: Mapping[str, Any]) -> Any:
-    from rich.markup import escape
-
     from assay.cli.output import table
     from assay.cli.services import page_rows
 
@@ -103,4 +101,4 @@ def _render(result: Mapping[str, Any]) -> Any:
     rows = {"address": result["url"]}
     if result["credentials_file"]:
         rows |= {"user": result["user"], "password": f"in {result['credentials_file']}"}
-    return table({name: escape(str(value)) for name, value in rows.items()})
+    return table(rows)

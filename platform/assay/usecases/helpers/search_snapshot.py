@@ -69,7 +69,7 @@ class TrialCurves:
         self.known: dict[int, Curve] = {}
 
     def of(self, search: Search, trial: Trial, metric: str) -> Curve:
-        """(epoch, value) of every evaluation; none if the files are damaged, for the journal has those that were judged.
+        """(epoch, value) of every evaluation; none if a file is damaged, for the journal has those that were judged.
 
         A trial that started from its parent's weights continues its count.
         """
