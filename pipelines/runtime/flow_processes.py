@@ -5,12 +5,11 @@ A checkout may be on a file system that several machines share. Each tells of it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.files import write_json
+from assay.files import load_json, write_json
 from assay.owner import Life, Owner
 from assay.state import FLOW_PROCESSES, state_folder
 
@@ -53,7 +52,7 @@ def registered_processes(root: Path) -> Iterator[FlowProcess]:
     """The processes that registered and were not forgotten, dead or alive, here or elsewhere."""
     for file in sorted((state_folder(root) / FLOW_PROCESSES).glob("*.json")):
         try:
-            found = json.loads(file.read_text())
+            found = load_json(file.read_bytes())
             flow_run, owner = str(found["flow_run"]), Owner.read(found["owner"])
         except (OSError, ValueError, KeyError, TypeError):  # removed meanwhile, or not ours
             continue

@@ -98,7 +98,8 @@ def run(command: list[str], root: str, seconds: float = STAGE_SECONDS, keep_outp
                 stdin=subprocess.DEVNULL, stdout=file if keep_output else None, start_new_session=True,
             )  # fmt: skip
             code = _wait(child, seconds)
-        return CommandResult(code, output.read_text(), json.loads(failure.read_text()) if failure.exists() else None)
+        why = json.loads(failure.read_text()) if failure.exists() else None
+        return CommandResult(code, output.read_text(errors="replace"), why)
 
 
 def _wait(child: subprocess.Popen[bytes], seconds: float) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from assay.files import load_json
 from assay.log import Log
 from assay.signals import handled_by, wait_or_kill
 from assay.state import WORKSPACE_LOCK, state_folder
@@ -77,7 +78,7 @@ def _wait(descriptor: int, log: Log) -> None:
 
 def _holder(descriptor: int) -> str:
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
+        holder = load_json(os.pread(descriptor, 4096, 0))
         return f"{holder['flow']} (process {holder['pid']})"
     except (ValueError, KeyError, TypeError):  # it is writing just now
         return "another flow"

@@ -74,11 +74,19 @@ def read_json(path: Path, fix: str, needs: Sequence[str] = ()) -> dict[str, Any]
     return parse_json(path.read_bytes(), str(path), fix, needs)
 
 
+def load_json(content: bytes | str) -> Any:
+    """What JSON holds. Raises `ValueError` for all that is none: bytes that are no text, or nested too deep, too."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def parse_json(content: bytes | str, name: str, fix: str, needs: Sequence[str] = ()) -> dict[str, Any]:
     """The object in the content of a file; `name` is what errors call the file. As `read_json`."""
     try:
-        data = json.loads(content)
-    except ValueError as error:  # also of bytes that are no text
+        data = load_json(content)
+    except ValueError as error:
         why = "it is empty" if not content.strip() else f"it is cut or no JSON: {last_line(error)}"
         raise InputError(f"{name}: damaged ({why}): {fix}") from None
     if not isinstance(data, dict):

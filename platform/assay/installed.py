@@ -78,7 +78,7 @@ def read_constraints(root: Path) -> dict[str, str]:
     """The pins of the project's constraints.txt, else of the checkout that Assay runs from."""
     for folder in (root, Path(__file__).parents[2]):
         with suppress(OSError):
-            return parse_constraints((folder / "constraints.txt").read_text(encoding="utf-8"))
+            return parse_constraints((folder / "constraints.txt").read_text(encoding="utf-8", errors="replace"))
     return {}
 
 

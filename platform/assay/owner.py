@@ -44,7 +44,7 @@ class Owner:
         """What `plain` wrote; None if it is something else."""
         try:
             return cls(str(data["machine"]), str(data["namespace"]), int(data["pid"]), int(data["started"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
 
     @classmethod
@@ -52,7 +52,7 @@ class Owner:
         """What `text` wrote; None if it is something else."""
         try:
             return cls.read(json.loads(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     @property

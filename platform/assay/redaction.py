@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -174,7 +175,7 @@ def secrets_of(environment: Mapping[str, str]) -> dict[str, str]:
         for _, password in _PASSWORD.findall(value):
             found |= {password: name, unquote(password): name}
     token = environment.get("RAY_AUTH_TOKEN_PATH")
-    if token and Path(token).is_file():
-        found[Path(token).read_text().strip()] = "RAY_AUTH_TOKEN_PATH"
+    with suppress(OSError, UnicodeDecodeError):  # what cannot be read is known to nobody
+        found |= {Path(token).read_text().strip(): "RAY_AUTH_TOKEN_PATH"} if token else {}
     kept = {value: name for value, name in found.items() if len(value) >= SHORTEST}
     return dict(sorted(kept.items(), key=lambda item: -len(item[0])))

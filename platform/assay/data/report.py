@@ -11,7 +11,7 @@ from typing import Any
 from assay.config.card import Card, Listed
 from assay.data.version import fix
 from assay.errors import InputError
-from assay.files import write_atomic
+from assay.files import load_json, write_atomic
 
 REPORT = "report.jsonl"
 SHOWN = 20
@@ -44,7 +44,7 @@ def read_report(folder: Path, card: Card) -> Report:
     if not any(counts):
         return Report([], [])
     try:
-        lines = [json.loads(line) for line in (folder / REPORT).read_bytes().splitlines()]
+        lines = [dict(load_json(line)) for line in (folder / REPORT).read_bytes().splitlines()]
         report = Report([x for x in lines if "reason" in x], [x for x in lines if "change" in x])
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"dataset {card.name!r}: {REPORT} cannot be read ({error}): {fix(card.name)}") from None

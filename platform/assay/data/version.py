@@ -136,8 +136,10 @@ def _md5(path: Path) -> str:
 
 def _read_cache(path: Path) -> dict[str, list[Any]]:
     """What is in the cache: nothing if the file is missing or damaged, since it can be rebuilt."""
+    from assay.files import load_json
+
     try:
-        data = json.loads(path.read_bytes())
+        data = load_json(path.read_bytes())
         return {key: entry for key, entry in data.items() if len(entry) == 4}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}

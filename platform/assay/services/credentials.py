@@ -61,8 +61,9 @@ def ray_token(file: Path) -> Path:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         _require_private(file)
-        if not file.read_text(encoding="utf-8").strip():
-            raise InputError(f"{file}: is empty; remove it, and a new token is generated") from None
+        token = file.read_text(encoding="utf-8", errors="replace").strip()
+        if not token or not token.isascii():
+            raise InputError(f"{file}: is empty or damaged; remove it, and a new token is generated") from None
         return file
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(secrets.token_hex(32))

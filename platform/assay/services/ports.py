@@ -50,7 +50,7 @@ def kept_ports(state: Path) -> Ports:
         return Ports()
     try:
         return Ports(**{name: int(port) for name, port in read_json(file, "remove it").items()})
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise InputError(f"{file}: must hold the ports mlflow, prefect, dashboard and ray; remove it") from None
 
 

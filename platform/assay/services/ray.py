@@ -53,7 +53,7 @@ def ray_service(state: Path, port: int, dashboard: int, own: dict[str, str]) -> 
     )
 
     def healthy(_started: float) -> bool:
-        allowed = {"Authorization": f"Bearer {token.read_text(encoding='utf-8').strip()}"}
+        allowed = {"Authorization": f"Bearer {token.read_text(encoding='utf-8', errors='replace').strip()}"}
         try:
             nodes = ask("GET", f"{url}/nodes?view=hostNameList", allowed).text
             return '"hostNameList": ["' in nodes and ask("GET", f"{url}/api/jobs/", allowed).status == 200

@@ -57,9 +57,13 @@ def supervised(state: Path) -> bool:
 
 
 def read_status(state: Path) -> dict[str, Any]:
-    """What the supervisor wrote last; empty if it wrote nothing."""
-    with suppress(FileNotFoundError, InputError):
-        return read_json(state / SERVICES_STATUS, "run `assay up`")
+    """What the supervisor wrote last; empty if it wrote nothing, or that is damaged."""
+    with suppress(FileNotFoundError, InputError, TypeError, AttributeError):
+        status = read_json(state / SERVICES_STATUS, "run `assay up`")
+        if status.get("ready"):
+            Running(**status["addresses"])
+            status["services"].items()
+        return status
     return {}
 
 

@@ -7,9 +7,11 @@ Nobody writes below another's name: a worker that was cut off disturbs no succes
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from assay.errors import Unavailable
@@ -27,6 +29,9 @@ BEGUN = "begun"
 def attempt_name(lease: str, tried: int) -> str:
     """The name of the next attempt of the process with this lease, its `tried`-th from 1."""
     return f"{lease}-{tried:04d}-{secrets.token_hex(4)}"
+
+
+_NAME = re.compile(r"[0-9a-f-]+")
 
 
 def lease_name(number: int) -> str:
@@ -168,6 +173,14 @@ def pull_starts(store: ObjectStore, folder: Path, before: str = "~") -> None:
 # --- all of it ---
 
 
+def held_attempt(folder: Path) -> str:
+    """The name of the attempt whose state a folder holds; empty if it is not noted, or the note is damaged."""
+    with suppress(OSError, UnicodeDecodeError):
+        noted = (folder / ATTEMPT).read_text()
+        return noted if _NAME.fullmatch(noted) else ""
+    return ""
+
+
 def inherit(store: ObjectStore, attempt: str, folder: Path) -> bool:
     """Let an attempt begin with the newest state, in its folder: what is there, if nothing in the store is newer.
 
@@ -175,7 +188,7 @@ def inherit(store: ObjectStore, attempt: str, folder: Path) -> bool:
         Whether the store may lack some of it.
     """
     mark = folder / ATTEMPT  # says whose state the folder holds
-    here = mark.read_text() if mark.exists() else ""
+    here = held_attempt(folder)
     source = newest(store, attempt)
     kept = source is None or name_of(source) <= here
     if not kept or not (folder / STORED).exists():

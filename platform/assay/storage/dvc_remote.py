@@ -6,7 +6,6 @@ DVC opens the remote, so any kind that DVC supports will do. Objects are stored 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from assay.errors import AssayError, InputError, Unavailable, WorkError, causes
+from assay.files import load_json
 from assay.log import Log
 from assay.redaction import hide_login, hide_logins
 
@@ -221,8 +221,8 @@ def _no_remote(name: str, url_here: str | None) -> str:
 def parse_listing(content: bytes, version: str) -> dict[str, str]:
     """DVC's listing of a folder: md5 by relative path. Raises `DamagedListing` if it is not one, or leads elsewhere."""
     try:
-        files = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
-    except (ValueError, TypeError, KeyError, RecursionError):
+        files = {str(entry["relpath"]): str(entry["md5"]) for entry in load_json(content)}
+    except (ValueError, TypeError, KeyError):
         raise DamagedListing(f"{version} is not a listing of DVC") from None
     for path, md5 in files.items():
         parts = PurePosixPath(path).parts

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from assay.errors import AssayError, Unavailable, WorkError
+from assay.files import load_json
 from assay.owner import Owner
 from assay.storage.object_store import ObjectStore
 
@@ -165,9 +166,9 @@ def read(store: ObjectStore) -> Stored | None:
         return None
     content, mark, age = found
     try:
-        state = json.loads(content)
+        state = load_json(content)
         return Stored(int(state["number"]), str(state["token"]), Owner.read(state["owner"]), mark, age)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return Stored(0, "unknown", None, mark, age)  # of an earlier Assay: until it runs out
 
 

@@ -225,9 +225,9 @@ def _token_header() -> dict[str, str]:
         path = Path(named) if named else Path.home() / ".ray" / "auth_token"
         try:
             token = path.read_text().strip()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             if named:
-                raise InputError(f"RAY_AUTH_TOKEN_PATH {named}: cannot be read ({error.strerror})") from None
+                raise InputError(f"RAY_AUTH_TOKEN_PATH {named}: cannot be read ({last_line(error)})") from None
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 
-from assay.errors import WorkError
-from assay.files import write_json
+from assay.errors import InputError, WorkError
+from assay.files import read_json, write_json
 from assay.redaction import hide_login
 from assay.services.running import running
 from assay.services.stores import sqlite_file
@@ -41,11 +41,9 @@ def remember_store(settings: Settings, run_id: str) -> None:
 
 def _known(settings: Settings) -> dict[str, str]:
     """A run of each store, by its address; none if the file is missing or damaged: it only adds a check."""
-    try:
-        known = json.loads((settings.state / KNOWN_STORES).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    with suppress(OSError, InputError):
+        return read_json(settings.state / KNOWN_STORES, "")
+    return {}
 
 
 def _store(settings: Settings) -> str:

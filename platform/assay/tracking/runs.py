@@ -288,7 +288,8 @@ def _forget_finished(settings: Settings, tracker: Tracker) -> None:
     """Remove the folders of runs that are finished: a kill between the status and the removal leaves them."""
     for outcome in settings.runs.glob(f"*/{OUTCOME}"):
         with suppress(AssayError):  # no run of this store, or a damaged outcome, which is not used again
-            if read_json(outcome, "")["finished"] and tracker.get(outcome.parent.name).info.status == "FINISHED":
+            finished = read_json(outcome, "", ["finished"])["finished"]
+            if finished and tracker.get(outcome.parent.name).info.status == "FINISHED":
                 remove_folder(outcome.parent)
 
 
@@ -314,7 +315,7 @@ def _is_running(tracker: Tracker, run_id: str) -> bool:
 def _creating(settings: Settings) -> str | None:
     """The tag of the run that a process of this project created when it died; None if none did."""
     try:
-        return (settings.runs / CREATING).read_text()
+        return (settings.runs / CREATING).read_text(errors="replace")  # damaged, it is no run's
     except FileNotFoundError:
         return None
 

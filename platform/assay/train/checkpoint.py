@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from assay.errors import WorkError
-from assay.files import sync
+from assay.files import load_json, sync
 
 if TYPE_CHECKING:
     from assay.task import Context
@@ -133,13 +133,13 @@ class Checkpoints:
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """The tree of one checkpoint, every file checked against the manifest. Raises `DamagedCheckpoint`."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = load_json((folder / MANIFEST).read_bytes())
         if "state.json" not in manifest:
             raise DamagedCheckpoint(f"{folder / MANIFEST} does not name state.json")
         for name, expected in manifest.items():
             if Path(name).name != name or _sha256(folder / name) != expected:
                 raise DamagedCheckpoint(f"{folder / name} does not match its manifest")
-        skeleton = json.loads((folder / "state.json").read_bytes())
+        skeleton = load_json((folder / "state.json").read_bytes())
         files = [path for path in folder.glob("*.safetensors") if path.name in manifest]
         tensors = {path.stem: _aligned(load_file(path)) for path in files}
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:

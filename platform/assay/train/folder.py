@@ -29,6 +29,8 @@ PICTURES = "pictures"
 """Pictures drawn during the training, for tasks that are watched."""
 OUTCOME = "outcome.json"
 """How the training ended, written by rank 0."""
+OUTCOME_NEEDS = ("finished", "steps", "trained_steps", "resumed_from", "metrics", "weights_sha256", "facts")
+"""The names in it."""
 FAILURE = "failure.json"
 """Why a worker failed; missing if workers died."""
 LOCK = "lock"

@@ -22,7 +22,7 @@ from assay.files import read_json, write_json
 from assay.sealed import Line
 from assay.train.checkpoint import weights_sha256
 from assay.train.context import LocalContext
-from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, SPOOL, STEPS, STOP, read_steps
+from assay.train.folder import CHECKPOINTS, FAILURE, LOG, OUTCOME, OUTCOME_NEEDS, SPOOL, STEPS, STOP, read_steps
 from assay.train.loop import Training
 from assay.train.prepare import prepare
 from assay.train.spool import read_spool
@@ -259,7 +259,7 @@ class OnRayTrain:
             return {"done": True, "interrupted": True}
         if self.failure:
             raise_recorded(self.failure[0], self.folder)
-        outcome = read_json(self.folder / OUTCOME, "the trial is tried again")
+        outcome = read_json(self.folder / OUTCOME, "the trial is tried again", OUTCOME_NEEDS)
         if not outcome["finished"]:
             return {"done": True, "interrupted": True}
         newest = max((self.folder / CHECKPOINTS).glob("step-*"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from assay.config.experiment import GateConfig
 from assay.config.params import load_params
 from assay.errors import AssayError, InputError
-from assay.files import parse_json
+from assay.files import load_json, parse_json
 from assay.log import Log
 from assay.scratch import scratch_folder
 from assay.settings import Settings
@@ -210,7 +210,7 @@ def _correct_results(model: str, registry: Registry, log: Log) -> None:
     settings = registry.tracker.settings
     file = ExperimentResults.of(settings.root, model).model
     try:
-        written = json.loads(file.read_bytes())
+        written = load_json(file.read_bytes())
         version = registry.get(model, str(written["version"]))
         now = _standing(version, registry.champion(model), registry)
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # it calls nothing champion

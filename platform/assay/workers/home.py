@@ -13,7 +13,7 @@ from pathlib import Path
 from assay.errors import AssayError
 from assay.files import private_folder
 from assay.owner import Owner
-from assay.storage.attempts import is_past
+from assay.storage.attempts import held_attempt, is_past
 from assay.storage.object_store import ObjectStore
 from assay.train.folder import ATTEMPT, FAILURE, OUTCOME, SENT, STOP
 from assay.workers.assignment import Assignment
@@ -62,7 +62,7 @@ def _make(folder: Path, left: Path | None) -> None:
 def _left(folder: Path) -> Path | None:
     """The newest folder that a dead attempt at the same run has left here."""
     found = [other for other in folder.parents[1].glob("*/*rank-0") if _is_dead(other) and (other / ATTEMPT).exists()]
-    return max(found, key=lambda other: (other / ATTEMPT).read_text(), default=None)
+    return max(found, key=held_attempt, default=None)
 
 
 def _clear(runs: Path, assignment: Assignment) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from assay.files import write_json
+from assay.errors import InputError
+from assay.files import read_json, write_json
 from assay.owner import Owner
 
 JOINED = "cluster.json"
@@ -31,8 +31,8 @@ def joined(runs: Path, address: str | None) -> dict[str, int]:
     """The living processes of this machine that use the Ray at an address, by the id of their run."""
     found = {}
     for note in runs.glob(f"*/{JOINED}"):
-        with suppress(OSError, ValueError):  # it has just ended
-            plain = json.loads(note.read_text())
+        with suppress(OSError, InputError):  # it has just ended, or the note is damaged
+            plain = read_json(note, "")
             owner = Owner.read(plain.get("owner"))
             if plain.get("address") == address and owner is not None and owner.life == "alive":
                 found[note.parent.name] = owner.pid

@@ -18,7 +18,7 @@ from assay.settings import Settings
 from assay.signals import ask_to_end, handled_by, quit_at_once
 from assay.storage.attempts import attempt_name
 from assay.storage.run_mirror import Receiver, receiving
-from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, SPOOL, STOP
+from assay.train.folder import CHECKPOINTS, FAILURE, OUTCOME, OUTCOME_NEEDS, SPOOL, STOP
 from assay.workers import nodes
 from assay.workers.assignment import Assignment
 from assay.workers.deaths import Deaths
@@ -52,7 +52,7 @@ def launch(
             Watched(lambda: work_here(own)).run(folder, tick)
         else:
             _launch_on_ray(assignment, plan, settings, tick, log)
-    return read_json(folder / OUTCOME, AGAIN)
+    return read_json(folder / OUTCOME, AGAIN, OUTCOME_NEEDS)
 
 
 def _launch_on_ray(assignment: Assignment, plan: Plan, settings: Settings, tick: Callable[[], None], log: Log) -> None:

@@ -93,7 +93,7 @@ def raise_recorded(error: BaseException, folder: Path) -> None:
     if isinstance(error, AssayError):
         raise error
     if (folder / FAILURE).exists():
-        failure = read_json(folder / FAILURE, AGAIN)
+        failure = read_json(folder / FAILURE, AGAIN, ("message", "expected"))
         more = "" if failure["expected"] else f" (the traceback is in {folder / FAILURE})"
         raise WorkError(f"{failure['message']}{more}") from error
     raise error

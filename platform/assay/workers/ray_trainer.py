@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ class ForgetReservation(WorkerGroupCallback):
 def free(file: Path) -> None:
     """Free the cores that a killed attempt had reserved, if it left a note of them."""
     if file.exists():
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(file.read_text())))
+        with suppress(ValueError):  # a damaged note: they are free once Ray ends
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(file.read_text())))
         file.unlink()
 
 

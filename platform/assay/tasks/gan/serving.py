@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from assay.data.images import encode
 from assay.errors import InputError, known
+from assay.files import load_json
 from assay.task import Answer, Export, Picture
 from assay.task import Serving as Contract
 
@@ -83,7 +83,7 @@ class Serving(Contract["Task"]):
 def _request(path: Path, keys: list[str]) -> dict[str, Any]:
     """The JSON object of a file, which may have these keys."""
     try:
-        request = json.loads(path.read_text(encoding="utf-8"))
+        request = load_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except ValueError:
