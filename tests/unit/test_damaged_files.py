@@ -38,6 +38,7 @@ DAMAGE = {
     "empty": b"", "no text": b"\xff", "cut": b'{"ready": tr', "a list": b"[]", "a number": b"7", "a text": b'"x"',
     "nothing": b"null", "deep": b"[" * 100_000, "deeper": b'{"a":' * 100_000, "lacking": b"{}",
     "of other types": b'{"ready": true, "addresses": 3, "owner": 7, "pid": Infinity, "mlflow": Infinity}',
+    "half": b'{"ready": true, "addresses": {"mlflow": "", "prefect": "", "ray": "", "dashboard": ""}, "services": 3}',
     "texts": b'["reason", "change"]',
 }  # fmt: skip
 

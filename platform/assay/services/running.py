@@ -38,7 +38,9 @@ def running(state: Path) -> Running | None:
     if not supervised(state):
         return None
     status = read_status(state)
-    return Running(**status["addresses"]) if status.get("ready") else None
+    with suppress(KeyError, TypeError):  # a damaged status
+        return Running(**status["addresses"]) if status.get("ready") else None
+    return None
 
 
 def supervised(state: Path) -> bool:
@@ -58,12 +60,8 @@ def supervised(state: Path) -> bool:
 
 def read_status(state: Path) -> dict[str, Any]:
     """What the supervisor wrote last; empty if it wrote nothing, or that is damaged."""
-    with suppress(FileNotFoundError, InputError, TypeError, AttributeError):
-        status = read_json(state / SERVICES_STATUS, "run `assay up`")
-        if status.get("ready"):
-            Running(**status["addresses"])
-            status["services"].items()
-        return status
+    with suppress(FileNotFoundError, InputError):
+        return read_json(state / SERVICES_STATUS, "run `assay up`")
     return {}
 
 
@@ -73,7 +71,9 @@ def described(state: Path) -> tuple[str, str]:
     if found is None:
         return ("being started or ended", "assay up") if supervised(state) else ("", "")
     pages = f"MLflow {found.mlflow}, Prefect {found.prefect.removesuffix('/api')}, Ray {found.dashboard}"
-    sick = [f"{name} is {now}" for name, now in status["services"].items() if now != "healthy"]
+    services = status.get("services")
+    states = services.items() if isinstance(services, dict) else ()
+    sick = [f"{name} is {now}" for name, now in states if now != "healthy"]
     return (f"{', '.join(sick)}; {pages}", "assay up") if sick else (f"up: {pages}", "")
 
 

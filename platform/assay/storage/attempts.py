@@ -7,7 +7,6 @@ Nobody writes below another's name: a worker that was cut off disturbs no succes
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -29,9 +28,6 @@ BEGUN = "begun"
 def attempt_name(lease: str, tried: int) -> str:
     """The name of the next attempt of the process with this lease, its `tried`-th from 1."""
     return f"{lease}-{tried:04d}-{secrets.token_hex(4)}"
-
-
-_NAME = re.compile(r"[0-9a-f-]+")
 
 
 def lease_name(number: int) -> str:
@@ -177,7 +173,7 @@ def held_attempt(folder: Path) -> str:
     """The name of the attempt whose state a folder holds; empty if it is not noted, or the note is damaged."""
     with suppress(OSError, UnicodeDecodeError):
         noted = (folder / ATTEMPT).read_text()
-        return noted if _NAME.fullmatch(noted) else ""
+        return noted if noted.isascii() and noted.isprintable() else ""
     return ""
 
 
