@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -15,8 +14,9 @@ from typing import Any
 import pytest
 
 from assay.errors import Interrupted
+from assay.files import write_json
 from assay.settings import Settings
-from assay.train.folder import OUTCOME, SPOOL, STOP
+from assay.train.folder import OUTCOME, OUTCOME_NEEDS, SPOOL, STOP
 from assay.tune import executor
 from assay.workers import deaths, launch, on_ray
 from assay.workers.assignment import Assignment
@@ -74,6 +74,7 @@ def progress(folder: Path) -> None:
 def test_a_training_goes_on_on_a_new_ray(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deaths, "pause", lambda *_: None)
     attempts: list[str] = []
+    outcome = dict.fromkeys(OUTCOME_NEEDS, 1)
 
     def fit(one: Assignment, *_: Any) -> None:
         attempts.append(one.attempt)
@@ -83,11 +84,11 @@ def test_a_training_goes_on_on_a_new_ray(ray: FakeRay, tmp_path: Path, monkeypat
         if len(attempts) <= 8:
             ray.die()
             raise RuntimeError("The node has died")
-        (tmp_path / OUTCOME).write_text(json.dumps({"finished": True}))
+        write_json(tmp_path / OUTCOME, outcome)
 
     monkeypatch.setattr(launch, "_fit", fit)
     lines: list[str] = []
-    assert trained(tmp_path, lines) == {"finished": True}
+    assert trained(tmp_path, lines) == outcome
     assert (len(set(attempts)), ray.starts) == (9, 8)
     assert sum(line.startswith("Ray died (its servers are gone)") for line in lines) == 7
     assert sum(line.startswith("a worker died (The worker has died)") for line in lines) == 1
