@@ -9,11 +9,15 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from assay.errors import Interrupted, Unavailable
+from assay.tracking.recorder import Recorder
 from assay.tracking.tracker import Tracker
+from assay.usecases import train as train_module
 from tests.conftest import BIN, Project
 from tests.integration.test_train import runs, until, wait_for_status
 
@@ -93,6 +97,25 @@ def test_a_stopped_process_that_writes_to_mlflow_keeps_nobody_from_ending(projec
     stopped.wait(10)
     wait_for_status(project, folder.name, "KILLED")
     assert list((folder / "checkpoints").glob("step-*"))
+
+
+def test_who_was_stopped_and_saved_says_so_also_if_the_tracking_store_is_silent(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: Any) -> None:
+        raise Unavailable("the tracking store does not answer")
+
+    def stopped(*_: Any) -> dict[str, Any]:
+        return {"finished": False, "steps": 7}
+
+    monkeypatch.setattr(train_module, "launch", stopped)
+    monkeypatch.setattr(Recorder, "close", silent)
+    monkeypatch.setattr(Tracker, "set_status", silent)
+    with pytest.raises(Interrupted, match=r"stopped and saved at step 7; .*\(the tracking store does not answer\)"):
+        project.train("digits", "train.workers=0")
+    words = [(child, child.cmdline()) for child in psutil.Process().children()]
+    (watchdog,) = [child for child, own in words if "assay.tracking.watchdog" in own and str(project.root) in own]
+    watchdog.kill()  # else it would mark the run KILLED once this process has ended
 
 
 def test_a_killed_process_that_writes_to_mlflow_costs_nothing(project: Project) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from assay.errors import AssayError, InputError, Interrupted
+from assay.errors import AssayError, InputError, Interrupted, Unavailable, causes
 from assay.files import read_json, remove_folder, write_atomic
 from assay.owner import Life, Owner
 from assay.settings import Settings
@@ -352,7 +352,10 @@ def _abandoned(settings: Settings, run: Run, half_made: str | None) -> Iterator[
 
 @contextmanager
 def watchdog(settings: Settings, run_id: str) -> Iterator[None]:
-    """A sleeping child that marks the run KILLED if this process dies without doing so, even by `kill -9`."""
+    """A sleeping child that marks the run KILLED if this process dies without doing so, even by `kill -9`.
+
+    So it does if the block ends because the tracking store is silent: this process could not set the status then.
+    """
     reading, writing = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-m", "assay.tracking.watchdog", str(settings.root), run_id],
@@ -364,11 +367,18 @@ def watchdog(settings: Settings, run_id: str) -> Iterator[None]:
     os.close(reading)
     try:
         yield
-    finally:
-        with suppress(BrokenPipeError):  # somebody killed the watchdog
-            os.write(writing, b"done")
-        os.close(writing)
-        wait_or_kill(child)
+    except BaseException as error:
+        if not any(isinstance(cause, Unavailable) for cause in causes(error)):  # else the pipe ends with this process
+            _relieve(child, writing)
+        raise
+    _relieve(child, writing)
+
+
+def _relieve(watchdog: subprocess.Popen[bytes], pipe: int) -> None:
+    with suppress(BrokenPipeError):  # somebody killed it
+        os.write(pipe, b"done")
+    os.close(pipe)
+    wait_or_kill(watchdog)
 
 
 def _lock(folder: Path) -> FileLock | None:

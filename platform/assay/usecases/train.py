@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from assay.config.params import load_params
 from assay.config.plugin import load_task
 from assay.config.schema import resolved
 from assay.data.dataset import Dataset
-from assay.errors import AssayError, InputError, Interrupted
+from assay.errors import AssayError, InputError, Interrupted, Unavailable
 from assay.files import remove_folder
 from assay.inputs import Inputs, libraries
 from assay.log import Log
@@ -232,16 +232,16 @@ def _execute(
     recorder = Recorder(tracker, held.run_id, held.folder, progress.log, lease.owns if lease else lambda: True)
     with status_as_earned(held.run_id, tracker), lease.kept() if lease else nullcontext():
         with progress.following(held.folder):
+            outcome = None
             try:
                 outcome = launch(assignment, chosen, settings, progress.tick, progress.log)
             finally:
-                recorder.close()
-                _log_pictures(held, tracker)
-                tags = note_starts(tracker, held.run_id, held.folder)
+                with _all_the_same(outcome, held.run_id):
+                    recorder.close()
+                    _log_pictures(held, tracker)
+                    tags = note_starts(tracker, held.run_id, held.folder)
         if not outcome["finished"]:
-            raise Interrupted(
-                f"stopped and saved at step {outcome['steps']}; to continue run {held.run_id}, run the same command"
-            )
+            raise _stopped(outcome, held.run_id)
         record = _record(assignment, outcome, tags, time.monotonic() - started)
         _log_results(held, record, tracker)
     tracker.set_status(held.run_id, "FINISHED")
@@ -249,6 +249,23 @@ def _execute(
         _clear_store(ObjectStore(assignment.store), progress.log)
     remove_folder(held.folder)  # all of it is in the tracking store now
     return record
+
+
+def _stopped(outcome: Mapping[str, Any], run_id: str, besides: str = "") -> Interrupted:
+    return Interrupted(
+        f"stopped and saved at step {outcome['steps']}; to continue run {run_id}, run the same command{besides}"
+    )
+
+
+@contextmanager
+def _all_the_same(outcome: Mapping[str, Any] | None, run_id: str) -> Iterator[None]:
+    """A training that a signal stopped is stopped and saved, whether or not the tracking store hears of it now."""
+    try:
+        yield
+    except Unavailable as error:
+        if outcome is None or outcome["finished"]:
+            raise
+        raise _stopped(outcome, run_id, f" ({error})") from error
 
 
 def _clear_store(store: ObjectStore, log: Log) -> None:

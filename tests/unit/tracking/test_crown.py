@@ -35,10 +35,10 @@ class Model:
     name: str
 
     def crown(self, number: str) -> None:
-        self.registry.crown(self.version(number), {})
+        self.registry.crown(self.version(number), {}, self.registry.champion(self.name), lambda: None)
 
     def rollback(self) -> str:
-        return str(self.registry.rollback(self.name)[0].version)
+        return str(self.registry.rollback(self.name, lambda: None)[0].version)
 
     def version(self, number: str) -> ModelVersion:
         return self.registry.get(self.name, number)
