@@ -27,6 +27,8 @@ from assay.state import PACKAGE
 PREFIX = "assay."
 KEPT = f"{PREFIX}kept_metrics"
 """The tag of a finished run with the metrics of the weights that were kept; its newest points may be of later ones."""
+WEIGHTS_SHA256 = f"{PREFIX}weights_sha256"
+"""The tag of a finished run with the hash of the weights that were kept."""
 NO_CHANGES = hashlib.sha256().hexdigest()
 """The hash of no uncommitted changes."""
 REQUIRED = (

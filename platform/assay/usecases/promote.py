@@ -21,7 +21,7 @@ from assay.tracking import artifacts
 from assay.tracking.evaluations import measuring_notes, recorded_metrics
 from assay.tracking.gates import Decision, decide
 from assay.tracking.known_store import known
-from assay.tracking.provenance import PREFIX, missing
+from assay.tracking.provenance import PREFIX, WEIGHTS_SHA256, missing
 from assay.tracking.registry import CHAMPION, ROLLED_BACK, Registry, run_of
 from assay.tracking.sessions import session_notes
 from assay.tracking.tracker import Tracker
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from assay.tracking.run import Run
-
-
-WEIGHTS = f"{PREFIX}weights_sha256"
 
 
 def _silent(_line: str) -> None:
@@ -165,8 +162,8 @@ def _standing(version: ModelVersion, champion: ModelVersion | None, registry: Re
 
     It is the same as long as the alias stays where it is, so that DVC sees no change.
     """
-    report = _report_of(version)
     if champion is not None and champion.version == version.version:
+        report = _report_of(version)
         reasons = [check["detail"] for check in report.get("checks", [])] + report.get("notes", [])
         reasons = (reasons or ["it is already the champion"]) + _outgrown(version, registry)
         return _result(version, "promoted", reasons, report)
@@ -181,10 +178,10 @@ def _standing(version: ModelVersion, champion: ModelVersion | None, registry: Re
 
 def _as_rolled_back(version: ModelVersion, run: Run, registry: Registry) -> dict[str, Any] | None:
     """What is said of a version whose weights, by another run, were rolled back."""
-    weights = run.data.tags.get(WEIGHTS)
+    weights = run.data.tags.get(WEIGHTS_SHA256)
     for other in registry.rolled_back(version.name):
         with suppress(InputError):  # the run of the other one was deleted
-            if registry.tracker.get(run_of(other)).data.tags.get(WEIGHTS, "unknown") == weights:
+            if registry.tracker.get(run_of(other)).data.tags.get(WEIGHTS_SHA256, "unknown") == weights:
                 when = other.tags[ROLLED_BACK]
                 what = f"has the weights of version {other.version}, which was rolled back at {when}"
                 return _unless_named(version, what)

@@ -29,6 +29,7 @@ from assay.tracking.known_store import known
 from assay.tracking.provenance import (
     KEPT,
     PREFIX,
+    WEIGHTS_SHA256,
     collect,
     fingerprint,
     inputs_sha256,
@@ -310,5 +311,5 @@ def _log_results(held: Claim, record: Mapping[str, Any], tracker: Tracker) -> No
     tracker.log_curves(held.run_id, held.folder)
     notes = {f"{PREFIX}task.{name}": value[:5000] for name, value in record["facts"].items()}
     kept = json.dumps(record["metrics"])
-    tracker.set_tags(held.run_id, {PREFIX + "weights_sha256": record["weights_sha256"], KEPT: kept, **notes})
+    tracker.set_tags(held.run_id, {WEIGHTS_SHA256: record["weights_sha256"], KEPT: kept, **notes})
     tracker.log_text(held.run_id, artifacts.RECORD, json.dumps(record, indent=2))

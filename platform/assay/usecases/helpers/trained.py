@@ -17,7 +17,7 @@ from assay.scratch import scratch_folder
 from assay.settings import Settings
 from assay.storage.dataset_versions import open_version
 from assay.tracking import artifacts
-from assay.tracking.provenance import PREFIX, missing
+from assay.tracking.provenance import PREFIX, WEIGHTS_SHA256, missing
 from assay.tracking.tracker import Tracker, hash_tag
 from assay.usecases.helpers.results import ExperimentResults, SearchResults
 
@@ -122,7 +122,7 @@ def load_trained(run: Run, config: ExperimentConfig, dataset: Dataset, tracker: 
 
     run_id = run.info.run_id
     recorded: str = tracker.record(run_id)["weights_sha256"]
-    if run.data.tags.get(PREFIX + "weights_sha256", recorded) != recorded:
+    if run.data.tags.get(WEIGHTS_SHA256, recorded) != recorded:
         raise WorkError(
             f"run {run_id} records two hashes of its weights, as a tag and in {artifacts.RECORD}: train again"
         )
